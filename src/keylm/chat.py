@@ -1,0 +1,94 @@
+"""The chat template, and the one place where messages become token ids and a mask of what the assistant said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+from keylm.errors import UserError
+
+if TYPE_CHECKING:
+    from keylm.tokenizer import Tokenizer
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+"""ChatML, without slices, macros or tests: the engines of llama.cpp, LM Studio and Ollama are small."""
+
+ROLES = ("system", "user", "assistant")
+
+
+class Message(TypedDict):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+def encode(
+    tokenizer: Tokenizer, messages: Sequence[Message], add_generation_prompt: bool = False
+) -> tuple[list[int], list[bool]]:
+    """Token ids of a conversation, and which of them the assistant is to learn.
+
+    The mask covers the assistant's words and the token that closes its turn. Control strings inside a message are
+    encoded as characters. The ids are those of the rendered template wherever no message contains a control string
+    and no answer of the assistant begins with white space.
+
+    Raises:
+        UserError: a role or a content is not one.
+    """
+    ids, learned = encode_batch(tokenizer, [messages])[0]
+    if add_generation_prompt:
+        prompt = [tokenizer.turn_start, *tokenizer.encode("assistant\n")]
+        return ids + prompt, learned + [False] * len(prompt)
+    return ids, learned
+
+
+def encode_batch(
+    tokenizer: Tokenizer, conversations: Sequence[Sequence[Message]]
+) -> list[tuple[list[int], list[bool]]]:
+    """What `encode` gives, for many conversations at once and on all threads."""
+    heads = {head: tokenizer.encode(head) for head in ("", *(f"{role}\n" for role in ROLES))}
+    texts = [_texts(message) for messages in conversations for message in messages]
+    bodies = tokenizer.encode_batch([body for _, body in texts])
+    turns = iter([(heads[head], body) for (head, _), body in zip(texts, bodies, strict=True)])
+    return [_join(tokenizer, messages, turns) for messages in conversations]
+
+
+def render(messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
+    """The conversation as the template shows it, for people and for tests; training never goes through this text."""
+    text = "".join(f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n" for message in messages)
+    return text + "<|im_start|>assistant\n" if add_generation_prompt else text
+
+
+def _texts(message: Message) -> tuple[str, str]:
+    """The two texts of a turn that are encoded on their own: its head, and what is said.
+
+    The template puts the content right after the head's newline, and the split regexes join a newline with white
+    space around it: where the content begins with white space, the two must be encoded together. The assistant's
+    words never are, for in a chat they follow a head that is already there.
+    """
+    role, content = message.get("role"), message.get("content")
+    if role not in ROLES or not isinstance(content, str):
+        raise UserError(f"a message needs a role out of {', '.join(ROLES)} and a content of text, not {message!r:.200}")
+    if role != "assistant" and content[:1].isspace():
+        return "", f"{role}\n{content}"
+    return f"{role}\n", content
+
+
+def _join(
+    tokenizer: Tokenizer, messages: Sequence[Message], turns: Iterator[tuple[list[int], list[int]]]
+) -> tuple[list[int], list[bool]]:
+    """Put the encoded heads and bodies of a conversation between the control tokens."""
+    newline = tokenizer.encode("\n")
+    ids: list[int] = []
+    learned: list[bool] = []
+    for message in messages:
+        head, body = next(turns)
+        ids += [tokenizer.turn_start, *head, *body, tokenizer.turn_end, *newline]
+        says = message["role"] == "assistant"
+        learned += [False] * (1 + len(head)) + [says] * (len(body) + 1) + [False] * len(newline)
+    return ids, learned
