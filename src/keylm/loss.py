@@ -1,0 +1,64 @@
+"""Cross entropy of a linear head, computed in chunks: the logits of a whole batch never stand in memory at once.
+
+The idea is that of Liger Kernel's fused linear cross entropy (Hsu et al. 2024): the gradient of a chunk is known as
+soon as its logits are, so it is taken in the forward pass and the logits are thrown away.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from keylm.data.batches import IGNORED
+
+_CHUNK_LOGITS = 4_000_000
+"""Logits held at a time (16 MB in float32)."""
+
+
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Sum of the negative log-likelihoods of targets (n,), in nats, for hidden (n, H) and weight (V, H).
+
+    Differentiable once, in `hidden` and `weight`. Products run in the dtype of `hidden`, the softmax in float32.
+    """
+    total: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets)  # type: ignore[no-untyped-call]
+    return total
+
+
+def linear_nll(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Negative log-likelihood of each target (n,), in nats, float32; 0 where ignored. Not differentiable."""
+    weight = weight.to(hidden.dtype)
+    size = max(1, _CHUNK_LOGITS // len(weight))
+    chunks = [
+        F.cross_entropy(F.linear(h, weight).float(), t, ignore_index=IGNORED, reduction="none")
+        for h, t in zip(torch.split(hidden, size), torch.split(targets, size), strict=True)
+    ]
+    return torch.cat(chunks)
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        low = weight.to(hidden.dtype)
+        grad_hidden = torch.zeros_like(hidden)
+        grad_weight = torch.zeros_like(weight)
+        total = torch.zeros((), device=hidden.device)
+        # Positions that are not learned from cost nothing: in SFT they are most of a batch.
+        rows = (targets != IGNORED).nonzero().squeeze(1)
+        for chunk in torch.split(rows, max(1, _CHUNK_LOGITS // len(weight))):
+            h = hidden[chunk]
+            log_p = F.linear(h, low).float().log_softmax(dim=1)
+            picked = targets[chunk, None]
+            total -= log_p.gather(1, picked).sum()
+            grad = log_p.exp_().scatter_add_(1, picked, torch.full_like(picked, -1, dtype=log_p.dtype)).to(low.dtype)
+            grad_hidden[chunk] = grad @ low
+            grad_weight += grad.T @ h
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        grad_hidden, grad_weight = ctx.saved_tensors
+        return grad_hidden * grads[0].to(grad_hidden.dtype), grad_weight * grads[0], None

@@ -1,0 +1,228 @@
+"""The decoder: Qwen3's graph, under transformers' parameter names, readable in one sitting.
+
+Shapes: batch (B), time (T), hidden_size (H), query heads (N), key/value heads (K), head_dim (D), vocabulary (V).
+Parameters are float32; matrix products run in `compute_dtype`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from keylm import recipe
+from keylm.loss import linear_cross_entropy, linear_nll
+
+
+@dataclass
+class LayerCache:
+    """Keys and values of one layer in generation, (B, K, room, D), filled up to `length` positions."""
+
+    keys: Tensor
+    values: Tensor
+    length: int = 0
+
+    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Append (B, K, T, D) keys and values; return all that are there."""
+        end = self.length + keys.shape[2]
+        self.keys[:, :, self.length : end] = keys
+        self.values[:, :, self.length : end] = values
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+
+class RMSNorm(nn.Module):
+    """Root mean square norm over the last dimension (Zhang and Sennrich 2019)."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `x` of shape (..., width), in its own dtype."""
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with RMSNorm on each head's query and key, and rotary positions."""
+
+    def __init__(self, config: recipe.Model) -> None:
+        super().__init__()
+        hidden, self.head_dim = config.hidden_size, config.head_dim
+        queries, keys = config.num_attention_heads * self.head_dim, config.num_key_value_heads * self.head_dim
+        self.q_proj = nn.Linear(hidden, queries, bias=False)
+        self.k_proj = nn.Linear(hidden, keys, bias=False)
+        self.v_proj = nn.Linear(hidden, keys, bias=False)
+        self.o_proj = nn.Linear(queries, hidden, bias=False)
+        self.q_norm = RMSNorm(self.head_dim, config.rms_norm_eps)
+        self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps)
+        self.widths = [queries, keys, keys]
+
+    def forward(self, x: Tensor, rotary: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
+        """(B, T, H) to (B, T, H). `mask` is None (causal) or boolean, True where a query may look."""
+        # One product for the three: the weights are cast to the compute dtype anyway, so joining them costs nothing.
+        weight = torch.cat([self.q_proj.weight, self.k_proj.weight, self.v_proj.weight])
+        q, k, v = (self._heads(part) for part in torch.split(linear(x, weight), self.widths, dim=-1))
+        q, k, v = rotate(self.q_norm(q), rotary), rotate(self.k_norm(k), rotary), v.transpose(1, 2)
+        if cache is not None:
+            k, v = cache.extend(k, v)
+        causal = mask is None
+        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=True)
+        return linear(seen.transpose(1, 2).flatten(2), self.o_proj.weight)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:-1], -1, self.head_dim)
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (Shazeer 2020)."""
+
+    def __init__(self, config: recipe.Model) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, H) to (B, T, H)."""
+        gate, up = linear(x, torch.cat([self.gate_proj.weight, self.up_proj.weight])).chunk(2, dim=-1)
+        return linear(F.silu(gate) * up, self.down_proj.weight)
+
+
+class Layer(nn.Module):
+    """Attention, then feed-forward, each on a normed copy of the residual stream."""
+
+    def __init__(self, config: recipe.Model) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = FeedForward(config)
+
+    def forward(self, x: Tensor, rotary: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
+        """(B, T, H) to (B, T, H)."""
+        x = x + self.self_attn(self.input_layernorm(x), rotary, mask, cache)
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return out
+
+
+class Decoder(nn.Module):
+    """Embedding, layers and last norm: everything but the head."""
+
+    def __init__(self, config: recipe.Model) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList([Layer(config) for _ in range(config.num_hidden_layers)])
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+
+class KeyLM(nn.Module):
+    """The language model. `state_dict()` has the names and shapes of transformers' `Qwen3ForCausalLM`."""
+
+    def __init__(self, config: recipe.Model, compute_dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.config = config
+        self.compute_dtype = compute_dtype
+        self.model = Decoder(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        segments: Tensor | None = None,
+        *,
+        positions: Tensor | None = None,
+        mask: Tensor | None = None,
+        caches: list[LayerCache] | None = None,
+    ) -> Tensor:
+        """Hidden states (B, T, H) after the last norm, for tokens (B, T) of int64.
+
+        `segments` (B, T) numbers the documents of a packed sequence: attention then stays within each, and positions
+        start anew. Generation gives `positions` (B, T), `mask` (B, 1, T, S) and `caches` instead.
+        """
+        if segments is not None:
+            positions, mask = document_positions(segments), document_mask(segments)
+        if positions is None:
+            positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
+        rotary = rotary_table(positions, self.config).to(self.compute_dtype)
+        x = self.model.embed_tokens(tokens).to(self.compute_dtype)
+        for index, layer in enumerate(self.model.layers):
+            x = layer(x, rotary, mask, caches[index] if caches else None)
+        hidden: Tensor = self.model.norm(x)
+        return hidden
+
+    def loss(self, tokens: Tensor, targets: Tensor, segments: Tensor | None = None) -> Tensor:
+        """Sum over targets (B, T) of the negative log-likelihood, in nats; targets of -100 do not count."""
+        return linear_cross_entropy(self(tokens, segments).flatten(0, 1), self.lm_head.weight, targets.flatten())
+
+    @torch.no_grad()
+    def nll(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Negative log-likelihood of each target (B, T), in nats, float32; 0 where the target is -100."""
+        return linear_nll(self(tokens).flatten(0, 1), self.lm_head.weight, targets.flatten()).view_as(targets)
+
+    @torch.no_grad()
+    def logits(self, tokens: Tensor) -> Tensor:
+        """Logits (B, T, V) in float32, for tokens (B, T)."""
+        return linear(self(tokens), self.lm_head.weight).float()
+
+
+def create(config: recipe.Model, seed: int) -> KeyLM:
+    """A model with fresh weights: normal of standard deviation 0.02, and zero where a layer writes to the residual
+    stream, so that every layer begins as the identity (Zhang et al. 2019, "Fixup"; Yang et al. 2022, "Tensor
+    Programs V")."""
+    model = KeyLM(config)
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            nn.init.zeros_(parameter)
+        elif parameter.dim() == 2:
+            nn.init.normal_(parameter, std=0.02, generator=generator)
+    return model
+
+
+def load(config: recipe.Model, path: Path) -> KeyLM:
+    """A model with the weights of a safetensors file, ready for evaluation, in float32."""
+    model = KeyLM(config)
+    model.load_state_dict(load_file(path))
+    return model.eval()
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """`x @ weight.T` in the dtype of `x`; the float32 weight is cast on the way."""
+    return F.linear(x, weight.to(x.dtype))
+
+
+def rotary_table(positions: Tensor, config: recipe.Model) -> Tensor:
+    """Cosines and sines of rotary embedding (Su et al. 2021), (2, B, T, 1, D), for positions (B, T)."""
+    exponents = torch.arange(0, config.head_dim, 2, device=positions.device) / config.head_dim
+    angles = positions[..., None].float() / config.rope_theta**exponents
+    angles = torch.cat([angles, angles], dim=-1)[:, :, None]
+    return torch.stack([angles.cos(), angles.sin()])
+
+
+def rotate(x: Tensor, rotary: Tensor) -> Tensor:
+    """Turn heads (B, T, N, D) by their positions, and bring the heads to the front: (B, N, T, D)."""
+    cos, sin = rotary
+    left, right = x.chunk(2, dim=-1)
+    turned: Tensor = x * cos + torch.cat([-right, left], dim=-1) * sin
+    return turned.transpose(1, 2)
+
+
+def document_positions(segments: Tensor) -> Tensor:
+    """Positions (B, T) that start from 0 at every change of document, for rising document numbers (B, T)."""
+    index = torch.arange(segments.shape[1], device=segments.device)
+    is_first = torch.ones_like(segments, dtype=torch.bool)
+    is_first[:, 1:] = segments[:, 1:] != segments[:, :-1]
+    starts: Tensor = torch.where(is_first, index, 0).cummax(dim=1).values
+    return index - starts
+
+
+def document_mask(segments: Tensor) -> Tensor:
+    """Boolean mask (B, 1, T, T): a query sees the keys of its own document up to itself."""
+    mask: Tensor = (segments[:, None, :, None] == segments[:, None, None, :]).tril()
+    return mask
