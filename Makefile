@@ -1,0 +1,34 @@
+VENV := .venv
+READY := $(VENV)/.ready
+PYTHON ?= python3
+
+.PHONY: setup quickstart test test-all lint
+
+# Set up: a virtual environment with pinned versions, made anew when the pins change.
+setup: $(READY)
+
+$(READY): pyproject.toml requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $(READY)
+
+# From raw text to a model that answers, in minutes.
+quickstart: setup
+	$(VENV)/bin/keylm run recipes/quickstart.yaml
+	@echo "Tell me about silver lanterns. Use only capital letters." | $(VENV)/bin/keylm chat runs/quickstart
+	@echo
+	@echo "Talk to it:    $(VENV)/bin/keylm chat runs/quickstart"
+	@echo "Serve it:      $(VENV)/bin/keylm serve runs/quickstart"
+	@echo "Look at it:    runs/quickstart/report.html"
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+test: lint
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+test-all: lint
+	$(VENV)/bin/python -m pytest

@@ -1,0 +1,183 @@
+"""The command line: one short command per stage. Parse, call, print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keylm.errors import KeyLMError
+
+app = typer.Typer(
+    name="keylm",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RecipeOrRun = Annotated[Path, typer.Argument(help="A recipe (.yaml), or a run folder, which holds its recipe.")]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder, such as runs/quickstart.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a field of the recipe, such as train.tokens=2e6; repeatable."
+    ),
+]
+Folder = Annotated[Path | None, typer.Option("--run", help="The run folder to fill (default: runs/NAME).")]
+
+_LINE = "The line, stage by stage"
+_USE = "Use a model"
+_LOOK = "Look"
+
+
+@app.callback()
+def root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Raw text in, a small chat model out.
+
+    A [bold]recipe[/] is one YAML file that says everything about a model. A [bold]run[/] is the folder that it fills,
+    stage by stage: tokenizer → prepare → pretrain → sft → eval → export. Every stage can be stopped at any time and
+    goes on where it was; what is done is skipped.
+
+    Begin with:  keylm run recipes/quickstart.yaml
+    """
+
+
+@app.command(rich_help_panel=_LINE)
+def run(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None) -> None:
+    """Run every stage that is missing, then write results.json and report.html."""
+    from keylm import stages
+    from keylm.run import open_run
+
+    stages.run_all(open_run(recipe, set_, run_))
+
+
+@app.command(rich_help_panel=_LINE)
+def tokenizer(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None) -> None:
+    """Learn the vocabulary from a sample of the sources."""
+    _stage("tokenizer", recipe, set_, run_)
+
+
+@app.command(rich_help_panel=_LINE)
+def prepare(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None) -> None:
+    """Clean the sources and turn them into token shards."""
+    _stage("prepare", recipe, set_, run_)
+
+
+@app.command(rich_help_panel=_LINE)
+def pretrain(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None) -> None:
+    """Train from scratch on the mixture of text."""
+    _stage("pretrain", recipe, set_, run_)
+
+
+@app.command(rich_help_panel=_LINE)
+def sft(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None) -> None:
+    """Train on conversations: the loss is on what the assistant says."""
+    _stage("sft", recipe, set_, run_)
+
+
+@app.command(name="eval", rich_help_panel=_LINE)
+def evaluate(
+    recipe: RecipeOrRun,
+    tasks: Annotated[str, typer.Option(help="lm_eval tasks, separated by commas, such as hellaswag,piqa.")] = "",
+    data: Annotated[Path | None, typer.Option(help="Folder with the tasks' data files, for use offline.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Documents per task (default: all).")] = None,
+    set_: Overrides = None,
+    run_: Folder = None,
+) -> None:
+    """Measure: bits per byte, held-out instructions, and lm_eval tasks.
+
+    Without --tasks this is the eval stage. With --tasks it scores a trained run on those tasks, and prints a table.
+    """
+    if not tasks:
+        _stage("eval", recipe, set_, run_)
+        return
+    from keylm.evaluate import lm_tasks
+    from keylm.run import open_run
+
+    lm_tasks.run_and_print(open_run(recipe, set_, run_), tasks.split(","), limit, data)
+
+
+@app.command(rich_help_panel=_LINE)
+def export(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None) -> None:
+    """Write the transformers folder, the GGUF files, the Modelfile and the model card."""
+    _stage("export", recipe, set_, run_)
+
+
+@app.command(rich_help_panel=_USE)
+def chat(model: RunFolder) -> None:
+    """Talk to an exported model in the terminal."""
+    from keylm.serve.terminal import chat as start
+
+    start(model)
+
+
+@app.command(rich_help_panel=_USE)
+def serve(
+    model: RunFolder,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+) -> None:
+    """Serve an exported model: an OpenAI-compatible API and a web page to chat on."""
+    from keylm.serve.server import serve as start
+
+    start(model, host=host, port=port)
+
+
+@app.command(rich_help_panel=_LOOK)
+def info(recipe: RecipeOrRun, set_: Overrides = None) -> None:
+    """Show a recipe's parameters, tokens, operations, memory, and the time it takes on this machine."""
+    from keylm.info import show
+
+    show(recipe, set_)
+
+
+@app.command(rich_help_panel=_LOOK)
+def preview(
+    run_folder: RunFolder,
+    step: Annotated[int, typer.Option(help="Step of training, counted from 0.")] = 0,
+    stage: Annotated[str, typer.Option(help="`pretrain` or `sft`.")] = "sft",
+    rows: Annotated[int, typer.Option(help="How many sequences to show.")] = 2,
+) -> None:
+    """Show the batch of any training step in colours: source, documents, and what is learned from."""
+    from keylm.preview import show
+    from keylm.run import open_run
+
+    show(open_run(run_folder), stage, step, rows)
+
+
+@app.command(rich_help_panel=_LOOK)
+def report(run_folder: RunFolder) -> None:
+    """Write results.json and report.html of a run anew."""
+    from keylm import stages
+    from keylm.run import open_run
+
+    stages.report(open_run(run_folder))
+
+
+def main() -> None:
+    """Run the command line; a failure on purpose is one sentence and an exit code, without a traceback."""
+    import sys
+
+    try:
+        app()
+    except KeyLMError as error:
+        if "--debug" in sys.argv:
+            raise
+        print(f"keylm: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _stage(name: str, recipe: Path, overrides: list[str] | None, folder: Path | None) -> None:
+    from keylm import stages
+    from keylm.run import open_run
+
+    stages.run_until(open_run(recipe, overrides, folder), name)
+
+
+if __name__ == "__main__":
+    main()

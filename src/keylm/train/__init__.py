@@ -1,0 +1,131 @@
+"""Training: pretraining on a mixture of text, and SFT on conversations, by the same loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keylm import model as models
+from keylm.data.batches import Blocks, Loader, PackedBlocks, StreamBlocks
+from keylm.data.curriculum import Curriculum
+from keylm.data.store import TokenStore
+from keylm.errors import UserError
+from keylm.model import KeyLM
+from keylm.recipe import Source, Training, fingerprint
+from keylm.run import Run
+from keylm.tokenizer import Tokenizer
+from keylm.train.loop import Trainer
+from keylm.train.validation import Validation
+
+
+def pretrain(run: Run) -> dict[str, Any]:
+    """Train from fresh weights on the mixture of `data.sources`."""
+    return _train(run, "pretrain", models.create(run.recipe.model, run.recipe.seed))
+
+
+def sft(run: Run) -> dict[str, Any]:
+    """Train the pretrained weights on what the assistant says in `sft.sources`."""
+    return _train(run, "sft", models.load(run.recipe.model, run.weights("pretrain")).train())
+
+
+def loader(run: Run, stage: str) -> Loader:
+    """The batches of `pretrain` or `sft`.
+
+    Raises:
+        UserError: a source has nothing to train on.
+    """
+    training, sources = _settings(run, stage)
+    blocks: dict[str, Blocks] = {
+        source.name: _blocks(run, stage, source, training) for source in sources if _is_used(source, training)
+    }
+    curriculum = Curriculum(
+        num_blocks={name: cut.num_blocks for name, cut in blocks.items()},
+        weights={source.name: source.weight for source in sources if source.name in blocks},
+        phases=training.phases,
+        num_sequences=training.num_steps * training.batch_size,
+        seed=run.recipe.seed,
+    )
+    return Loader(curriculum, blocks, training.batch_size)
+
+
+def _train(run: Run, stage: str, model: KeyLM) -> dict[str, Any]:
+    training, sources = _settings(run, stage)
+    trainer = Trainer(
+        folder=run.stage(stage),
+        model=model,
+        training=training,
+        loader=loader(run, stage),
+        data=_data_fingerprint(run, stage),
+        validation=_validation(run, training),
+    )
+    trainer.run()
+    return {
+        "tokens": training.num_steps * training.batch_tokens,
+        "steps": training.num_steps,
+        "training_seconds": round(trainer.seconds, 3),
+        "compute_dtype": str(model.compute_dtype).removeprefix("torch."),
+        "mixture": _mixture(trainer.loader.curriculum, sources, training),
+    }
+
+
+def _settings(run: Run, stage: str) -> tuple[Training, list[Source]]:
+    if stage == "pretrain":
+        return run.recipe.train, run.recipe.data.sources
+    return run.recipe.sft, run.recipe.sft.sources
+
+
+def _is_used(source: Source, training: Training) -> bool:
+    return source.weight > 0 or any(phase.weights.get(source.name, 0) > 0 for phase in training.phases)
+
+
+def _blocks(run: Run, stage: str, source: Source, training: Training) -> Blocks:
+    cut = StreamBlocks if stage == "pretrain" else PackedBlocks
+    blocks = cut(_store(run, stage, source, "train"), training.sequence_length, _padding(run))
+    if not blocks.num_blocks:
+        raise UserError(f"source `{source.name}` of {stage} is empty after preparation: give it text, or weight 0")
+    return blocks
+
+
+def _store(run: Run, stage: str, source: Source, split: str) -> TokenStore:
+    return TokenStore(run.stage("prepare") / stage / source.name / split)
+
+
+def _padding(run: Run) -> int:
+    return Tokenizer.load(run.stage("tokenizer")).end_of_text
+
+
+def _validation(run: Run, training: Training) -> Validation:
+    """In SFT too it is the pretraining text that is held out: what tuning forgets is seen here."""
+    stores = {source.name: _store(run, "pretrain", source, "validation") for source in run.recipe.data.sources}
+    return Validation(stores, training.validation_bytes, training.sequence_length, _padding(run))
+
+
+def _data_fingerprint(run: Run, stage: str) -> str:
+    """Stands for the tokens and for the order in which they come."""
+    training, sources = _settings(run, stage)
+    stores = {source.name: _store(run, stage, source, "train").fingerprint for source in sources}
+    weights = {source.name: source.weight for source in sources}
+    order = [training.num_steps, training.batch_size, training.sequence_length, training.phases, run.recipe.seed]
+    return fingerprint(stores, weights, order)
+
+
+def _mixture(curriculum: Curriculum, sources: list[Source], training: Training) -> dict[str, dict[str, float]]:
+    """Shares of tokens asked for and realised, by source."""
+    asked = _asked(sources, training)
+    total = training.num_steps * training.batch_tokens
+    return {
+        name: {"asked": asked[name], "realised": share, "tokens": round(share * total)}
+        for name, share in curriculum.shares().items()
+    }
+
+
+def _asked(sources: list[Source], training: Training) -> dict[str, float]:
+    """Shares that the recipe asks for, over all phases."""
+    own = {source.name: source.weight for source in sources}
+    shares = dict.fromkeys(own, 0.0)
+    start = 0.0
+    for until, weights in [(phase.until, phase.weights) for phase in training.phases] or [(1.0, {})]:
+        mixed = {**own, **weights}
+        for name, weight in mixed.items():
+            shares[name] += (until - start) * weight / sum(mixed.values())
+        start = until
+    return shares

@@ -1,0 +1,14 @@
+"""The learning rate over training."""
+
+from __future__ import annotations
+
+from keylm.recipe import Training
+
+
+def share_of_peak(step: int, training: Training) -> float:
+    """Learning rate of step number `step` as a share of its peak: linear warm-up, constant, linear decay to zero (the
+    warmup-stable-decay schedule of Hu et al. 2024, "MiniCPM")."""
+    steps = training.num_steps
+    warmup = max(1, round(training.warmup_fraction * steps))
+    decay = max(1, round(training.decay_fraction * steps))
+    return min(1.0, (step + 1) / warmup, (steps - step) / decay)

@@ -1,0 +1,68 @@
+"""The command line: help that is light, and the exit codes and sentences of failures."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("torch", "transformers", "datasets", "lm_eval", "matplotlib", "xllamacpp", "numpy", "pydantic")
+
+
+def keylm(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "keylm.cli", *arguments], capture_output=True, text=True)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from keylm.cli import app\n"
+        "try: app(['--help'])\n"
+        "except SystemExit: pass\n"
+        f"print('HEAVY', [name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    assert "tokenizer → prepare → pretrain → sft → eval → export" in " ".join(output.split())
+    assert output.strip().endswith("HEAVY []")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["run", "tokenizer", "prepare", "pretrain", "sft", "eval", "export", "chat", "serve", "info", "preview", "report"],
+)
+def test_every_command_explains_itself(command: str) -> None:
+    result = keylm(command, "--help")
+    assert result.returncode == 0
+    assert len(result.stdout) > 300
+
+
+def test_a_users_mistake_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("name: x\nmodell: {}\n")
+    result = keylm("run", str(recipe))
+    assert result.returncode == 2
+    assert result.stderr.strip().endswith("`modell` is not a key of a recipe; docs/recipe.md lists them all")
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    result = keylm("--debug", "run", str(tmp_path / "absent.yaml"))
+    assert "Traceback" in result.stderr
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(f"name: x\ndata: {{sources: [{{name: mine, kind: files, path: {tmp_path}/none*.txt}}]}}\n")
+    result = keylm("run", str(recipe), "--run", str(tmp_path / "run"))
+    assert result.returncode == 2
+    assert "none*.txt" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_info_counts_the_published_parameters() -> None:
+    recipe = Path(__file__).parent.parent / "recipes" / "quickstart.yaml"
+    result = keylm("info", str(recipe))
+    assert result.returncode == 0
+    assert "6,230,016" in result.stdout

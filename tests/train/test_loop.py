@@ -1,0 +1,159 @@
+"""The loop: golden losses, exact resume after a kill at any instant, and failures that say what to do."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from keylm import model as models
+from keylm import stages, train
+from keylm.errors import KeyLMError, UserError
+from keylm.run import Run, open_run
+from keylm.train.metrics import read
+
+GOLDEN_LOSSES = [0.0]
+"""Losses of the first 20 steps, in nats: a change of the graph, the data, the order or the optimizer shows here."""
+
+
+def losses(run: Run, stage: str = "pretrain") -> list[float]:
+    return [row["loss"] for row in read(run.stage(stage) / "metrics.jsonl") if "loss" in row]
+
+
+def test_golden_losses(tiny_run: Run) -> None:
+    stages.run_until(tiny_run, "pretrain")
+    # Processors sum in different orders: equal to four digits is equal.
+    assert losses(tiny_run)[:20] == pytest.approx(GOLDEN_LOSSES, rel=1e-4)
+
+
+def test_kill_at_any_instant_changes_nothing(tiny_run: Run, tmp_path: Path) -> None:
+    """SIGKILL at random instants, saving included: the weights at the end are bit-equal."""
+    calm = _copy(tiny_run, tmp_path / "calm")
+    _train(calm).wait()
+    generator = random.Random(time.time_ns())
+    kills = 0
+    while not tiny_run.weights("pretrain").exists():
+        process = _train(tiny_run)
+        _wait_for_a_step(tiny_run, process)
+        time.sleep(generator.uniform(0, 0.15))
+        kills += process.poll() is None and kills < 5
+        if kills < 5:
+            process.kill()
+        process.wait()
+    assert kills >= 3
+    assert tiny_run.weights("pretrain").read_bytes() == calm.weights("pretrain").read_bytes()
+    assert losses(tiny_run) == losses(calm)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tiny_run: Run) -> None:
+    process = _train(tiny_run)
+    _wait_for_a_step(tiny_run, process)
+    process.send_signal(signal.SIGINT)
+    _, screen = process.communicate()
+    assert process.returncode == 130
+    assert "saved: the same command goes on from there" in screen
+    done = len(losses(tiny_run))
+    newest = sorted(tiny_run.stage("pretrain").glob("checkpoints/step-*"))[-1]
+    assert newest.name == f"step-{done:08d}"
+
+
+def test_sft_changes_the_weights_and_learns_the_answers(tiny_run: Run) -> None:
+    stages.run_until(tiny_run, "pretrain")
+    stages.run_until(tiny_run, "sft")
+    before = models.load(tiny_run.recipe.model, tiny_run.weights("pretrain"))
+    after = models.load(tiny_run.recipe.model, tiny_run.weights("sft"))
+    batch = train.loader(tiny_run, "sft").batch(0)
+    tokens, targets, segments = (torch.from_numpy(a) for a in (batch.tokens, batch.targets, batch.segments))
+    with torch.no_grad():
+        assert after.loss(tokens, targets, segments) < before.loss(tokens, targets, segments)
+
+
+def test_the_size_of_a_micro_batch_changes_no_gradient(tiny_run: Run) -> None:
+    one = open_run(tiny_run.folder, ["train.micro_batch_tokens=64"])
+    many = open_run(tiny_run.folder, ["train.micro_batch_tokens=512"])
+    stages.run_until(many, "pretrain")
+    first = losses(many)
+    shutil.rmtree(one.stage("pretrain"))
+    stages.run_until(one, "pretrain")
+    assert losses(one)[:10] == pytest.approx(first[:10], rel=1e-4)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_ranks_share_the_same_global_batch(tiny_run: Run, world_size: int) -> None:
+    loader = train.loader(tiny_run, "pretrain")
+    for step in (0, 7, 29):
+        whole = loader.batch(step)
+        parts = [loader.batch(step, rank, world_size) for rank in range(world_size)]
+        merged = np.empty_like(whole.tokens)
+        for rank, part in enumerate(parts):
+            merged[rank::world_size] = part.tokens
+        assert np.array_equal(merged, whole.tokens)
+
+
+def test_the_mixture_is_the_one_asked_for(tiny_run: Run) -> None:
+    stages.run_until(tiny_run, "pretrain")
+    for share in tiny_run.facts("pretrain")["mixture"].values():
+        assert share["realised"] == pytest.approx(share["asked"], abs=0.005)
+
+
+def test_a_damaged_checkpoint_is_refused_by_name(tiny_run: Run) -> None:
+    stages.run_until(tiny_run, "pretrain")
+    newest = sorted(tiny_run.stage("pretrain").glob("checkpoints/step-*"))[-1]
+    weights = bytearray((newest / "model.safetensors").read_bytes())
+    weights[-5] ^= 1
+    (newest / "model.safetensors").write_bytes(weights)
+    (tiny_run.stage("pretrain") / "stage.json").unlink()
+    with pytest.raises(KeyLMError, match=r"model.safetensors is damaged: delete .*step-"):
+        stages.run_until(tiny_run, "pretrain")
+
+
+def test_other_data_is_refused(tiny_run: Run) -> None:
+    stages.run_until(tiny_run, "pretrain")
+    newest = sorted(tiny_run.stage("pretrain").glob("checkpoints/step-*"))[-1]
+    state = json.loads((newest / "state.json").read_text())
+    (newest / "state.json").write_text(json.dumps({**state, "data": "0" * 16}))
+    (tiny_run.stage("pretrain") / "stage.json").unlink()
+    with pytest.raises(UserError, match="saw other data"):
+        stages.run_until(tiny_run, "pretrain")
+
+
+def test_a_loss_that_is_not_a_number_stops_with_its_step_and_batch(
+    tiny_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = models.create
+
+    def broken(*arguments: object) -> models.KeyLM:
+        model = create(*arguments)  # type: ignore[arg-type]
+        torch.nn.init.constant_(model.model.norm.weight, float("nan"))
+        return model
+
+    monkeypatch.setattr(models, "create", broken)
+    with pytest.raises(KeyLMError, match=r"step 0 of pretrain: loss nan.*Address\(source="):
+        stages.run_until(tiny_run, "pretrain")
+
+
+def _copy(run: Run, folder: Path) -> Run:
+    shutil.copytree(run.folder, folder)
+    return open_run(folder)
+
+
+def _train(run: Run) -> subprocess.Popen[str]:
+    arguments = ["-m", "keylm.cli", "pretrain", str(run.folder), "--set", "train.checkpoint_minutes=0.00001"]
+    return subprocess.Popen([sys.executable, *arguments], stderr=subprocess.PIPE, text=True)
+
+
+def _wait_for_a_step(run: Run, process: subprocess.Popen[str]) -> None:
+    """Until the process has written a metric of its own, or has ended."""
+    path = run.stage("pretrain") / "metrics.jsonl"
+    begun = time.time()
+    while process.poll() is None and not (path.exists() and path.stat().st_mtime > begun and path.stat().st_size):
+        time.sleep(0.005)

@@ -1,0 +1,67 @@
+"""Muon against torch.optim.Muon, and the optimizer's state through a save."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from keylm import model as models
+from keylm import recipe
+from keylm.train.optimizer import Muon, Optimizer
+from keylm.train.schedule import share_of_peak
+
+
+def test_muon_takes_the_steps_of_torch() -> None:
+    if not hasattr(torch.optim, "Muon"):
+        pytest.skip("this torch has no Muon to compare with")
+    shapes = [(16, 16), (24, 8), (8, 24), (16, 16)]
+    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    theirs = [torch.nn.Parameter(parameter.detach().clone()) for parameter in ours]
+    muon = Muon(ours, lr=0.02, momentum=0.95, weight_decay=0.1)
+    reference = torch.optim.Muon(theirs, lr=0.02, momentum=0.95, weight_decay=0.1)
+    for _ in range(5):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn(one.shape)
+            other.grad = one.grad.clone()
+        muon.step()
+        reference.step()
+    for one, other in zip(ours, theirs, strict=True):
+        # Both iterate in bfloat16, batched here and one by one there: equal up to its rounding, for steps of 0.02.
+        torch.testing.assert_close(one, other, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_every_parameter_is_stepped_and_the_state_survives(kind: str, tiny_model: recipe.Model) -> None:
+    model = models.create(tiny_model, 0)
+    optimizer = Optimizer(model, recipe.Optimizer(kind=kind))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    _fill_gradients(model)
+    optimizer.step(1.0)
+    assert all(not torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+    twin = models.create(tiny_model, 0)
+    twin.load_state_dict(model.state_dict())
+    restored = Optimizer(twin, recipe.Optimizer(kind=kind))
+    restored.load_state({name: tensor.clone() for name, tensor in optimizer.state().items()})
+    for one, its in ((model, optimizer), (twin, restored)):
+        _fill_gradients(one)
+        its.step(0.5)
+    assert all(torch.equal(tensor, twin.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+def test_the_schedule_rises_holds_and_falls_to_zero() -> None:
+    training = recipe.Training(
+        tokens=1000, batch_tokens=10, sequence_length=10, micro_batch_tokens=10, warmup_fraction=0.1, decay_fraction=0.5
+    )
+    shares = [share_of_peak(step, training) for step in range(training.num_steps)]
+    assert shares[0] == pytest.approx(0.1)
+    assert shares[9:50] == [1.0] * 41
+    assert shares[75] == pytest.approx(0.5)
+    assert 0 < shares[-1] <= 0.02
+    assert shares[50:] == sorted(shares[50:], reverse=True)
+
+
+def _fill_gradients(model: torch.nn.Module) -> None:
+    generator = torch.Generator().manual_seed(7)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
