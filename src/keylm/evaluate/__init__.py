@@ -1,0 +1,102 @@
+"""Evaluation: what a trained run has learned, in numbers that mean something."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keylm.run import Run, read_json, write_json
+
+if TYPE_CHECKING:
+    from keylm.data.store import TokenStore
+    from keylm.model import KeyLM
+
+
+def build(run: Run) -> dict[str, Any]:
+    """Measure a run's pretrained and SFT weights into `run.stage("eval")`; a file that is there is kept.
+
+    `tasks.json`, `bits_per_byte.json` and `instructions.json` are written in this order, so that a task whose data are
+    missing is named before the long work.
+
+    Raises:
+        UserError: an lm_eval task is unknown, or its data are not there.
+    """
+    folder = run.stage("eval")
+    tasks = _once(folder / "tasks.json", lambda: _tasks(run))
+    bits_per_byte = _once(folder / "bits_per_byte.json", lambda: _bits_per_byte(run))
+    instructions = _once(folder / "instructions.json", lambda: _instructions(run))
+    followed = {stage: scores["followed"] for stage, scores in instructions.items()}
+    return {"tasks": tasks, "bits_per_byte": bits_per_byte, "instructions_followed": followed}
+
+
+def _once(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What the file says, or else what `measure` finds, which the file says from now on."""
+    if not path.exists():
+        write_json(path, measure())
+    return read_json(path)
+
+
+def _tasks(run: Run) -> dict[str, Any]:
+    if not run.recipe.eval.tasks:
+        return {}
+    from keylm.evaluate.lm_tasks import run_tasks
+
+    settings = run.recipe.eval
+    return run_tasks(run, settings.tasks, settings.limit, Path(settings.data) if settings.data else None)
+
+
+def _bits_per_byte(run: Run) -> dict[str, Any]:
+    """Bits per byte of each pretraining source's held-out text; sources without any are left out."""
+    if not run.recipe.eval.bits_per_byte_bytes:
+        return {}
+    from keylm.evaluate.bits_per_byte import compare, excerpt
+    from keylm.screen import progress
+    from keylm.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.load(run.stage("tokenizer"))
+    parts = {
+        name: excerpt(store, tokenizer, run.recipe.eval.bits_per_byte_bytes)
+        for name, store in _held_out_text(run).items()
+    }
+    models = _models(run)
+    length = run.recipe.train.sequence_length
+    total = len(models) * sum(len(part.tokens) for part in parts.values())
+    with progress("bits per byte", total, "tokens") as bar:
+        return {name: compare(models, part, tokenizer.end_of_text, length, bar.advance) for name, part in parts.items()}
+
+
+def _instructions(run: Run) -> dict[str, Any]:
+    """Held-out generated instructions, followed before and after SFT."""
+    if not run.recipe.eval.instructions:
+        return {}
+    from keylm.data.instructions import held_out
+    from keylm.evaluate.instructions import measure
+    from keylm.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.load(run.stage("tokenizer"))
+    tasks = held_out(run.recipe.eval.instructions, run.recipe.seed)
+    return {
+        stage: measure(model, tokenizer, tasks, run.recipe.eval.max_new_tokens) for stage, model in _models(run).items()
+    }
+
+
+def _held_out_text(run: Run) -> dict[str, TokenStore]:
+    from keylm.data.store import TokenStore
+
+    folders = {source.name: run.stage("prepare") / "pretrain" / source.name for source in run.recipe.data.sources}
+    stores = {name: TokenStore(folder / "validation") for name, folder in folders.items()}
+    return {name: store for name, store in stores.items() if store.num_documents}
+
+
+def _models(run: Run) -> dict[str, KeyLM]:
+    """The run's final weights by the stage that made them, in the precision that they were trained in."""
+    from keylm import machine
+    from keylm import model as models
+
+    found = {}
+    for stage in ("pretrain", "sft"):
+        if run.weights(stage).exists():
+            found[stage] = models.load(run.recipe.model, run.weights(stage))
+            found[stage].compute_dtype = machine.compute_dtype(run.recipe.train.compute_dtype)
+    return found

@@ -1,0 +1,241 @@
+"""Public benchmarks through lm_eval, in this process: its own prompts and metrics, on our weights in transformers.
+
+The data come from the hub, or, where a folder is named, from that folder alone:
+
+    DIR/NAME.jsonl.gz    the documents that task NAME scores, in the columns of its original data set
+    DIR/nltk_data/       nltk's `punkt_tab`, for `ifeval`
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from rich.table import Table
+
+from keylm.errors import UserError
+from keylm.run import Run
+from keylm.screen import console
+
+if TYPE_CHECKING:
+    from lm_eval.api.model import LM
+    from lm_eval.api.task import Task
+    from lm_eval.tasks import TaskManager
+    from lm_eval.tasks.manager import TaskDict
+
+_NEEDS_PUNKT = ("ifeval", "leaderboard_ifeval")
+_BATCH_SIZE = 16
+
+
+def run_tasks(
+    run: Run, names: Sequence[str], limit: int | None = None, data: Path | None = None
+) -> dict[str, dict[str, Any]]:
+    """Score a run's last weights (SFT, or else pretraining) on lm_eval tasks.
+
+    Args:
+        run: the trained run.
+        names: tasks, or without `data` also groups and tags, by lm_eval's names.
+        limit: documents per task; all by default.
+        data: folder with the data files; without it they come from the hub.
+
+    Returns:
+        By task: `documents`, `scores` and `standard_errors` by metric, and `null`, the scores of blind answers.
+
+    Raises:
+        UserError: a task is unknown, or its data are not there, or the run is not trained.
+    """
+    loaded = load_tasks(names, data)
+    model = _load_model(run)
+    for task in (task for part in loaded for task in part["tasks"].values()):
+        _check_choices(task, model, limit)
+    scores: dict[str, dict[str, Any]] = {}
+    for part in loaded:
+        scores |= _score(model, part, limit)
+    return scores
+
+
+def run_and_print(run: Run, names: Sequence[str], limit: int | None = None, data: Path | None = None) -> None:
+    """Score as `run_tasks` does, and print a table."""
+    scores = run_tasks(run, names, limit, data)
+    blind = list(dict.fromkeys(name for facts in scores.values() for name in facts["null"]))
+    table = Table("task", "documents", "metric", "score", "± s.e.", *blind, box=None, padding=(0, 2, 0, 0))
+    for name, facts in scores.items():
+        for metric, score in facts["scores"].items():
+            shares = [score, facts["standard_errors"].get(metric), *(facts["null"].get(answer) for answer in blind)]
+            table.add_row(name, f"{facts['documents']:,}", metric, *(_percent(share) for share in shares))
+    console.print(table)
+
+
+def load_tasks(names: Sequence[str], data: Path | None = None) -> list[TaskDict]:
+    """What lm_eval knows of each name, with the data.
+
+    Raises:
+        UserError: a task is unknown, or its data are not there.
+    """
+    _check_files(names, data)
+    manager = _task_manager()
+    for name in names:
+        if name not in manager.all_tasks:
+            raise UserError(f"lm_eval has no task `{name}`: `lm_eval ls tasks` lists what it has")
+    return [_from_hub(manager, name) if data is None else _from_folder(manager, name, data) for name in names]
+
+
+@cache
+def _task_manager() -> TaskManager:
+    """lm_eval's index of its tasks; it takes seconds to read. Its warnings are about models that it loads itself."""
+    import datasets
+    from lm_eval.tasks import TaskManager
+
+    datasets.disable_progress_bars()
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    return TaskManager()
+
+
+def _check_files(names: Sequence[str], data: Path | None) -> None:
+    if data is None:
+        return
+    for name in names:
+        if not (data / f"{name}.jsonl.gz").exists():
+            raise UserError(
+                f"task `{name}` needs its data, and {data} has no {name}.jsonl.gz: "
+                f"put it there, or leave --data out where there is a network"
+            )
+    _check_punkt(names, data)
+
+
+def _check_punkt(names: Sequence[str], data: Path) -> None:
+    import nltk
+
+    nltk.data.path.insert(0, str((data / "nltk_data").resolve()))
+    for name in set(names).intersection(_NEEDS_PUNKT):
+        try:
+            nltk.data.find("tokenizers/punkt_tab")
+        except LookupError as error:
+            raise UserError(
+                f"task `{name}` needs nltk's punkt_tab, and {data} has no nltk_data/tokenizers/punkt_tab: put it there"
+            ) from error
+
+
+def _from_hub(manager: TaskManager, name: str) -> TaskDict:
+    try:
+        return manager.load([name])
+    except OSError as error:
+        raise UserError(
+            f"task `{name}` needs its data, and the hub could not be reached: "
+            f"name a folder that has {name}.jsonl.gz with --data"
+        ) from error
+
+
+def _from_folder(manager: TaskManager, name: str, data: Path) -> TaskDict:
+    """lm_eval's own task, but for where its documents come from."""
+    changed = {
+        "include": str(manager.task_index[name].yaml_path),
+        "task": name,
+        "dataset_path": "json",
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": {"test": str((data / f"{name}.jsonl.gz").resolve())}},
+        "training_split": None,
+        "validation_split": None,
+        "test_split": "test",
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / f"{name}.yaml"
+        config.write_text(yaml.safe_dump(changed), encoding="utf-8")
+        return manager.load([str(config)])
+
+
+def _load_model(run: Run) -> LM:
+    """The run's last weights as transformers' Qwen3, in float32, under lm_eval's adapter."""
+    from lm_eval.models.huggingface import HFLM
+    from safetensors.torch import load_file
+    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+    trained = [run.weights(stage) for stage in ("sft", "pretrain") if run.weights(stage).exists()]
+    if not trained:
+        raise UserError(f"{run.folder} has no trained weights to score: run `keylm pretrain {run.folder}` first")
+    config = Qwen3Config(**run.recipe.model.model_dump(), tie_word_embeddings=False)
+    model = Qwen3ForCausalLM(config)
+    model.load_state_dict(load_file(trained[0]))
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(run.stage("tokenizer"))
+    return HFLM(pretrained=model.eval(), tokenizer=tokenizer, batch_size=_BATCH_SIZE, add_bos_token=False)
+
+
+def _score(model: LM, loaded: TaskDict, limit: int | None) -> dict[str, dict[str, Any]]:
+    """Tasks that ask for an answer are asked in the chat template; those that compare likelihoods are plain text."""
+    from lm_eval.evaluator import evaluate
+
+    tasks = loaded["tasks"]
+    for task in tasks.values():
+        _fit_answers(task, model.max_length)
+    chats = any(task.OUTPUT_TYPE == "generate_until" for task in tasks.values())
+    rows = evaluate(lm=model, task_dict=loaded, limit=limit, apply_chat_template=chats, log_samples=False)["results"]
+    return {
+        name: {
+            "documents": row["sample_len"],
+            "scores": _numbers(row, ","),
+            "standard_errors": _numbers(row, "_stderr,"),
+            "null": _blind_scores(tasks[name], limit) if name in tasks else {},
+        }
+        for name, row in rows.items()
+    }
+
+
+def _fit_answers(task: Task, context_length: int) -> None:
+    """Leave half of the context for the prompt: lm_eval's IFEval would write 1,280 tokens, whatever the model."""
+    if task.OUTPUT_TYPE == "generate_until":
+        asked = task.config.generation_kwargs.get("max_gen_toks", context_length)
+        task.set_config("generation_kwargs", {"max_gen_toks": min(asked, context_length // 2)}, update=True)
+
+
+def _check_choices(task: Task, model: LM, limit: int | None) -> None:
+    """No choice may have more tokens than the context; a token has a byte at least, so few need to be counted."""
+    if task.OUTPUT_TYPE != "multiple_choice":
+        return
+    choices = (choice for document in islice(task.eval_docs, limit) for choice in task.doc_to_choice(document))
+    for choice in choices:
+        if len(choice.encode()) >= model.max_length <= len(model.tok_encode(choice)):
+            raise UserError(
+                f"task `{task.config.task}` has an answer of more than the {model.max_length} tokens of the model's "
+                f"context (model.max_position_embeddings): leave the task out"
+            )
+
+
+def _numbers(row: dict[str, Any], mark: str) -> dict[str, float]:
+    """A row's numbers by metric. lm_eval's keys are `METRIC,FILTER` and `METRIC_stderr,FILTER`."""
+    found = {}
+    for key, value in row.items():
+        metric, _, filter_name = key.partition(mark)
+        if filter_name and "_stderr" not in metric and isinstance(value, float):
+            found[metric if filter_name == "none" else f"{metric} ({filter_name})"] = value
+    return found
+
+
+def _blind_scores(task: Task, limit: int | None) -> dict[str, float]:
+    """What answers score that never read the question: by chance, always the longest choice, always the shortest."""
+    if task.OUTPUT_TYPE != "multiple_choice" or task.multiple_input or task.multiple_target:
+        return {}
+    documents = list(islice(task.eval_docs, limit))
+    lengths = [[len(choice) for choice in task.doc_to_choice(document)] for document in documents]
+    right = [_right_choice(task, document) for document in documents]
+    return {
+        "chance": fmean(1 / len(row) for row in lengths),
+        "longest choice": fmean(row.index(max(row)) == index for row, index in zip(lengths, right, strict=True)),
+        "shortest choice": fmean(row.index(min(row)) == index for row, index in zip(lengths, right, strict=True)),
+    }
+
+
+def _right_choice(task: Task, document: dict[str, Any]) -> int:
+    """Index of the right choice; some tasks give its text."""
+    target = task.doc_to_target(document)
+    return target if isinstance(target, int) else task.doc_to_choice(document).index(target)
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.2%}"

@@ -1,0 +1,139 @@
+"""`report.html`: a run on one page, in one file that loads nothing from anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import fmean
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from keylm.evaluate import plots, results
+from keylm.run import Run, write_text
+from keylm.train import metrics
+
+TRAININGS = {"pretrain": "Pretraining", "sft": "Instruction tuning"}
+SCORED = {"pretrain": "before SFT", "sft": "after SFT"}
+"""What a score is called, by the stage whose weights it is of."""
+
+
+def build(run: Run) -> None:
+    """Write `report.html` into the run's folder; what the run has not done yet is left out."""
+    found = results.build(run)
+    instructions = results.measured(run, "instructions")
+    page = (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            results=found,
+            cards=list(_cards(found)),
+            curves={
+                title: _curves(metrics.read(run.stage(stage) / "metrics.jsonl")) for stage, title in TRAININGS.items()
+            },
+            mixtures={title: run.facts(stage)["mixture"] for stage, title in TRAININGS.items() if run.is_done(stage)},
+            bits_plot=_bits_plot(found["bits_per_byte"]),
+            scores={SCORED.get(name, name): row for name, row in _score_columns(found["instructions"]).items()},
+            samples={SCORED[stage]: row["samples"] for stage, row in reversed(instructions.items())},
+            recipe=(run.folder / "recipe.yaml").read_text(encoding="utf-8"),
+        )
+    )
+    write_text(run.folder / "report.html", page)
+
+
+def _cards(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The headline: numbers, and what each is."""
+    yield short(found["parameters"]), "parameters"
+    trained = {stage: sum(tokens.values()) for stage, tokens in found["tokens"]["trained"].items()}
+    if trained:
+        yield short(trained["pretrain"]), f"tokens of pretraining, {short(trained.get('sft', 0))} of SFT"
+    for name, row in list(found["bits_per_byte"].items())[:1]:
+        yield f"{row['pretrain']:.3f}", f"bits per byte of held-out {name}; xz -9e: {row['xz']:.3f}"
+    scores = _score_columns(found["instructions"])
+    if "sft" in scores:
+        best_null = max(found["instructions"]["null_answers"].values(), key=lambda row: float(row["followed"]))
+        yield (
+            percent(scores["sft"]["followed"], 0),
+            f"of held-out instructions followed; before SFT {percent(scores['pretrain']['followed'], 0)}, "
+            f"best null answer {percent(best_null['followed'], 0)}",
+        )
+        yield percent(scores["sft"]["on_topic"], 0), "of answers name the topic asked about"
+    if found["stages"]:
+        peak = max(stage["peak_memory_bytes"] for stage in found["stages"].values())
+        yield duration(sum(stage["seconds"] for stage in found["stages"].values())), f"in all; peak memory {gib(peak)}"
+
+
+def _curves(rows: list[dict[str, Any]]) -> list[Markup]:
+    """Loss, learning rate, and bits per byte on held-out text where it was measured, over tokens."""
+    steps = [row for row in rows if "loss" in row]
+    checks = [row for row in rows if "validation" in row]
+    drawn = []
+    if steps:
+        drawn.append(plots.curves("loss (nats per token)", {"loss": [(row["tokens"], row["loss"]) for row in steps]}))
+        rates = [(row["tokens"], row["learning_rate"]) for row in steps]
+        drawn.append(plots.curves("learning rate", {"learning rate": rates}))
+    if checks:
+        drawn.append(_validation_curves(checks))
+    return drawn
+
+
+def _validation_curves(checks: list[dict[str, Any]]) -> Markup:
+    """A line for each source, or one for their mean where so many could not be told apart."""
+    names = list(checks[0]["validation"])
+    if len(names) > len(plots.COLOURS):
+        means = [(row["tokens"], fmean(row["validation"].values())) for row in checks]
+        return plots.curves(f"bits per byte, mean of {len(names)} sources", {"mean": means}, marker="o")
+    series = {name: [(row["tokens"], row["validation"][name]) for row in checks] for name in names}
+    return plots.curves("bits per byte, held-out text", series, marker="o")
+
+
+def _bits_plot(found: dict[str, Any]) -> Markup | None:
+    groups = {
+        name: {SCORED.get(coder, "xz -9e"): row[coder] for coder in (*SCORED, "xz") if coder in row}
+        for name, row in found.items()
+    }
+    return plots.bars("bits per byte: lower is better", groups) if groups else None
+
+
+def _score_columns(instructions: dict[str, Any]) -> dict[str, Any]:
+    """One column of scores for each set of answers: the models', then the null answers."""
+    return {**{name: row for name, row in instructions.items() if name in SCORED}, **instructions["null_answers"]}
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("keylm.evaluate", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "duration": duration, "gib": gib}
+    return environment
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """`0.4316` as `43.2%`."""
+    return f"{share:.{digits}%}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `2 h 05 min`, `3 min 20 s` or `4.2 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    return f"{hours} h {minutes_left:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def gib(num_bytes: int) -> str:
+    """Bytes in binary gigabytes."""
+    return f"{num_bytes / 2**30:.2f} GiB"
+
+
+def short(number: int) -> str:
+    """A count in three digits: `75.3M`."""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)

@@ -1,0 +1,81 @@
+"""`results.json`: what a run came to, in numbers that a program can read. `docs/report.md` lists the keys."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from keylm import machine
+from keylm.info import num_parameters
+from keylm.model import KeyLM
+from keylm.recipe import Model
+from keylm.run import STAGES, Run, read_json, write_json
+
+PACKAGES = ("keylm", "torch", "transformers", "tokenizers", "lm_eval", "gguf", "xllamacpp")
+
+_NOT_SCORES = ("samples", "null_answers")
+
+
+def build(run: Run) -> dict[str, Any]:
+    """Write `results.json` into the run's folder and return what it says; what is not done yet is left empty."""
+    stages = {stage: run.facts(stage) for stage in STAGES if run.is_done(stage)}
+    results = {
+        "name": run.recipe.name,
+        "title": run.recipe.title or run.recipe.name,
+        "parameters": _num_parameters(run.recipe.model),
+        "stages": {stage: _costs(facts) for stage, facts in stages.items()},
+        "tokens": {"prepared": _prepared(stages.get("prepare", {})), "trained": _trained(stages)},
+        "bits_per_byte": measured(run, "bits_per_byte"),
+        "instructions": _instructions(measured(run, "instructions")),
+        "tasks": measured(run, "tasks"),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "machine": machine.describe(),
+    }
+    write_json(run.folder / "results.json", results)
+    return results
+
+
+def measured(run: Run, name: str) -> dict[str, Any]:
+    """What the eval stage found: `bits_per_byte`, `instructions` or `tasks`; empty if it did not look."""
+    path = run.stage("eval") / f"{name}.json"
+    return read_json(path) if path.exists() else {}
+
+
+def _num_parameters(config: Model) -> int:
+    with torch.device("meta"):
+        return num_parameters(KeyLM(config))
+
+
+def _costs(facts: dict[str, Any]) -> dict[str, Any]:
+    return {"seconds": facts["seconds"], "peak_memory_bytes": facts["peak_memory_bytes"]}
+
+
+def _prepared(facts: dict[str, Any]) -> dict[str, Any]:
+    """Tokens of each source, by what they are for and by side."""
+    return {
+        part: {
+            name: {side: source[side]["tokens"] for side in ("train", "validation")}
+            for name, source in facts[part].items()
+        }
+        for part in ("pretrain", "sft")
+        if part in facts
+    }
+
+
+def _trained(stages: dict[str, dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Tokens of each source that were learned from."""
+    return {
+        stage: {name: row["tokens"] for name, row in stages[stage]["mixture"].items()}
+        for stage in ("pretrain", "sft")
+        if stage in stages
+    }
+
+
+def _instructions(found: dict[str, Any]) -> dict[str, Any]:
+    """Scores by stage, and those of the null answers, which do not depend on the stage."""
+    scores = {stage: {key: row[key] for key in row if key not in _NOT_SCORES} for stage, row in found.items()}
+    nulls: dict[str, Any] = next((row["null_answers"] for row in found.values()), {})
+    return {**scores, "null_answers": nulls}

@@ -1,0 +1,156 @@
+import gzip
+import json
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_run import tiny_run as random_run
+
+from keylm import model as models
+from keylm.chat import render
+from keylm.errors import UserError
+from keylm.evaluate.lm_tasks import load_tasks, run_and_print, run_tasks
+from keylm.run import Run
+from keylm.tokenizer import Tokenizer
+
+CHOICES = {"hellaswag": 4, "piqa": 2, "arc_easy": 4}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return random_run(tmp_path_factory.mktemp("eval") / "run")
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("something asked for the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def write_rows(path: Path, rows: list[dict]) -> None:
+    with gzip.open(path, "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def log_likelihood(model: models.KeyLM, tokenizer: Tokenizer, prompt: str, answer: str) -> float:
+    whole, begin = tokenizer.encode(prompt + answer), len(tokenizer.encode(prompt))
+    log_p = model.logits(torch.tensor([whole[:-1]])).log_softmax(-1)[0]
+    return sum(log_p[index - 1, whole[index]].item() for index in range(begin, len(whole)))
+
+
+def test_tasks_run_offline_from_a_folder(run: Run, shared: Path, no_network: None) -> None:
+    scores = run_tasks(run, list(CHOICES), limit=4, data=shared / "eval")
+    assert list(scores) == list(CHOICES)
+    for name, facts in scores.items():
+        assert facts["documents"] == 4
+        assert set(facts["scores"]) == set(facts["standard_errors"]) == {"acc", "acc_norm"}
+        assert all(score in {0, 0.25, 0.5, 0.75, 1} for score in facts["scores"].values())
+        assert facts["null"]["chance"] == pytest.approx(1 / CHOICES[name])
+        assert set(facts["null"]) == {"chance", "longest choice", "shortest choice"}
+
+
+def test_a_score_is_what_our_own_model_gives(run: Run, tmp_path: Path, no_network: None) -> None:
+    rows = [
+        {"goal": f"say {number}", "sol1": f"the quick {number} fox", "sol2": f"lazy dog {number}", "label": number % 2}
+        for number in range(12)
+    ]
+    write_rows(tmp_path / "piqa.jsonl.gz", rows)
+    scores = run_tasks(run, ["piqa"], data=tmp_path)["piqa"]
+    model = models.load(run.recipe.model, run.weights("sft"))
+    tokenizer = Tokenizer.load(run.stage("tokenizer"))
+    chosen = []
+    for row in rows:
+        prompt, answers = f"Question: {row['goal']}\nAnswer:", (f" {row['sol1']}", f" {row['sol2']}")
+        likelihoods = [log_likelihood(model, tokenizer, prompt, answer) for answer in answers]
+        chosen.append(likelihoods.index(max(likelihoods)))
+    assert scores["scores"]["acc"] == sum(pick == row["label"] for pick, row in zip(chosen, rows, strict=True)) / 12
+    assert scores["null"] == {"chance": 0.5, "longest choice": 0.5, "shortest choice": 0.5}
+
+
+def test_ifeval_is_asked_in_the_chat_template_and_fits_the_context(
+    run: Run, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_network: None
+) -> None:
+    from lm_eval.models.huggingface import HFLM
+
+    asked: list[tuple[str, dict]] = []
+    answer = HFLM.generate_until
+
+    def listen(self, requests, **options):
+        asked.extend(request.args for request in requests)
+        return answer(self, requests, **options)
+
+    monkeypatch.setattr(HFLM, "generate_until", listen)
+    prompts = {"Say it softly.": "change_case:english_lowercase", "No commas here.": "punctuation:no_comma"}
+    rows = [
+        {"key": key, "prompt": prompt, "instruction_id_list": [kind], "kwargs": [{}]}
+        for key, (prompt, kind) in enumerate(prompts.items())
+    ]
+    write_rows(tmp_path / "ifeval.jsonl.gz", rows)
+    shutil.copytree(shared / "eval" / "nltk_data", tmp_path / "nltk_data")
+    facts = run_tasks(run, ["ifeval"], data=tmp_path)["ifeval"]
+    assert facts["documents"] == 2
+    assert {"prompt_level_strict_acc", "inst_level_strict_acc"} <= set(facts["scores"])
+    rendered = [render([{"role": "user", "content": prompt}], add_generation_prompt=True) for prompt in prompts]
+    assert [prompt for prompt, _ in asked] == rendered
+    assert all(options["max_gen_toks"] == run.recipe.model.max_position_embeddings // 2 for _, options in asked)
+
+
+def test_the_table_shows_every_score(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"goal": "open it", "sol1": "pull", "sol2": "push hard", "label": 1}
+    write_rows(tmp_path / "piqa.jsonl.gz", [row, row])
+    run_and_print(run, ["piqa"], limit=1, data=tmp_path)
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "piqa 1 acc " in shown
+    assert "50.00% 100.00% 0.00%" in shown
+
+
+@pytest.mark.parametrize(
+    ("names", "files", "sentence"),
+    [
+        (["piqa"], [], "task `piqa` needs its data, and .* has no piqa.jsonl.gz"),
+        (["no_such_task"], ["no_such_task"], "lm_eval has no task `no_such_task`"),
+    ],
+)
+def test_what_is_missing_is_named(tmp_path: Path, names: list[str], files: list[str], sentence: str) -> None:
+    for name in files:
+        write_rows(tmp_path / f"{name}.jsonl.gz", [{}])
+    with pytest.raises(UserError, match=sentence):
+        load_tasks(names, tmp_path)
+
+
+def test_an_answer_longer_than_the_context_is_named(run: Run, tmp_path: Path) -> None:
+    row = {"goal": "open it", "sol1": "pull", "sol2": "Ж" * run.recipe.model.max_position_embeddings, "label": 1}
+    write_rows(tmp_path / "piqa.jsonl.gz", [row])
+    with pytest.raises(UserError, match="`piqa` has an answer of more than the 256 tokens"):
+        run_tasks(run, ["piqa"], data=tmp_path)
+
+
+def test_missing_punkt_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import nltk
+
+    monkeypatch.setattr(nltk.data, "path", [])
+    write_rows(tmp_path / "ifeval.jsonl.gz", [{}])
+    with pytest.raises(UserError, match=r"needs nltk's punkt_tab, and .* has no nltk_data/tokenizers/punkt_tab"):
+        load_tasks(["ifeval"], tmp_path)
+
+
+def test_without_a_folder_and_without_a_network_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"task `piqa` needs its data, and the hub could not be reached.*--data"):
+        load_tasks(["piqa"])
+
+
+def test_a_missing_file_is_found_before_missing_weights(run: Run, tmp_path: Path) -> None:
+    untrained = Run(tmp_path / "untrained", run.recipe)
+    with pytest.raises(UserError, match="has no piqa"):
+        run_tasks(untrained, ["piqa"], data=tmp_path)
+    write_rows(tmp_path / "piqa.jsonl.gz", [{"goal": "g", "sol1": "a", "sol2": "b", "label": 0}])
+    with pytest.raises(UserError, match="untrained has no trained weights"):
+        run_tasks(untrained, ["piqa"], data=tmp_path)

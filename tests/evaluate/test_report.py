@@ -1,0 +1,139 @@
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from made_up_run import ATTACK, made_up_run, write_metrics
+
+from keylm.evaluate import plots, report
+from keylm.run import Run, create
+
+LOADS = {"src", "srcset", "href", "xlink:href", "data", "action", "poster", "background"}
+VOID = {"meta", "br", "img", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """The elements, attributes and words of a page; complains about a tag that closes nothing."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.words = ""
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data + " "
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = made_up_run(tmp_path_factory.mktemp("report"))
+    report.build(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def text(run: Run) -> str:
+    return (run.folder / "report.html").read_text()
+
+
+def test_the_page_loads_nothing(text: str) -> None:
+    page = Page(text)
+    assert page.open == []
+    loaded = [value for name, value in page.attributes if name in LOADS]
+    assert all(value and value.startswith("#") for value in loaded)
+    assert not {"script", "link", "img", "iframe", "object", "embed", "base"} & set(page.tags)
+    assert not any(name.startswith("on") for name, _ in page.attributes)
+    assert not re.search(r"@import|url\((?!#)", text)
+
+
+def test_what_a_model_writes_is_shown_as_text(text: str) -> None:
+    assert ATTACK not in text
+    assert ATTACK in Page(text).words
+
+
+def test_it_says_what_happened(text: str) -> None:
+    words = " ".join(Page(text).words.split())
+    for fact in (
+        "Made-up 6M",
+        "7.31M parameters",
+        "1.931 bits per byte of held-out prose; xz -9e: 2.171",
+        "75% of held-out instructions followed; before SFT 10%, best null answer 43%",
+        "60.00% 59.91% 2,208,522",
+        "echoed prompt",
+        "54.13%",
+        "7 min 56 s",
+        "vocab_size: 4096",
+    ):
+        assert fact in words, fact
+
+
+def test_every_plot_is_whole_and_takes_the_page_s_ink(text: str) -> None:
+    drawings = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert len(drawings) == 3 + 3 + 1
+    for drawing in drawings:
+        ElementTree.fromstring(drawing)
+        assert "currentColor" in drawing
+        assert "#000000" not in drawing
+        assert "metadata" not in drawing
+
+
+def test_a_run_that_has_only_begun_has_a_report(run: Run, tmp_path: Path) -> None:
+    new = create(run.recipe, tmp_path)
+    new.begin("pretrain")
+    write_metrics(new, "pretrain", num_steps=8)
+    report.build(new)
+    page = Page((tmp_path / "report.html").read_text())
+    assert page.tags.count("svg") == 3
+    for absent in ("Mixture", "Held-out instructions", "Sample conversations", "Time and memory", "Benchmarks"):
+        assert absent not in page.words
+
+
+def test_many_sources_are_drawn_as_their_mean(run: Run, tmp_path: Path) -> None:
+    new = create(run.recipe, tmp_path)
+    scores = {f"source-{number}": float(number) for number in range(9)}
+    row = {"step": 1, "tokens": 4096, "validation": scores}
+    (new.begin("pretrain") / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    report.build(new)
+    words = Page((tmp_path / "report.html").read_text()).words
+    assert "mean of 9 sources" in words
+    assert "source-8" not in words
+
+
+def test_thinning_keeps_the_means() -> None:
+    points = [(float(step), float(step % 7)) for step in range(1000)]
+    few = plots.thinned(points, 100)
+    assert len(few) == 100
+    assert sum(x for x, _ in few) / 100 == pytest.approx(sum(x for x, _ in points) / 1000)
+    assert sum(y for _, y in few) / 100 == pytest.approx(sum(y for _, y in points) / 1000)
+    assert plots.thinned(points[:100], 100) == points[:100]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(4.21, "4.2 s"), (200, "3 min 20 s"), (59.96, "60.0 s"), (7504, "2 h 05 min")],
+)
+def test_durations(seconds: float, words: str) -> None:
+    assert report.duration(seconds) == words
+
+
+@pytest.mark.parametrize(("number", "words"), [(812, "812"), (75_251_200, "75.3M"), (18e9, "18B"), (6_000, "6k")])
+def test_short_counts(number: int, words: str) -> None:
+    assert report.short(number) == words

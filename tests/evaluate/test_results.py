@@ -1,0 +1,97 @@
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up_run import made_up_run
+
+from keylm import stages
+from keylm.evaluate import report, results
+from keylm.run import STAGES, Run, create, read_json
+
+PAGE = Path(__file__).parents[2] / "docs" / "report.md"
+NAMES = {"STAGE": {*STAGES}, "PART": {"pretrain", "sft"}, "WEIGHTS": {"pretrain", "sft"}}
+"""What the words in capitals may stand for, where that is not anything."""
+
+
+def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if not isinstance(value, dict):
+        yield path
+        return
+    for key, child in value.items():
+        yield from leaves(child, (*path, key))
+
+
+def documented() -> list[str]:
+    return re.findall(r"^\| `([^`]+)` \|", PAGE.read_text(), re.MULTILINE)
+
+
+def stands_for(key: str, leaf: tuple[str, ...]) -> bool:
+    parts = key.split(".")
+    return len(parts) == len(leaf) and all(map(fits, parts, leaf))
+
+
+def fits(part: str, name: str) -> bool:
+    return name in NAMES.get(part, {name}) if part.isupper() else name == part
+
+
+def test_documented_keys_are_the_real_ones(tmp_path: Path) -> None:
+    found = results.build(made_up_run(tmp_path))
+    assert found == read_json(tmp_path / "results.json")
+    for leaf in leaves(found):
+        assert any(stands_for(key, leaf) for key in documented()), f"{leaf} is not in docs/report.md"
+    for key in documented():
+        assert any(stands_for(key, leaf) for leaf in leaves(found)), f"{key} is documented, but is not there"
+
+
+def test_a_run_that_has_done_nothing_has_results_too(tmp_path: Path) -> None:
+    run = create(made_up_run(tmp_path / "done").recipe, tmp_path / "new")
+    found = results.build(run)
+    assert (found["stages"], found["bits_per_byte"], found["tasks"]) == ({}, {}, {})
+    assert found["tokens"] == {"prepared": {}, "trained": {}}
+
+
+def test_parameters_are_those_of_the_published_model(tmp_path: Path) -> None:
+    recipe = made_up_run(tmp_path / "run").recipe
+    published = recipe.model_copy(update={"model": type(recipe.model)()})
+    assert results.build(create(published, tmp_path / "published"))["parameters"] == 75_251_200
+
+
+@pytest.fixture
+def evaluated(tiny_run: Run) -> Run:
+    for stage in ("pretrain", "sft", "eval"):
+        stages.run_until(tiny_run, stage)
+    return tiny_run
+
+
+def test_a_real_run_is_measured_once_and_comes_to_the_documented_keys(evaluated: Run) -> None:
+    folder = evaluated.stage("eval")
+    bits = read_json(folder / "bits_per_byte.json")
+    assert set(bits) == {"prose", "talk"}
+    for row in bits.values():
+        assert row["bytes"] >= 2000
+        assert 0 < row["pretrain"] < 8.65 * row["tokens"] / row["bytes"]  # log2(400): knowing nothing
+        assert row["sft"] > 0
+        assert row["xz"] > 0
+    scores = read_json(folder / "instructions.json")
+    assert list(scores) == ["pretrain", "sft"]
+    assert scores["sft"]["prompts"] <= 8
+    for leaf in leaves(results.build(evaluated)):
+        assert any(stands_for(key, leaf) for key in documented()), leaf
+    report.build(evaluated)
+    assert "after SFT" in (evaluated.folder / "report.html").read_text()
+
+    (folder / "stage.json").unlink()
+    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*s.json")}
+    (folder / "bits_per_byte.json").unlink()
+    stages.run_until(evaluated, "eval")
+    assert read_json(folder / "bits_per_byte.json") == bits
+    assert before == {path.name: path.stat().st_mtime_ns for path in folder.glob("*s.json")}
+
+
+def test_importing_the_package_stays_light() -> None:
+    code = "import sys, keylm.evaluate; print(not {'torch', 'lm_eval', 'matplotlib'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.strip() == b"True"
