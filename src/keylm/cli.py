@@ -94,7 +94,7 @@ def evaluate(
     Without --tasks this is the eval stage. With --tasks it scores a trained run on those tasks, and prints a table.
     """
     if not tasks:
-        _stage("eval", recipe, set_, run_)
+        _stage("eval", recipe, [*(set_ or []), *([f"eval.data={data}"] if data else [])], run_)
         return
     from keylm.evaluate import lm_tasks
     from keylm.run import open_run

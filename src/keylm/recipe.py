@@ -298,6 +298,8 @@ class Eval(Part):
     """lm_eval tasks, such as `hellaswag`."""
     limit: PositiveCount | None = None
     """Documents per lm_eval task (all by default)."""
+    data: str | None = None
+    """Folder with the data files of those tasks, for use offline; from the hub by default."""
 
 
 class Export(Part):

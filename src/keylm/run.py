@@ -159,7 +159,7 @@ def _shaping_parts(recipe: Recipe) -> list[Any]:
         [],
         [recipe.model, recipe.train.model_dump(mode="json", exclude=habits), _weights(recipe.data.sources)],
         [recipe.sft.model_dump(mode="json", exclude=habits)],
-        [recipe.eval],
+        [recipe.eval.model_dump(mode="json", exclude={"data"})],
         [recipe.name, recipe.title, recipe.export],
     ]
 

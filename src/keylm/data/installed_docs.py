@@ -107,10 +107,10 @@ def _is_worth_reading(place: Path, name: str) -> bool:
 
 
 def _documents_in(name: str, path: Path) -> Iterator[list[str]]:
-    """The documents of a file, each a list of pieces; none where the file is not UTF-8."""
+    """The documents of a file, each a list of pieces; none where it cannot be read as UTF-8."""
     try:
         text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
+    except (OSError, UnicodeDecodeError):
         return
     if name == "pydoc_data/topics.py":
         from pydoc_data.topics import topics

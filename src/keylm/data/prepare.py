@@ -64,7 +64,8 @@ def _prepare(run: Run, part: str, source: Source, tokenizer: Tokenizer) -> dict[
     data = run.recipe.data
     writers = {side: StoreWriter(folder / side, data.shard_tokens, conversations=part == "sft") for side in SIDES}
     reading, dropped = Reading(), Counter[str]()
-    documents = sources.read(source, run.recipe.seed, reading)
+    # Another seed for SFT, so that generated conversations are not those of pretraining over again.
+    documents = sources.read(source, run.recipe.seed + (part == "sft"), reading)
     if part == "sft":
         documents = _only_conversations(documents, source)
     with progress(f"prepare {part}/{source.name}", None, "MB") as bar:
