@@ -1,0 +1,64 @@
+"""The release: what a run hands to transformers, llama.cpp, LM Studio and Ollama."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from keylm.errors import UserError
+from keylm.run import Run, write_text
+
+CHECKSUMS = "SHA256SUMS"
+
+_BEST_TO_RUN = ("Q8_0", "F16", "BF16", "F32")
+
+
+def build(run: Run) -> dict[str, Any]:
+    """Write every release of the run's SFT weights into `run.stage("export")`.
+
+    The weights are rounded to bfloat16 once and every file is made of those, so all releases are the same model.
+    Returns the number of parameters, and the bytes and the SHA-256 of each file.
+
+    Raises:
+        UserError: the run has no SFT weights yet.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    from keylm.export import card, gguf, huggingface, ollama
+
+    if not run.weights("sft").exists():
+        raise UserError(f"{run.folder} has no trained weights to export: run `keylm sft {run.folder}` first")
+    folder = run.stage("export")
+    weights = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(run.weights("sft")).items()}
+    num_parameters = sum(tensor.numel() for tensor in weights.values())
+
+    huggingface.write(run, weights, folder / "transformers")
+    for kind in run.recipe.export.gguf:
+        gguf.write(run, weights, kind, folder / f"{run.recipe.name}-{kind}.gguf")
+    ggufs = sorted(folder.glob("*.gguf"))
+    if ggufs:
+        ollama.write(run.recipe, best_to_run(ggufs).name, folder / "Modelfile")
+    for place in (folder, folder / "transformers"):
+        write_text(place / "README.md", card.text(run, num_parameters))
+    return {"num_parameters": num_parameters, "files": _write_checksums(folder)}
+
+
+def best_to_run(ggufs: list[Path]) -> Path:
+    """The one of several GGUF files to chat with: the smallest whose answers are as good as the weights'."""
+    ranks = {kind: rank for rank, kind in enumerate(_BEST_TO_RUN)}
+    return min(ggufs, key=lambda path: (ranks.get(path.stem.rpartition("-")[2], len(ranks)), path.name))
+
+
+def _write_checksums(folder: Path) -> dict[str, dict[str, Any]]:
+    """Write `SHA256SUMS` over all released files, as `sha256sum -c` reads it; return the same as facts."""
+    released = [*folder.glob("transformers/*"), *folder.glob("*.gguf"), *folder.glob("Modelfile"), folder / "README.md"]
+    facts = {path.relative_to(folder).as_posix(): _facts_of(path) for path in sorted(released)}
+    write_text(folder / CHECKSUMS, "".join(f"{fact['sha256']}  {name}\n" for name, fact in facts.items()))
+    return facts
+
+
+def _facts_of(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -1,0 +1,94 @@
+"""The model card: a README whose YAML header the hub understands, filled from the run."""
+
+from __future__ import annotations
+
+from importlib import resources
+from string import Template
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+from keylm.export import scores
+from keylm.export.gguf import LICENSE
+from keylm.export.scores import table
+from keylm.recipe import Hub, Recipe
+from keylm.run import Run
+
+_GGUF_USAGE = """
+With llama.cpp, on the file of your choice ($kinds):
+
+```sh
+llama-cli -m $name-$kind.gguf
+llama-server -m $name-$kind.gguf
+```
+
+With Ollama, in the folder that holds the Modelfile:
+
+```sh
+ollama create $name -f Modelfile
+ollama run $name
+```
+"""
+
+
+def text(run: Run, num_parameters: int) -> str:
+    """The card of a run's release, YAML header included."""
+    recipe = run.recipe
+    model = recipe.model
+    template = Template(resources.files("keylm.export").joinpath("card.md").read_text(encoding="utf-8"))
+    body = template.substitute(
+        title=recipe.title or recipe.name,
+        parameters=f"{num_parameters:,}",
+        layers=model.num_hidden_layers,
+        hidden=model.hidden_size,
+        heads=model.num_attention_heads,
+        kv_heads=model.num_key_value_heads,
+        head_dim=model.head_dim,
+        intermediate=model.intermediate_size,
+        context=f"{model.max_position_embeddings:,}",
+        vocab=f"{model.vocab_size:,}",
+        pre_tokenizer=recipe.tokenizer.pre_tokenizer,
+        gguf_usage=_gguf_usage(recipe),
+        pretrain_tokens=f"{recipe.train.tokens:,}",
+        pretrain_optimizer=recipe.train.optimizer.kind,
+        sft_tokens=f"{recipe.sft.tokens:,}",
+        pretrain_sources=_source_table(recipe.data.sources),
+        sft_sources=_source_table(recipe.sft.sources),
+        scores=scores.section(run),
+    )
+    return f"---\n{_header(recipe).to_yaml()}\n---\n\n{body}"
+
+
+def _header(recipe: Recipe) -> ModelCardData:
+    sources = [*recipe.data.sources, *recipe.sft.sources]
+    return ModelCardData(
+        model_name=recipe.title or recipe.name,
+        language="en",
+        license=LICENSE,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["keylm", "chat", "small-language-model", *(["gguf"] if recipe.export.gguf else [])],
+        datasets=sorted({source.dataset for source in sources if isinstance(source, Hub)}) or None,
+    )
+
+
+def _gguf_usage(recipe: Recipe) -> str:
+    kinds = recipe.export.gguf
+    if not kinds:
+        return ""
+    return Template(_GGUF_USAGE).substitute(name=recipe.name, kind=kinds[-1], kinds=", ".join(kinds))
+
+
+def _source_table(sources: list[Any]) -> str:
+    total = sum(source.weight for source in sources)
+    rows = [
+        [_label(source), source.category, f"{source.weight / total:.1%}", source.license or "not stated"]
+        for source in sources
+    ]
+    return table(["source", "category", "share", "licence"], *rows)
+
+
+def _label(source: Any) -> str:
+    if isinstance(source, Hub):
+        return f"[{source.dataset}](https://huggingface.co/datasets/{source.dataset})"
+    return str(source.name)

@@ -1,0 +1,31 @@
+"""Ollama's Modelfile, with the template and the stop tokens spelt out: guessed ones are what goes wrong there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from keylm.recipe import Recipe
+from keylm.run import write_text
+from keylm.tokenizer import END_OF_TEXT, TURN_END
+
+TEMPLATE = """{{- range .Messages }}<|im_start|>{{ .Role }}
+{{ .Content }}<|im_end|>
+{{ end }}<|im_start|>assistant
+"""
+"""`keylm.chat.CHAT_TEMPLATE` in Go's template language, always with the generation prompt."""
+
+
+def write(recipe: Recipe, gguf_name: str, path: Path) -> None:
+    """Write a Modelfile for the GGUF named `gguf_name` in the same folder."""
+    parameters = {
+        "num_ctx": recipe.model.max_position_embeddings,
+        "temperature": recipe.export.temperature,
+        "repeat_penalty": recipe.export.repetition_penalty,
+    }
+    lines = [
+        f"FROM ./{gguf_name}",
+        f'TEMPLATE """{TEMPLATE}"""',
+        *(f'PARAMETER stop "{token}"' for token in (TURN_END, END_OF_TEXT)),
+        *(f"PARAMETER {name} {value}" for name, value in parameters.items()),
+    ]
+    write_text(path, "\n".join(lines) + "\n")

@@ -1,0 +1,56 @@
+"""The measurements of a run, as tables for its card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from keylm.run import Run, read_json
+
+
+def section(run: Run) -> str:
+    """The card's section on scores; empty where nothing was measured."""
+    tables = {"bits_per_byte": _bits_per_byte, "instructions": _instructions, "tasks": _tasks}
+    paths = {name: run.stage("eval") / f"{name}.json" for name in tables}
+    measured = {name: read_json(path) for name, path in paths.items() if path.exists()}
+    parts = [tables[name](values) for name, values in measured.items() if values]
+    return "\n".join(["\n## Scores\n", *parts]) if parts else ""
+
+
+def table(*rows: Iterable[Any]) -> str:
+    """A markdown table; the first row is its head."""
+    head, *body = [[str(cell) for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *body]) + "\n"
+
+
+def _bits_per_byte(values: dict[str, Any]) -> str:
+    rows = [
+        [name, f"{row['bytes']:,}", *(row.get(model, "") for model in ("pretrain", "sft", "xz"))]
+        for name, row in values.items()
+    ]
+    head = ["source", "bytes", "after pretraining", "after tuning", "`xz -9e`"]
+    return "Bits per byte of held-out text (less is better):\n\n" + table(head, *rows)
+
+
+def _instructions(values: dict[str, Any]) -> str:
+    tuned = values["sft"]
+    answers = {"before tuning": values["pretrain"], "after tuning": tuned, **tuned["null_answers"]}
+    rows = [[name, f"{row['followed']:.1%}", f"{row['on_topic']:.1%}"] for name, row in answers.items()]
+    head = ["answers", "instructions followed", "topic named"]
+    title = f"{tuned['instructions']:,} generated instructions, in phrasings and on topics that were never trained on"
+    return f"{title}; the last rows are answers that a program without any understanding gives:\n\n" + table(
+        head, *rows
+    )
+
+
+def _tasks(values: dict[str, Any]) -> str:
+    rows = [
+        [name, metric, f"{score:.2%}", f"{row['standard_errors'].get(metric, 0):.2%}", _chance(row)]
+        for name, row in values.items()
+        for metric, score in row["scores"].items()
+    ]
+    return "lm_eval:\n\n" + table(["task", "metric", "score", "standard error", "chance"], *rows)
+
+
+def _chance(row: dict[str, Any]) -> str:
+    return f"{row['null']['chance']:.2%}" if "chance" in row["null"] else ""

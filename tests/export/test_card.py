@@ -1,0 +1,87 @@
+"""The model card, read as the hub reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file
+from tiny_run import tiny_run
+
+from keylm import export
+from keylm.recipe import Hub
+from keylm.run import Run, write_json
+
+BITS = {"books": {"bytes": 1000, "documents": 3, "tokens": 250, "pretrain": 1.91, "sft": 1.95, "xz": 2.17}}
+SHARES = {"followed": 0.25, "on_topic": 0.5, "instructions": 200}
+INSTRUCTIONS = {
+    "pretrain": SHARES,
+    "sft": {**SHARES, "followed": 0.618, "null_answers": {"constant sentence": {**SHARES, "followed": 0.143}}},
+}
+TASKS = {
+    "piqa": {
+        "documents": 9,
+        "scores": {"acc": 0.6127},
+        "standard_errors": {"acc": 0.0114},
+        "null": {"chance": 0.5},
+    }
+}
+
+
+def test_header_is_what_the_hub_knows(exported: Run) -> None:
+    card = ModelCard.load(exported.stage("export") / "README.md")
+    assert card.data.license == "apache-2.0"
+    assert card.data.library_name == "transformers"
+    assert card.data.pipeline_tag == "text-generation"
+    assert card.data.language == "en"
+    assert card.data.model_name == (exported.recipe.title or exported.recipe.name)
+
+
+def test_nothing_is_left_to_fill_in(exported: Run) -> None:
+    text = (exported.stage("export") / "README.md").read_text()
+    assert "$" not in text
+    count = sum(tensor.numel() for tensor in load_file(exported.weights("sft")).values())
+    assert f"of {count:,} parameters" in text
+    for source in (*exported.recipe.data.sources, *exported.recipe.sft.sources):
+        assert source.name in text or isinstance(source, Hub)
+
+
+def test_both_folders_carry_the_card(exported: Run) -> None:
+    folder = exported.stage("export")
+    assert (folder / "README.md").read_text() == (folder / "transformers" / "README.md").read_text()
+
+
+def test_hub_sources_are_named_with_their_licences(tmp_path: Path) -> None:
+    sources = [
+        {"kind": "hub", "name": "wikipedia", "dataset": "wikimedia/wikipedia", "license": "cc-by-sa-4.0", "weight": 3},
+        {"kind": "installed-docs", "name": "docs", "weight": 1},
+    ]
+    run = tiny_run(tmp_path / "hub", data={"sources": sources})
+    export.build(run)
+    card = ModelCard.load(run.stage("export") / "README.md")
+    assert card.data.datasets == ["wikimedia/wikipedia"]
+    assert "| formal | 75.0% | cc-by-sa-4.0 |" in card.text
+    assert "| docs | formal | 25.0% | not stated |" in card.text
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "line"),
+    [
+        ("bits_per_byte", BITS, "| books | 1,000 | 1.91 | 1.95 | 2.17 |"),
+        ("instructions", INSTRUCTIONS, "| after tuning | 61.8% | 50.0% |"),
+        ("instructions", INSTRUCTIONS, "| constant sentence | 14.3% | 50.0% |"),
+        ("tasks", TASKS, "| piqa | acc | 61.27% | 1.14% | 50.00% |"),
+    ],
+)
+def test_scores_are_shown_where_they_were_measured(tmp_path: Path, file: str, values: dict, line: str) -> None:
+    run = tiny_run(tmp_path / "measured")
+    write_json(run.begin("eval") / f"{file}.json", values)
+    export.build(run)
+    assert line in (run.stage("export") / "README.md").read_text()
+
+
+def test_no_scores_no_section(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path / "unmeasured")
+    export.build(run)
+    assert "## Scores" not in (run.stage("export") / "README.md").read_text()
