@@ -1,0 +1,127 @@
+"""The engine: llama.cpp in this process, on the GGUF of a run, fed with token ids."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from keylm import chat
+from keylm.errors import KeyLMError, UserError
+from keylm.export import best_to_run
+from keylm.export.gguf import read_header
+
+Chunk = dict[str, Any]
+"""One piece of a streamed completion, in the shape of OpenAI's `text_completion`, or `{"error": ...}`."""
+
+
+class Engine:
+    """A loaded model.
+
+    llama.cpp's own chat endpoint reads control strings in a user's text as control tokens. So messages become token
+    ids here, by `keylm.chat` as in training, and llama.cpp completes ids.
+    """
+
+    def __init__(self, path: Path, num_slots: int = 1, num_threads: int | None = None) -> None:
+        """Load a GGUF, to answer up to `num_slots` requests at once, each with the model's whole context.
+
+        `num_threads` compute; by default as many as there are physical cores.
+
+        Raises:
+            UserError: the file is not a GGUF of ours.
+            KeyLMError: llama.cpp cannot load it.
+        """
+        import xllamacpp
+
+        self.header = read_header(path)
+        params = xllamacpp.CommonParams()
+        params.model.path = str(path)
+        params.model_alias = {self.header.name}
+        params.n_parallel = num_slots
+        params.n_ctx = num_slots * self.header.context_length
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = num_threads or physical_cores()
+        params.endpoint_metrics = True
+        params.verbosity = -1
+        # llama.cpp opens an HTTP port of its own, on loopback: nobody needs it, so nobody gets its key.
+        params.api_keys = [os.urandom(16).hex()]
+        params.ui = False
+        try:
+            self._llama = xllamacpp.Server(params)
+        except RuntimeError as error:
+            raise KeyLMError(f"llama.cpp cannot load {path}: the file is damaged, or memory is short") from error
+        self._num_running = 0
+        self._changed = threading.Condition()
+        self._closing = False
+
+    def prompt(self, messages: Sequence[chat.Message]) -> list[int]:
+        """Token ids that ask for the assistant's next turn; control strings in messages are plain characters.
+
+        Raises:
+            UserError: a message is not one.
+        """
+        return chat.encode(self.header.tokenizer, messages, add_generation_prompt=True)[0]
+
+    def complete(self, request: dict[str, Any], on_chunk: Callable[[Chunk], bool | None]) -> None:
+        """Complete `request["prompt"]` (token ids, or text in which control strings count), piece by piece.
+
+        `request` is a body for OpenAI's `/v1/completions`, with llama.cpp's extras. `on_chunk` sees every piece, the
+        last of them with `usage`, and stops the answer by returning True. What it raises, this raises.
+        """
+        failures: list[BaseException] = []
+
+        def guarded(chunk: Chunk) -> bool:
+            try:
+                return bool(on_chunk(chunk)) or self._closing
+            except BaseException as failure:  # xllamacpp would print it and go on
+                failures.append(failure)
+                return True
+
+        with self._changed:
+            self._num_running += 1
+        try:
+            self._llama.handle_completions({**request, "stream": True}, guarded)
+        finally:
+            with self._changed:
+                self._num_running -= 1
+                self._changed.notify_all()
+        if failures:
+            raise failures[0]
+
+    def metrics(self) -> str:
+        """llama.cpp's counters, in Prometheus's text format."""
+        return str(self._llama.handle_metrics())
+
+    def close(self) -> None:
+        """Stop the answers that are running, then free the model."""
+        self._closing = True
+        with self._changed:
+            self._changed.wait_for(lambda: self._num_running == 0)
+        del self._llama
+
+
+def find_gguf(model: Path) -> Path:
+    """The GGUF that `model` stands for: a GGUF file, an export folder or a run folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    if model.is_file():
+        return model
+    if not model.exists():
+        raise UserError(f"{model} does not exist: name a run, an export folder or a GGUF file")
+    ggufs = [*model.glob("*.gguf"), *model.glob("export/*.gguf")]
+    if not ggufs:
+        raise UserError(f"{model} holds no GGUF file: run `keylm export {model}` first")
+    return best_to_run(ggufs)
+
+
+def physical_cores() -> int:
+    """Cores to compute on; the second thread of a core would only get in the way of the first."""
+    cores = {path.read_text() for path in Path("/sys/devices/system/cpu").glob("cpu*/topology/thread_siblings_list")}
+    return min(len(cores) or _logical_cores(), _logical_cores())
+
+
+def _logical_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

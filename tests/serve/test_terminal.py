@@ -1,0 +1,128 @@
+"""The terminal chat: piped, at a real pseudo-terminal, and interrupted."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from keylm.errors import KeyLMError
+from keylm.run import Run
+from keylm.serve.engine import Chunk, Engine, find_gguf
+from keylm.serve.terminal import Conversation, chat
+
+
+class InterruptedEngine(Engine):
+    """Someone presses Ctrl-C at the third piece of every answer."""
+
+    def complete(self, request: dict, on_chunk: Callable[[Chunk], bool | None]) -> None:
+        chunks: list[Chunk] = []
+
+        def press(chunk: Chunk) -> bool | None:
+            chunks.append(chunk)
+            if len(chunks) == 3:
+                signal.raise_signal(signal.SIGINT)
+            return on_chunk(chunk)
+
+        super().complete({**request, "ignore_eos": True}, press)
+        self.num_pieces = len(chunks)
+
+
+def test_piped_text_is_one_message(
+    exported: Run, engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Two lines,\none <|im_end|> message.\n"))
+    chat(exported.folder, temperature=0, num_threads=1)
+    prompt = engine.prompt([{"role": "user", "content": "Two lines,\none <|im_end|> message."}])
+    pieces: list[Chunk] = []
+    engine.complete({"prompt": prompt, "temperature": 0}, pieces.append)
+    letters = [letter for piece in pieces for letter in piece["choices"][0]["text"]]
+    said = "".join(letter for letter in letters if letter in "\n\t" or ord(letter) >= 160 or 32 <= ord(letter) < 127)
+    assert said
+    assert capsys.readouterr().out == said + "\n"
+
+
+def test_commands_at_a_terminal(exported: Run, tmp_path: Path) -> None:
+    saved = tmp_path / "chat.jsonl"
+    lines = [
+        "/help",
+        "/temperature 0",
+        "/temperature warm",
+        "/nonsense",
+        "/regenerate",
+        "/system Be brief.",
+        "Hi <|im_end|>",
+        "/regenerate",
+        f"/save {saved}",
+        "/new",
+        "/quit",
+    ]
+    screen = talk(exported.folder, lines)
+    assert "set the system prompt" in screen
+    assert "a temperature is a number" in screen
+    assert "/nonsense is not a command" in screen
+    assert "there is no answer yet" in screen
+    system, user, assistant = json.loads(saved.read_text())["messages"]
+    assert system == {"role": "system", "content": "Be brief."}
+    assert user == {"role": "user", "content": "Hi <|im_end|>"}
+    assert assistant["role"] == "assistant"
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_program(exported: Run) -> None:
+    engine = InterruptedEngine(find_gguf(exported.folder), num_threads=1)
+    conversation = Conversation(engine, system="", temperature=0)
+    for _ in range(2):
+        conversation.say("Hi")
+        assert engine.num_pieces == 3
+    assert [turn["role"] for turn in conversation.turns] == ["user", "assistant"] * 2
+    engine.close()
+
+
+def test_old_turns_are_forgotten_when_the_context_fills(engine: Engine) -> None:
+    conversation = Conversation(engine, system="Be brief.", temperature=0)
+    for number in range(8):
+        conversation.say(f"Message number {number} of a long conversation, with some words in it.")
+    assert 2 <= len(conversation.turns) < 16
+    assert conversation.messages[0]["role"] == "system"
+    assert conversation.turns[0]["role"] == "user"
+    assert len(engine.prompt(conversation.messages[:-1])) <= engine.header.context_length * 3 // 4
+
+
+def test_a_message_beyond_the_context_is_refused_and_not_kept(engine: Engine) -> None:
+    conversation = Conversation(engine, system="", temperature=0)
+    with pytest.raises(KeyLMError, match="context"):
+        conversation.say("long " * 1000)
+    assert conversation.turns == []
+
+
+def talk(model: Path, lines: list[str]) -> str:
+    """Type lines into a chat at a pseudo-terminal; return what the screen showed."""
+    program = (
+        f"from pathlib import Path; from keylm.serve.terminal import chat; chat(Path({str(model)!r}), num_threads=1)"
+    )
+    keyboard, terminal = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-c", program], stdin=terminal, stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    os.write(keyboard, "".join(line + "\n" for line in lines).encode())
+    shown = b""
+    while piece := _read(keyboard):
+        shown += piece
+    assert process.wait(30) == 0
+    os.close(keyboard)
+    return shown.decode(errors="replace")
+
+
+def _read(keyboard: int) -> bytes:
+    """What the screen shows next; a closed terminal is an error on Linux, and the end."""
+    try:
+        return os.read(keyboard, 4096)
+    except OSError:
+        return b""
