@@ -47,12 +47,14 @@ def run_all(run: Run) -> None:
 
 def report(run: Run) -> None:
     """Write `results.json` and `report.html` from what the stages left."""
+    from keylm import summary
     from keylm.evaluate import report as reports
     from keylm.evaluate import results
 
-    results.build(run)
+    found = results.build(run)
     reports.build(run)
     console.print(f"[green]✓[/] {'report':<10} {run.folder / 'report.html'}")
+    summary.show(found)
 
 
 def run_until(run: Run, name: str) -> None:
