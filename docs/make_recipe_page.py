@@ -18,6 +18,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "A source of kind `hub`": recipe.Hub,
     "A source of kind `installed-docs`": recipe.InstalledDocs,
     "A source of kind `instructions`": recipe.Instructions,
+    "A source of kind `drills`": recipe.Drills,
     "`train`": recipe.Training,
     "`train.optimizer`": recipe.Optimizer,
     "`train.phases`": recipe.Phase,

@@ -7,7 +7,6 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from keylm import machine, recipe
-from keylm import model as models
 from keylm.generate import generate
 from keylm.info import num_parameters
 from keylm.model import KeyLM
@@ -98,12 +97,6 @@ def test_generation_equals_transformers(model: KeyLM) -> None:
 
 def test_generation_ends_at_the_context_length(model: KeyLM) -> None:
     assert len(generate(model, [[5] * 60], max_new_tokens=50, stop=299)[0]) <= 4
-
-
-def test_fresh_weights_are_a_function_of_the_seed(tiny_model: recipe.Model) -> None:
-    first, again, other = (models.create(tiny_model, seed).state_dict() for seed in (1, 1, 2))
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.equal(first["lm_head.weight"], other["lm_head.weight"])
 
 
 def test_matmul_parameters_are_those_of_the_linear_layers(model: KeyLM) -> None:

@@ -20,6 +20,8 @@ app = typer.Typer(
 
 RecipeOrRun = Annotated[Path, typer.Argument(help="A recipe (.yaml), or a run folder, which holds its recipe.")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, such as runs/quickstart.")]
+Exported = Annotated[Path, typer.Argument(help="A run that is exported, an export folder, or a .gguf file.")]
+Threads = Annotated[int | None, typer.Option(help="Threads that compute (default: one per physical core).")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
@@ -109,23 +111,31 @@ def export(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None) -> 
 
 
 @app.command(rich_help_panel=_USE)
-def chat(model: RunFolder) -> None:
-    """Talk to an exported model in the terminal."""
+def chat(
+    model: Exported,
+    system: Annotated[str, typer.Option(help="System prompt (none by default).")] = "",
+    temperature: Annotated[
+        float | None, typer.Option(help="0: the likeliest token (default: the model's own).")
+    ] = None,
+    threads: Threads = None,
+) -> None:
+    """Talk to an exported model in the terminal; a question may also be piped in."""
     from keylm.serve.terminal import chat as start
 
-    start(model)
+    start(model, system=system, temperature=temperature, num_threads=threads)
 
 
 @app.command(rich_help_panel=_USE)
 def serve(
-    model: RunFolder,
+    model: Exported,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+    threads: Threads = None,
 ) -> None:
     """Serve an exported model: an OpenAI-compatible API and a web page to chat on."""
     from keylm.serve.server import serve as start
 
-    start(model, host=host, port=port)
+    start(model, host=host, port=port, num_threads=threads)
 
 
 @app.command(rich_help_panel=_LOOK)

@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
-from keylm import machine, recipe
-from keylm import model as models
+from keylm import initial, machine, recipe
 from keylm.data.batches import IGNORED
 from keylm.model import KeyLM
 from keylm.recipe import Model, Recipe, Training
@@ -23,7 +22,7 @@ _MEASURED_TOKENS = 4096
 def show(path: Path, overrides: list[str] | None = None) -> None:
     """Print what the recipe at `path` means; measures a few short training steps."""
     chosen = recipe.load(path / "recipe.yaml" if path.is_dir() else path, overrides)
-    model = models.create(chosen.model, chosen.seed)
+    model = initial.create(chosen.model, chosen.seed)
     output.print(_parameters(model, chosen))
     output.print(_memory(model, chosen.train))
     output.print(_training(model, chosen))

@@ -17,10 +17,6 @@ from torch import Tensor, nn
 from keylm import recipe
 from keylm.loss import linear_cross_entropy, linear_nll
 
-_WEIGHT_STD = 0.02
-_EMBEDDING_STD = 0.5
-_HEAD_NORM = 2.0
-
 
 @dataclass
 class LayerCache:
@@ -173,30 +169,6 @@ class KeyLM(nn.Module):
     def logits(self, tokens: Tensor) -> Tensor:
         """Logits (B, T, V) in float32, for tokens (B, T)."""
         return linear(self(tokens), self.lm_head.weight).float()
-
-
-def create(config: recipe.Model, seed: int) -> KeyLM:
-    """A model with fresh weights, drawn so that a small model learns early to copy from its context.
-
-    What a layer writes to the residual stream is zero at first, so that every layer begins as the identity (Zhang et
-    al. 2019, "Fixup"). Embeddings are large beside what the first steps add to them, so that tokens stay apart; the
-    head begins as a faint copy of them, so that attending to a token is already a way to say it; and queries and keys
-    are sharp enough to pick one token out of hundreds. `docs/log.md` has the measurements.
-    """
-    model = KeyLM(config)
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        if name.endswith(("o_proj.weight", "down_proj.weight")):
-            nn.init.zeros_(parameter)
-        elif name.endswith(("q_norm.weight", "k_norm.weight")):
-            nn.init.constant_(parameter, _HEAD_NORM)
-        elif parameter.dim() == 2:
-            nn.init.normal_(parameter, std=_WEIGHT_STD, generator=generator)
-    embedding = model.model.embed_tokens.weight
-    with torch.no_grad():
-        model.lm_head.weight.copy_(embedding)
-        embedding.mul_(_EMBEDDING_STD / _WEIGHT_STD)
-    return model
 
 
 def load(config: recipe.Model, path: Path) -> KeyLM:

@@ -165,7 +165,15 @@ def _default_instructions() -> list[Source]:
     return [Instructions(name="instructions")]
 
 
-Source = Annotated[Files | Hub | InstalledDocs | Instructions, Field(discriminator="kind")]
+class Drills(_Source):
+    """Random words said over and over: they teach a small model early to copy from its context."""
+
+    kind: Literal["drills"] = "drills"
+    num_documents: PositiveCount = 20_000
+    """How many documents of about 100 tokens are generated."""
+
+
+Source = Annotated[Files | Hub | InstalledDocs | Instructions | Drills, Field(discriminator="kind")]
 
 
 class Data(Part):

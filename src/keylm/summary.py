@@ -10,7 +10,7 @@ from keylm.screen import output
 
 
 def show(results: dict[str, Any]) -> None:
-    """Print the headline numbers of `results.json`: bits per byte beside xz, instructions beside null answers, costs."""
+    """Print the headlines of `results.json`: bits per byte beside xz, instructions beside null answers, costs."""
     table = Table(title=results["title"], title_justify="left", box=None, padding=(0, 2), show_header=False)
     table.add_column(style="dim")
     table.add_column(justify="right")

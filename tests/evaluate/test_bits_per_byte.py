@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from keylm import initial
 from keylm import model as models
 from keylm.data.store import StoreWriter, TokenStore
 from keylm.evaluate.bits_per_byte import compare, excerpt, model_bits, windows, xz_bits
@@ -45,7 +46,7 @@ def test_every_token_is_scored_once_and_with_half_a_window_of_context(num_tokens
 
 
 def test_a_model_that_knows_nothing_needs_the_logarithm_of_the_vocabulary(tiny_model) -> None:
-    model = models.create(tiny_model, seed=0).eval()
+    model = initial.create(tiny_model, seed=0).eval()
     torch.nn.init.zeros_(model.lm_head.weight)
     tokens = np.arange(250, dtype=np.uint16)
     told: list[int] = []
@@ -66,7 +67,7 @@ def test_bits_are_those_of_transformers_where_one_window_holds_the_text(tiny_mod
 
 
 def test_batches_of_windows_give_what_windows_one_by_one_give(tiny_model) -> None:
-    model = models.create(tiny_model, seed=0).eval()
+    model = initial.create(tiny_model, seed=0).eval()
     torch.nn.init.normal_(model.lm_head.weight)
     tokens = np.random.default_rng(0).integers(0, 300, 101).astype(np.uint16)
     stream = torch.tensor([0, *tokens.tolist()])
@@ -91,7 +92,7 @@ def test_an_excerpt_has_whole_documents_and_their_very_text(store: TokenStore, t
 
 
 def test_the_table_divides_by_the_bytes_of_the_text(store: TokenStore, tokenizer: Tokenizer, tiny_model) -> None:
-    model = models.create(tiny_model, seed=0).eval()
+    model = initial.create(tiny_model, seed=0).eval()
     torch.nn.init.zeros_(model.lm_head.weight)
     part = excerpt(store, tokenizer, 10**9)
     row = compare({"pretrain": model}, part, tokenizer.end_of_text, 32, lambda _: None)

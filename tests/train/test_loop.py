@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+from keylm import initial, stages, train
 from keylm import model as models
-from keylm import stages, train
 from keylm.errors import KeyLMError, UserError
 from keylm.run import Run, open_run
 from keylm.train.metrics import read
@@ -129,14 +129,14 @@ def test_other_data_is_refused(tiny_run: Run) -> None:
 def test_a_loss_that_is_not_a_number_stops_with_its_step_and_batch(
     tiny_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    create = models.create
+    create = initial.create
 
     def broken(*arguments: object) -> models.KeyLM:
         model = create(*arguments)  # type: ignore[arg-type]
         torch.nn.init.constant_(model.model.norm.weight, float("nan"))
         return model
 
-    monkeypatch.setattr(models, "create", broken)
+    monkeypatch.setattr(initial, "create", broken)
     with pytest.raises(KeyLMError, match=r"step 0 of pretrain: loss nan.*Address\(source="):
         stages.run_until(tiny_run, "pretrain")
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from keylm import model as models
-from keylm import recipe
+from keylm import initial, recipe
 from keylm.train.optimizer import Muon, Optimizer
 from keylm.train.schedule import share_of_peak
 
@@ -32,14 +31,14 @@ def test_muon_takes_the_steps_of_torch() -> None:
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
 def test_every_parameter_is_stepped_and_the_state_survives(kind: str, tiny_model: recipe.Model) -> None:
-    model = models.create(tiny_model, 0)
+    model = initial.create(tiny_model, 0)
     optimizer = Optimizer(model, recipe.Optimizer(kind=kind))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     _fill_gradients(model)
     optimizer.step(1.0)
     assert all(not torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
-    twin = models.create(tiny_model, 0)
+    twin = initial.create(tiny_model, 0)
     twin.load_state_dict(model.state_dict())
     restored = Optimizer(twin, recipe.Optimizer(kind=kind))
     restored.load_state({name: tensor.clone() for name, tensor in optimizer.state().items()})

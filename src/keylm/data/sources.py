@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import assert_never
 
-from keylm.data import files, hub, installed_docs, instructions
+from keylm.data import drills, files, hub, installed_docs, instructions
 from keylm.data.documents import Document
 from keylm.data.reading import Reading
-from keylm.recipe import Files, Hub, InstalledDocs, Instructions, Source
+from keylm.recipe import Drills, Files, Hub, InstalledDocs, Instructions, Source
 
 
 def read(source: Source, seed: int, reading: Reading | None = None) -> Iterator[Document]:
@@ -40,6 +40,8 @@ def _read_all(source: Source, seed: int, reading: Reading) -> Iterator[Document]
             return installed_docs.read(reading)
         case Instructions():
             return _generate(source, seed, reading)
+        case Drills():
+            return _drill(source, seed, reading)
         case _:
             assert_never(source)
 
@@ -49,3 +51,10 @@ def _generate(source: Instructions, seed: int, reading: Reading) -> Iterator[Doc
     for messages in instructions.generate(source.num_documents, seed):
         reading.done += 1
         yield Document(messages=tuple(messages))
+
+
+def _drill(source: Drills, seed: int, reading: Reading) -> Iterator[Document]:
+    reading.total = source.num_documents
+    for text in drills.generate(source.num_documents, seed):
+        reading.done += 1
+        yield Document(text=text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from keylm import initial
 from keylm import model as models
 from keylm.data.batches import Blocks, Loader, PackedBlocks, StreamBlocks
 from keylm.data.curriculum import Curriculum
@@ -19,7 +20,7 @@ from keylm.train.validation import Validation
 
 def pretrain(run: Run) -> dict[str, Any]:
     """Train from fresh weights on the mixture of `data.sources`."""
-    return _train(run, "pretrain", models.create(run.recipe.model, run.recipe.seed))
+    return _train(run, "pretrain", initial.create(run.recipe.model, run.recipe.seed))
 
 
 def sft(run: Run) -> dict[str, Any]:

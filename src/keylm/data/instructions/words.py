@@ -10,6 +10,7 @@ from random import Random
 _ONSETS = ("b", "d", "f", "g", "h", "j", "k", "l", "m", "n", "p", "r", "s", "t", "v", "w", "z", "br", "tr", "st")
 _VOWELS = ("a", "a", "e", "e", "i", "o", "o", "u")
 _CODAS = ("", "", "", "l", "n", "r", "s")
+_MORE = ("nouns", "modifiers", "words")
 
 
 def is_held_out(word: str) -> bool:
@@ -19,18 +20,19 @@ def is_held_out(word: str) -> bool:
 
 @cache
 def words(name: str, held_out: bool) -> tuple[str, ...]:
-    """One split of a word list: `nouns` (plural), `modifiers`, `places`, `first_names` or `words` (of any kind)."""
-    text = (files(__package__) / f"{name}.txt").read_text(encoding="utf-8")
+    """One split of a word list: `nouns` (plural), `modifiers`, `places`, `first_names` or `words` (of any kind).
+
+    Training has more of the first, second and last: the more words there are to copy, the less it can be done by heart.
+    """
+    names = (name,) if held_out or name not in _MORE else (name, f"more_{name}")
+    text = " ".join((files(__package__) / f"{part}.txt").read_text(encoding="utf-8") for part in names)
     return tuple(word for word in sorted(set(text.split())) if is_held_out(word) == held_out)
 
 
 def invent_name(rng: Random, held_out: bool) -> str:
     """A name that nobody bears, such as `Varnel` or `Oskita`: it can only be copied."""
     while True:
-        syllables = (
-            rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(rng.choice((2, 2, 3)))
-        )
-        name = "".join(syllables).capitalize()
+        name = "".join(_syllable(rng) for _ in range(rng.choice((2, 2, 3)))).capitalize()
         if is_held_out(name) == held_out:
             return name
 
