@@ -38,14 +38,14 @@ def test_overrides_reach_any_field() -> None:
         "train.tokens=2e6",
         "train.optimizer.kind=adamw",
         "data.sources.installed-docs.weight=0.25",
-        "data.sources.1.name=talk",
+        "data.sources.1.num_documents=5e3",
         "eval.tasks=[piqa]",
     ]
     changed = recipe.load(ROOT / "recipes" / "quickstart.yaml", overrides)
     assert changed.train.tokens == 2_000_000
     assert changed.train.optimizer.kind == "adamw"
     assert changed.data.sources[0].weight == 0.25
-    assert changed.data.sources[1].name == "talk"
+    assert changed.data.sources[1].num_documents == 5000
     assert changed.eval.tasks == ["piqa"]
 
 
@@ -58,7 +58,7 @@ MISTAKES = {
     "model.head_dim=7": "head_dim must be even",
     "model.vocab_size=70000": "vocab_size must lie between",
     "train.batch_tokens=1000": "batch_tokens must be a multiple of sequence_length",
-    "sft.sequence_length=4096": "micro_batch_tokens|longer than model.max_position_embeddings",
+    "model.max_position_embeddings=256": "train.sequence_length is longer than model.max_position_embeddings",
     "train.phases=[{until: 0.5, weights: {}}]": "phases must have rising `until`",
     "train.phases=[{until: 1, weights: {nobody: 1}}]": "names `nobody`, which is not one of its sources",
     "data.sources.0.kind=magic": "kind|magic",

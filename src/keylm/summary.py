@@ -37,6 +37,7 @@ def _instructions(scores: dict[str, Any]) -> list[tuple[str, str, str]]:
     return [
         ("held-out instructions followed", f"{scores['sft']['followed']:.1%}", f"{beside}{before}"),
         ("answers that name the topic", f"{scores['sft']['on_topic']:.1%}", "unseen phrasings and topics"),
+        ("copying exercises", f"{scores['sft']['copied']:.1%}", "unseen words"),
     ]
 
 

@@ -22,7 +22,7 @@ def write(folder: Path, spoken: list[list[tuple[int, bool]]]) -> TokenStore:
     writer = StoreWriter(folder, shard_tokens=50, conversations=True)
     for number, document in enumerate(spoken):
         tokens, learned = (np.array(column) for column in zip(*document, strict=True))
-        writer.add(number, number, tokens.astype(np.uint16), learned.astype(bool), len(document))
+        writer.add(number, tokens.astype(np.uint16), learned.astype(bool), len(document))
     writer.finish()
     return TokenStore(folder)
 

@@ -82,6 +82,8 @@ def _scores(followed: float) -> dict[str, Any]:
 def _score(share: float) -> dict[str, Any]:
     return {
         "followed": share,
+        "copied": share * 0.5,
+        "exercises": 30,
         "prompts_followed": share * 0.9,
         "on_topic": share * 0.7,
         "instructions": sum(KINDS.values()),

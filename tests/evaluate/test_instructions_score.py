@@ -27,8 +27,9 @@ def tokenizer() -> Tokenizer:
 
 def test_a_score_by_hand() -> None:
     scored = score(['"Olives, please"', "ANTS", "Bye. Or not.", "Wasps"], TASKS)
-    assert (scored.followed.hits, scored.followed.total) == (2, 4)
-    assert (scored.prompts_followed.hits, scored.prompts_followed.total) == (1, 3)
+    assert (scored.followed.hits, scored.followed.total) == (2, 3)
+    assert (scored.copied.hits, scored.copied.total) == (0, 1)
+    assert (scored.prompts_followed.hits, scored.prompts_followed.total) == (1, 2)
     assert (scored.on_topic.hits, scored.on_topic.total) == (2, 3)
     assert {kind: (row.hits, row.total) for kind, row in scored.by_kind.items()} == {
         "quotation marks": (1, 1),
@@ -46,8 +47,8 @@ def test_empty_answers_follow_nothing() -> None:
 def test_the_counts_of_kinds_add_up() -> None:
     tasks = held_out(150, 2)
     scored = score(["an answer about nothing"] * 150, tasks)
-    assert sum(row.total for row in scored.by_kind.values()) == scored.followed.total
-    assert sum(row.hits for row in scored.by_kind.values()) == scored.followed.hits
+    assert sum(row.total for row in scored.by_kind.values()) == scored.followed.total + scored.copied.total
+    assert sum(row.hits for row in scored.by_kind.values()) == scored.followed.hits + scored.copied.hits
     assert scored.on_topic.total == sum(task.topic is not None for task in tasks)
 
 
@@ -67,8 +68,8 @@ def test_null_answers_score_low_on_held_out_tasks() -> None:
     tasks = held_out(300, 0)
     followed = {name: score(answers, tasks).followed.share for name, answers in null_answers(tasks).items()}
     assert followed["empty"] == 0
-    assert 0 < followed["constant sentence"] < 0.2
-    assert followed["constant sentence"] < followed["echoed prompt"] < 0.35
+    assert 0 < followed["constant sentence"] < 0.25
+    assert followed["constant sentence"] < followed["echoed prompt"] < 0.45
 
 
 def test_a_model_is_measured(tokenizer: Tokenizer) -> None:

@@ -38,9 +38,11 @@ class Score:
     """What a set of answers is worth."""
 
     followed: Share
-    """Of the instructions: the headline."""
+    """Of the instructions in requests about a topic: the headline."""
+    copied: Share
+    """Of the copying exercises: those with the one right answer."""
     prompts_followed: Share
-    """Of the prompts that hold an instruction: those of which every instruction is followed."""
+    """Of the requests about a topic that hold an instruction: those of which every instruction is followed."""
     on_topic: Share
     """Of the prompts that ask about a topic: those whose answer names it."""
     by_kind: dict[str, Share]
@@ -50,9 +52,11 @@ class Score:
         """The shares and counts for a JSON file."""
         return {
             "followed": self.followed.share,
+            "copied": self.copied.share,
             "prompts_followed": self.prompts_followed.share,
             "on_topic": self.on_topic.share,
             "instructions": self.followed.total,
+            "exercises": self.copied.total,
             "prompts": self.prompts_followed.total,
             "topics": self.on_topic.total,
             "by_kind": {kind: {"followed": row.hits, "of": row.total} for kind, row in self.by_kind.items()},
@@ -65,16 +69,14 @@ def score(answers: Sequence[str], tasks: Sequence[Task]) -> Score:
     Raises:
         ValueError: there are not as many answers as tasks.
     """
-    followed = [task.followed(answer) for task, answer in zip(tasks, answers, strict=True)]
+    judged = [(task, task.followed(answer)) for task, answer in zip(tasks, answers, strict=True)]
     named = [task.names_topic(answer) for task, answer in zip(tasks, answers, strict=True) if task.topic is not None]
-    kinds = [
-        (kind, hit)
-        for task, hits in zip(tasks, followed, strict=True)
-        for kind, hit in zip(task.kinds, hits, strict=True)
-    ]
+    kinds = [(kind, hit) for task, hits in judged for kind, hit in zip(task.kinds, hits, strict=True)]
+    requests = [hits for task, hits in judged if task.topic is not None]
     return Score(
-        followed=_share(hit for _, hit in kinds),
-        prompts_followed=_share(all(hits) for hits in followed if hits),
+        followed=_share(hit for hits in requests for hit in hits),
+        copied=_share(hit for task, hits in judged if task.topic is None for hit in hits),
+        prompts_followed=_share(all(hits) for hits in requests if hits),
         on_topic=_share(named),
         by_kind={
             name: _share(hit for kind, hit in kinds if kind == name) for name in sorted({kind for kind, _ in kinds})

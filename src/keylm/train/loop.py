@@ -128,7 +128,7 @@ class Trainer:
 
     def _validates(self) -> bool:
         """Whether a validation is due: at every `validation_every` of training, and at the end."""
-        every = max(1, round(self.training.validation_every * self.training.num_steps))
+        every = math.ceil(self.training.validation_every * self.training.num_steps)
         return self.step % every == 0 or self.step == self.training.num_steps
 
     def _validate(self, metrics: Metrics) -> None:

@@ -20,7 +20,7 @@ from keylm.data.instructions.topics import request, sample_topic, sentences
 
 __all__ = ["Check", "Example", "Task", "generate", "held_out"]
 
-SHARES = {"request": 0.46, "exercise": 0.42, "conversation": 0.12}
+SHARES = {"request": 0.64, "exercise": 0.26, "conversation": 0.10}
 """Share of each sort of document in training."""
 
 

@@ -81,6 +81,13 @@ class Constraint:
         raise NotImplementedError
 
 
+def statements(*predicates: str) -> tuple[str, ...]:
+    """What is said of the answer, by several names for it."""
+    forms = ("your answer must {}", "the answer should {}", "the text must {}", "the response should {}")
+    forms += ("your response must {}", "the whole text should {}")
+    return tuple(form.replace("{}", predicate) for predicate in predicates for form in forms)
+
+
 def compatible(first: type[Constraint], second: type[Constraint]) -> bool:
     """Whether one answer can follow both kinds."""
     return first is not second and not first.parts & second.parts
@@ -102,12 +109,33 @@ class Keywords(Constraint):
                 "put {words} into your answer",
                 "say something about {words} as well",
                 "write about {words} too",
+                "work {words} into your answer",
+                "work {words} in",
+                "let {words} appear somewhere in the text",
+                "have {words} in what you write",
+                "add {words} somewhere",
+                "write a text in which I can find {words}",
+                "be sure to use {words}",
+            ),
+            *statements(
+                "contain {words}",
+                "include {words}",
+                "have {words} in it",
+                "mention {words} at some point",
             ),
             "Your answer must contain {words}",
             "The answer must have {words} in it",
             "Your reply should contain {words}",
             "Do not forget to use {words}",
             "I want to see {words} in the answer",
+            "It is required that you use {words}",
+            "It is required that {words} appear",
+            "Be sure that I can find {words} in it",
+            "Be sure that {words} can be found",
+            "You write with {words} in it",
+            "Required: {words}",
+            "Keywords: {words}",
+            "What you write has to include {words}",
         ),
         held_out=(
             "Be sure that {words} appear in the text",
@@ -150,10 +178,28 @@ class Frequency(Constraint):
                 "say {word} {times} times or more",
                 "write the word {word} at least {times} times in your answer",
                 "mention {word} {times} times",
+                "use the word {word} {often}",
+                "use the word {word} no fewer than {times} times",
+                "let the word {word} occur {times} times or more",
+                "let me see the word {word} {often}",
+                "have the word {word} in the text no less than {times} times",
+                "make the word {word} occur {often}",
+                "repeat the word {word}, {times} times at least",
+            ),
+            *statements(
+                "contain the word {word} at least {often}",
+                "have the word {word} in it no fewer than {times} times",
+                "use {word} {often} or more",
             ),
             "The word {word} should appear at least {times} times",
             "Your answer must contain the word {word} {times} times or more",
             "The word {word} has to be in the reply {times} times",
+            "I should see the word {word} {times} times",
+            "I want to see the word {word} at least {often}",
+            "No fewer than {times} times you should say {word}",
+            "No less than {times} times: the word {word}",
+            "The word {word} must occur {often}",
+            "Let it be {times} times or more that you use the word {word}",
         ),
         held_out=(
             "No fewer than {times} times should I see the word {word}",
@@ -172,6 +218,12 @@ class Frequency(Constraint):
     def num_sentences(self) -> int:
         """A sentence about the topic and one for each time."""
         return 1 + self.times
+
+    @property
+    def slots(self) -> dict[str, object]:
+        """The word, and how often as a digit and in words."""
+        often = "twice" if self.times == 2 else f"{NUMBERS[self.times]} times"
+        return {"word": self.word, "times": self.times, "often": often}
 
     def shape(self, draft: Draft) -> None:
         """Give every sentence but the first to the word."""
@@ -194,6 +246,20 @@ class Forbidden(Constraint):
                 "avoid the word {word}",
                 "leave out the word {word}",
                 "write without the word {word}",
+                "refrain from saying {word}",
+                "refrain from the word {word}",
+                "keep from using the word {word}",
+                "stay away from the word {word}",
+                "skip the word {word}",
+                "keep the word {word} out of your answer",
+                "answer without using the word {word} anywhere",
+                "never mention the word {word}",
+            ),
+            *statements(
+                "not mention the word {word} at all",
+                "not use the word {word} anywhere",
+                "not contain the word {word}",
+                "leave out the word {word}",
             ),
             "The word {word} is not allowed",
             "The word {word} must not be in your answer",
@@ -201,6 +267,13 @@ class Forbidden(Constraint):
             "Don't use the word {word}",
             "Do not use the word {word}",
             "Never say {word}",
+            "Don't mention {word} anywhere",
+            "Do not mention the word {word}",
+            "The word {word} is forbidden",
+            "Nowhere should you mention the word {word}",
+            "No {word} anywhere, please",
+            "Forbidden: {word}",
+            "The answer must not have the word {word} in it",
         ),
         held_out=(
             "The answer must not mention the word {word} anywhere",
@@ -235,12 +308,37 @@ class Sentences(Constraint):
                 "reply in {number}",
                 "keep it to {number}",
                 "give me {number}",
+                "respond in {number}",
+                "respond with exactly {number}",
+                "respond using {digits}",
+                "write {digits}",
+                "answer in exactly {digits}",
+                "give me a text of {number}",
+                "write {number}, not more and not less",
+                "stop after {number}",
+                "make the text {number} long",
+            ),
+            *statements(
+                "be {number} long",
+                "consist of {number}",
+                "be made up of {number}",
+                "have exactly {digits}",
+                "be a text of {number}",
             ),
             "Your answer should have {number}",
             "Your reply must be {number} long",
             "Length: {number}",
             "{number} only",
             "I need exactly {number}",
+            "The text is made of {number}",
+            "{digits}, please",
+            "Exactly {digits}",
+            "{number}, no more",
+            "{number}, no less and no more",
+            "No more and no fewer than {number}",
+            "There should be {number} in your answer",
+            "Text of {number}",
+            "Number of sentences: {count}",
         ),
         held_out=(
             "The text should be made of {number}",
@@ -261,8 +359,8 @@ class Sentences(Constraint):
 
     @property
     def slots(self) -> dict[str, object]:
-        """The number as a word, with its unit."""
-        return {"number": _counted(self.count, "sentence")}
+        """The number as a word and as a digit, with its unit."""
+        return {"count": self.count, **_counts(self.count, "sentence")}
 
     def check(self, answer: str) -> bool:
         """Whether the number of sentences is exact."""
@@ -283,12 +381,35 @@ class MaxWords(Constraint):
                 "write at most {limit} words",
                 "keep it to {limit} words or fewer",
                 "keep the answer short, at most {limit} words",
+                "keep within {limit} words",
+                "stay under a limit of {limit} words",
+                "stay below the limit of {limit} words",
+                "stay at {limit} words or less",
+                "write up to {limit} words",
+                "use up to {limit} words, not more",
+                "stop before you have more than {limit} words",
+                "be brief and stay at or under {limit} words",
+            ),
+            *statements(
+                "have at most {limit} words",
+                "have up to {limit} words",
+                "be within {limit} words",
+                "not have more than {limit} words",
+                "be no longer than {limit} words",
             ),
             "Your answer must not be longer than {limit} words",
             "Maximum: {limit} words",
             "The limit is {limit} words",
             "Not more than {limit} words",
             "At most {limit} words",
+            "You may use up to {limit} words",
+            "The text may be up to {limit} words long",
+            "It may have {limit} words or less",
+            "Upper bound: {limit} words",
+            "Word limit: {limit}",
+            "Up to {limit} words for the whole text",
+            "Within {limit} words, please",
+            "You have {limit} words, no more",
         ),
         held_out=(
             "Stay within {limit} words",
@@ -328,12 +449,35 @@ class Bullets(Constraint):
                 "give me {number}",
                 "make a list with {number}",
                 "reply in {number}",
+                "structure your answer as {number}",
+                "structure it in {number}",
+                "structure the text with {digits}",
+                "write {digits}",
+                "respond with {number}",
+                "write {number}, one on each line",
+                "give {number}, each on a line of its own",
+                "put each point on its own line, with {number} in all",
+                "turn the text into {number}",
+                "arrange the answer as {number}",
+            ),
+            *statements(
+                "have {number}",
+                "contain exactly {digits}",
+                "be {number}, each on a new line",
+                "be a list of {number}",
             ),
             "Your answer should have {number}",
             "Your reply must contain exactly {number}",
             "Format: {number}",
             "I need {number}",
             "A list of {number}",
+            "There must be {number}",
+            "There should be {digits} in the text",
+            "The text is structured as {number}",
+            "In the response there must be {number}",
+            "Structure: {number}",
+            "Exactly {digits}",
+            "Each point on its own line: {number}",
         ),
         held_out=(
             "Structure the text as {number}",
@@ -354,8 +498,8 @@ class Bullets(Constraint):
 
     @property
     def slots(self) -> dict[str, object]:
-        """The number as a word, with its unit."""
-        return {"number": _counted(self.count, "bullet point")}
+        """The number as a word and as a digit, with its unit."""
+        return _counts(self.count, "bullet point")
 
     def shape(self, draft: Draft) -> None:
         """One sentence a line, each behind a dash."""
@@ -384,11 +528,31 @@ class NumberedList(Constraint):
                 "number your points from 1 to {count}",
                 "make a numbered list with {count} lines",
                 "reply in a numbered list of {count}",
+                "arrange your answer as a numbered list with {count} entries",
+                "arrange {spelled} entries in a numbered list",
+                "arrange the text in {count} numbered items",
+                "write {spelled} items and number them",
+                "list {count} items with numbers",
+                "write {count} entries, numbered from 1 to {count}",
+                "give a list of {spelled} items that are numbered",
+                "structure your text as a numbered list of {count} items",
+                "write a list that has {spelled} numbered entries",
+            ),
+            *statements(
+                "be a numbered list of {count} items",
+                "be a list of {spelled} items with numbers",
+                "have {count} entries, numbered from 1",
+                "be a numbered list that has {spelled} entries",
             ),
             "Your answer should be a numbered list of {count} items",
             "Format: numbered list with {count} items",
             "I need a numbered list of {count} points",
             "A numbered list from 1 to {count}",
+            "Numbered list: {count} entries",
+            "The text is a numbered list of {spelled} points",
+            "A list of {count} items, numbered 1 to {count}",
+            "The response is a list with {count} numbered items",
+            "The list is to be numbered from 1 and has {count} items",
         ),
         held_out=(
             "Arrange the text as a numbered list that has {count} entries",
@@ -406,6 +570,11 @@ class NumberedList(Constraint):
     def num_sentences(self) -> int:
         """A sentence for each item."""
         return self.count
+
+    @property
+    def slots(self) -> dict[str, object]:
+        """The number as a digit and as a word."""
+        return {"count": self.count, "spelled": NUMBERS[self.count]}
 
     def shape(self, draft: Draft) -> None:
         """One sentence a line, each behind its number."""
@@ -432,11 +601,31 @@ class Paragraphs(Constraint):
                 "answer in {count} paragraphs divided by ***",
                 "put *** between your {count} paragraphs",
                 "give me {count} paragraphs with the divider ***",
+                "split your answer into {count} paragraphs with ***",
+                "split the text with *** into {spelled} paragraphs",
+                "write {spelled} paragraphs and part them by ***",
+                "use the markdown divider *** to make {count} paragraphs",
+                "by means of *** make {count} paragraphs",
+                "divide the text into {spelled} paragraphs with the markdown divider ***",
+                "write {count} paragraphs that are parted by ***",
+                "break the text into {count} paragraphs by ***",
+                "write {spelled} paragraphs, separated by the markdown divider: ***",
+            ),
+            *statements(
+                "have {count} paragraphs, divided by ***",
+                "be split into {spelled} paragraphs by ***",
+                "consist of {count} paragraphs that *** parts",
+                "have {spelled} paragraphs with the markdown divider *** between them",
             ),
             "Your answer should have {count} paragraphs with *** between them",
             "Format: {count} paragraphs with the divider ***",
             "I need {count} paragraphs, separated by ***",
             "The paragraphs are separated with ***. Write {count} of them",
+            "There should be {count} paragraphs with *** between them",
+            "There should be {spelled} paragraphs. Use the markdown divider ***",
+            "There are {count} paragraphs, parted with ***",
+            "Paragraphs: {count}, split by ***",
+            "The divider *** stands between the {spelled} paragraphs",
         ),
         held_out=(
             "Split the text into {count} paragraphs by means of ***",
@@ -454,6 +643,11 @@ class Paragraphs(Constraint):
     def num_sentences(self) -> int:
         """A sentence for each paragraph."""
         return self.count
+
+    @property
+    def slots(self) -> dict[str, object]:
+        """The number as a digit and as a word."""
+        return {"count": self.count, "spelled": NUMBERS[self.count]}
 
     def shape(self, draft: Draft) -> None:
         """A divider between the sentences."""
@@ -479,10 +673,30 @@ class Highlights(Constraint):
                 "put at least {number} between asterisks",
                 "highlight {number} in *this way*",
                 "use *asterisks* to highlight {number}",
+                "emphasise {number} with asterisks",
+                "emphasise at least {digits}, such as *this*",
+                "highlight no fewer than {number}, for example *this one*",
+                "put {number} in italics with asterisks",
+                "have no fewer than {number} in asterisks, such as *this one*",
+                "highlight {digits} or more with markdown, as in *example*",
+                "emphasise {number} or more, as *here*",
+                "let me see at least {number} highlighted as *this*",
+                "mark {digits} in italics, like *so*",
+            ),
+            *statements(
+                "have {number} or more highlighted with asterisks, such as *these words*",
+                "highlight at least {digits} as *this*",
+                "emphasise {number} with *asterisks*",
+                "have no fewer than {number} that are highlighted, like *so*",
             ),
             "Your answer should have at least {number} in *asterisks*",
             "At least {number} must be highlighted, like *this part*",
             "Highlighted: {number} or more, like *these words*",
+            "I want to see at least {number} in *asterisks*",
+            "I want {number} or more highlighted, such as *this*",
+            "No fewer than {number} should be emphasised with asterisks",
+            "Emphasis: {number}, such as *example*",
+            "There should be {digits} that are highlighted, as in *example*",
         ),
         held_out=(
             "Emphasise no fewer than {number} with asterisks, such as *example*",
@@ -503,8 +717,8 @@ class Highlights(Constraint):
 
     @property
     def slots(self) -> dict[str, object]:
-        """The number as a word, with its unit."""
-        return {"number": _counted(self.count, "part")}
+        """The number as a word and as a digit, with its unit."""
+        return _counts(self.count, "part")
 
     def shape(self, draft: Draft) -> None:
         """Highlight the first two words of as many sentences as are asked for."""
@@ -533,11 +747,31 @@ class Title(Constraint):
                 "add a title, written as <<title>>",
                 "put a title in << >> on top",
                 "write a title such as <<my title>> first",
+                "give it a heading in <<double angle brackets>>",
+                "wrap a title in double angular brackets, like <<heading>>",
+                "write a heading of the form <<heading>>",
+                "start with a heading wrapped in << and >>",
+                "add a title of the form <<title>>",
+                "put the name of the text in <<double angular brackets>> on top",
+                "give the text a name, written as <<name>>",
+                "make a title wrapped in <<double angle brackets>>",
+            ),
+            *statements(
+                "carry a title in double angular brackets, like <<this>>",
+                "have a heading wrapped in << and >>",
+                "carry a heading of the form <<heading>>",
+                "begin with a title such as <<name of it>>",
             ),
             "Your answer must have a title in double angle brackets, such as <<the title>>",
             "The answer needs a title between << and >>",
             "It should have a title like <<this>>",
             "Title: in <<double angle brackets>>",
+            "Do not forget the title, like <<title>>",
+            "Do not forget to write a heading in <<double angle brackets>>",
+            "Don't forget a title in << and >>",
+            "Heading: <<name>>",
+            "Title of the form <<title>>",
+            "The name of the text comes first, in <<double angular brackets>>",
         ),
         held_out=(
             "The response must carry a heading wrapped in <<double angular brackets>>",
@@ -569,12 +803,33 @@ class StartPhrase(Constraint):
                 'begin with "{opening}"',
                 'begin your answer with the words "{opening}"',
                 'put "{opening}" at the start',
+                'open your answer with "{opening}"',
+                'open with the words "{opening}"',
+                'let the text open with "{opening}"',
+                'write "{opening}" at the very beginning',
+                'use "{opening}" as the very first words',
+                'make "{opening}" the beginning of your response',
+                'begin the text with "{opening}"',
+                'start off with "{opening}"',
+            ),
+            *statements(
+                'begin with "{opening}"',
+                'open with "{opening}"',
+                'have "{opening}" at its very beginning',
+                'start with the words "{opening}"',
             ),
             'The first words must be "{opening}"',
             'Your answer should start with "{opening}"',
             'Your reply must begin with "{opening}"',
             'Start: "{opening}"',
             'First words: "{opening}"',
+            'At the very beginning write "{opening}"',
+            'The beginning has to be "{opening}"',
+            'The beginning of the text: "{opening}"',
+            'The very first words have to be "{opening}"',
+            'Open it with "{opening}"',
+            'Opening: "{opening}"',
+            'The text opens with "{opening}"',
         ),
         held_out=(
             'Open the text with "{opening}"',
@@ -612,11 +867,32 @@ class EndPhrase(Constraint):
                 "finish your answer with this sentence: {ending}",
                 "close with the phrase: {ending}",
                 "put this at the end: {ending}",
+                "conclude with: {ending}",
+                "conclude your answer with exactly this: {ending}",
+                "use this as the final sentence: {ending}",
+                "let nothing follow these last words: {ending}",
+                "stop after this final sentence: {ending}",
+                "write nothing after this sentence: {ending}",
+                "end the text with exactly these words: {ending}",
+                "make this the final sentence of the text: {ending}",
+            ),
+            *statements(
+                "end with exactly: {ending}",
+                "conclude with these words: {ending}",
+                "have this as its final sentence: {ending}",
+                "close with: {ending}",
             ),
             "The last words must be: {ending}",
             "Your answer should end with: {ending}",
             "Your reply must end with this exact phrase: {ending}",
             "Last sentence: {ending}",
+            "Final sentence: {ending}",
+            "The final sentence has to be: {ending}",
+            "Nothing comes after this: {ending}",
+            "Nothing may come after the final words: {ending}",
+            "No words may follow this: {ending}",
+            "The text concludes with: {ending}",
+            "Final words: {ending}",
         ),
         held_out=(
             "Conclude the text with exactly: {ending}",
@@ -669,11 +945,32 @@ class Postscript(Constraint):
                 "finish with a postscript: {marker}",
                 "put a note that begins with {marker} at the end",
                 "write a postscript ({marker}) after the answer",
+                "append a postscript marked {marker}",
+                "append a note to your answer, starting with {marker}",
+                "add a last remark, introduced by {marker}",
+                "introduce a last remark with {marker}",
+                "add an afterthought that starts with {marker}",
+                "close with a remark that is marked {marker}",
+                "append {marker} to the text and one more remark",
+                "finish the text with a remark introduced with {marker}",
+            ),
+            *statements(
+                "have a postscript marked {marker}",
+                "end with a last remark after {marker}",
+                "have a remark at the end, introduced with {marker}",
+                "close with a postscript, {marker}",
             ),
             "Your answer should end with a postscript that starts with {marker}",
             "There must be a postscript, {marker}",
             "The postscript begins with {marker}",
             "I need a {marker} at the end",
+            "The response needs a postscript with {marker}",
+            "It needs a last remark that begins with {marker}",
+            "The text needs a {marker} at the end",
+            "Last remark: {marker}",
+            "A postscript is needed, marked with {marker}",
+            "Don't forget the {marker}",
+            "The last line is a remark introduced with {marker}",
         ),
         held_out=(
             "Append a postscript to the text, marked {marker}",
@@ -718,11 +1015,33 @@ class RepeatRequest(Constraint):
                 "repeat my request before you answer",
                 "say my request again, then give your answer",
                 "copy the request and then answer it",
+                "restate my request first, then answer it",
+                "restate the request word for word before the answer",
+                "repeat the request without any change, then answer",
+                "begin with a copy of my request",
+                "give a copy of the request ahead of your answer",
+                "write the request again without a change and then the answer",
+                "copy my request ahead of the answer",
+                "start with the request itself and then answer",
+                "write down the unchanged request first",
+            ),
+            *statements(
+                "begin with the request itself",
+                "start with a copy of my request",
+                "repeat the request without change before the answer",
+                "restate the request, then answer it",
+                "have the request ahead of the answer",
             ),
             "Before you answer, repeat my request without this sentence",
             "Your answer should start with my request, word for word",
             "Your reply must repeat the request first",
             "The request comes first, then the answer",
+            "First a copy of the request, then the answer",
+            "The request itself has to come first, without any change",
+            "Ahead of the answer, restate my request",
+            "The request, unchanged, stands ahead of the answer",
+            "Change nothing in the request and repeat it first",
+            "It has to begin with the request, word for word",
         ),
         held_out=(
             "Restate the request without any change ahead of the answer",
@@ -759,6 +1078,21 @@ class NoCommas(Constraint):
                 "avoid commas",
                 "avoid commas in your answer",
                 "leave out all commas",
+                "keep the text free of commas",
+                "stay free of commas",
+                "write a text that is free of any commas",
+                "answer without any commas anywhere",
+                "refrain from commas",
+                "write without a single comma",
+                "skip the commas",
+                "keep commas out of the response",
+            ),
+            *statements(
+                "have no commas anywhere",
+                "not contain any commas",
+                "be without commas",
+                "not have a single comma",
+                "avoid commas",
             ),
             "Don't use any commas",
             "Do not use commas",
@@ -766,6 +1100,14 @@ class NoCommas(Constraint):
             "Your answer must not contain commas",
             "Commas are not allowed",
             "Your reply should have no commas",
+            "Commas are forbidden",
+            "Commas are forbidden in your answer",
+            "All commas are forbidden here",
+            "No commas anywhere in the text",
+            "No comma anywhere",
+            "I want it free of commas",
+            "Any comma is forbidden",
+            "Commas: none",
         ),
         held_out=(
             "Commas are forbidden anywhere in the text",
@@ -798,12 +1140,35 @@ class Lowercase(Constraint):
                 "use lowercase letters only",
                 "avoid capital letters",
                 "write without capital letters",
+                "keep every letter in lower case",
+                "keep every letter small",
+                "keep the entire text in lowercase",
+                "keep the response in lowercase",
+                "write every letter in lower case",
+                "write the entire answer in small letters",
+                "make every letter of the answer lowercase",
+                "turn all letters into lower case",
+            ),
+            *statements(
+                "be entirely in lowercase",
+                "be in lower case",
+                "have no capital letters",
+                "be in lowercase letters only",
+                "keep every letter in lower case",
             ),
             "Do not use capital letters",
             "No capital letters",
             "All letters must be lower case",
             "Your answer should be in all lowercase letters",
             "Your reply must be in small letters",
+            "No capital letters are allowed",
+            "Capital letters are not allowed",
+            "The entire answer should be in small letters",
+            "The entire response in lowercase",
+            "Every letter should be in lowercase",
+            "lowercase only",
+            "Case: lower",
+            "Every letter small please",
         ),
         held_out=(
             "The entire text should be in lowercase; no capital letters are allowed",
@@ -835,12 +1200,36 @@ class Uppercase(Constraint):
                 "write everything in upper case",
                 "use uppercase letters only",
                 "write in ALL CAPS",
+                "turn every letter into a capital",
+                "turn all letters into capital letters",
+                "turn the text into uppercase",
+                "write the entire text in uppercase",
+                "use capital letters alone",
+                "write every letter of the answer as a capital letter",
+                "make every letter of the text a capital",
+                "keep the entire response in upper case",
+                "answer in uppercase alone",
+            ),
+            *statements(
+                "be entirely in uppercase",
+                "be in capital letters",
+                "be in capital letters alone",
+                "have capital letters only",
+                "turn every letter into a capital letter",
             ),
             "ALL CAPS please",
             "All letters must be capital letters",
             "Your answer should be in all uppercase letters",
             "Your reply must be in capitals",
             "Everything in capital letters",
+            "The entire answer should be in capitals",
+            "The entire response in uppercase",
+            "Every letter should be a capital letter",
+            "Every letter in uppercase",
+            "uppercase only",
+            "Case: upper",
+            "Capital letters alone are allowed",
+            "No small letters",
         ),
         held_out=(
             "The entire text should be in uppercase, in capital letters alone",
@@ -872,11 +1261,32 @@ class Quotation(Constraint):
                 "quote your whole answer with double quotes",
                 "use quotation marks around the answer",
                 "write the answer inside quotation marks",
+                "surround your answer with quotation marks",
+                "surround the text with double quotation marks",
+                "enclose your answer in double quotation marks",
+                "enclose the entire text in quotation marks",
+                "put quotation marks on both sides of the answer",
+                "put double quotation marks at both ends of the response",
+                "wrap the entire response with double quotation marks",
+                "have double quotes on both sides of the text",
+            ),
+            *statements(
+                "be enclosed in double quotation marks",
+                "be surrounded by double quotation marks",
+                "be wrapped in quotation marks on both ends",
+                "stand between double quotes",
+                "have quotation marks on both sides",
             ),
             'Your answer should start and end with "',
             "Your reply must be inside double quotation marks",
             "Double quotation marks around the whole answer",
             "The answer goes between quotation marks",
+            "The entire answer is to be in quotation marks",
+            "The entire response is enclosed in double quotes",
+            "Quotation marks surround the text",
+            "Quotation marks on both sides, please",
+            "On both sides of the text there are double quotation marks",
+            "Double quotes on both ends",
         ),
         held_out=(
             "The entire text is to be enclosed by double quotation marks",
@@ -909,11 +1319,30 @@ class Json(Constraint):
                 'give me JSON that has the key "{key}"',
                 'reply in JSON. The key is "{key}"',
                 'put the answer into JSON under "{key}"',
+                'wrap your answer in JSON with the key "{key}"',
+                'wrap the entire answer in a JSON object under "{key}"',
+                'write a JSON object with "{key}" as its key',
+                'give a JSON object that holds the text under the key "{key}"',
+                'put the entire text in JSON format with the key "{key}"',
+                'output JSON format only, under the key "{key}"',
+                'make the response a JSON object with the key "{key}"',
+                'respond in JSON format, holding the text under "{key}"',
+            ),
+            *statements(
+                'be a JSON object with the key "{key}"',
+                'be JSON holding "{key}" as a key',
+                'be in JSON format with "{key}" as its key',
+                'be wrapped in JSON under the key "{key}"',
             ),
             'Format: JSON with one key, "{key}"',
             'Your answer should be JSON with the key "{key}"',
             'The output must be JSON. Key: "{key}"',
             'I need JSON with "{key}" as the key',
+            'The entire output is JSON with the key "{key}"',
+            'Output: a JSON object, key "{key}"',
+            'The response is a JSON object that has "{key}" as its key',
+            'JSON format, holding the key "{key}"',
+            'A JSON object under the key "{key}", please',
         ),
         held_out=(
             'The response must be a JSON object holding "{key}" as its key',
@@ -954,6 +1383,9 @@ MENTIONS = (
 )
 """Sentences that have room for any words."""
 
+NUMBERS = ("no", "one", "two", "three", "four")
+"""Numbers as words."""
+
 KINDS: tuple[type[Constraint], ...] = (
     Keywords,
     Frequency,
@@ -988,6 +1420,6 @@ def _listed(words: tuple[str, ...]) -> str:
     return " and ".join(words)
 
 
-def _counted(count: int, unit: str) -> str:
-    number = ("one", "two", "three", "four")[count - 1]
-    return f"{number} {unit}" if count == 1 else f"{number} {unit}s"
+def _counts(count: int, unit: str) -> dict[str, object]:
+    units = unit if count == 1 else f"{unit}s"
+    return {"number": f"{NUMBERS[count]} {units}", "digits": f"{count} {units}"}
