@@ -14,8 +14,8 @@ from torch import Tensor
 
 from keylm.data.batches import IGNORED
 
-_CHUNK_LOGITS = 4_000_000
-"""Logits held at a time (16 MB in float32)."""
+_CHUNK_ROWS = 512
+"""Positions whose logits are held at a time. Always as many: every new shape costs oneDNN a kernel and its memory."""
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
@@ -30,10 +30,9 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
 def linear_nll(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """Negative log-likelihood of each target (n,), in nats, float32; 0 where ignored. Not differentiable."""
     weight = weight.to(hidden.dtype)
-    size = max(1, _CHUNK_LOGITS // len(weight))
     chunks = [
         F.cross_entropy(F.linear(h, weight).float(), t, ignore_index=IGNORED, reduction="none")
-        for h, t in zip(torch.split(hidden, size), torch.split(targets, size), strict=True)
+        for h, t in zip(torch.split(hidden, _CHUNK_ROWS), torch.split(targets, _CHUNK_ROWS), strict=True)
     ]
     return torch.cat(chunks)
 
@@ -45,14 +44,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_hidden = torch.zeros_like(hidden)
         grad_weight = torch.zeros_like(weight)
         total = torch.zeros((), device=hidden.device)
-        # Positions that are not learned from cost nothing: in SFT they are most of a batch.
-        rows = (targets != IGNORED).nonzero().squeeze(1)
-        for chunk in torch.split(rows, max(1, _CHUNK_LOGITS // len(weight))):
-            h = hidden[chunk]
+        # Positions that are not learned from come last, and whole chunks of them are left out: in SFT they are many.
+        ignored = targets == IGNORED
+        order = ignored.to(torch.int8).argsort(stable=True)
+        for chunk in torch.split(order[: _whole_chunks(len(targets) - int(ignored.sum()))], _CHUNK_ROWS):
+            h, counts, picked = hidden[chunk], ~ignored[chunk, None], targets[chunk, None].clamp(min=0)
             log_p = F.linear(h, low).float().log_softmax(dim=1)
-            picked = targets[chunk, None]
-            total -= log_p.gather(1, picked).sum()
-            grad = log_p.exp_().scatter_add_(1, picked, torch.full_like(picked, -1, dtype=log_p.dtype)).to(low.dtype)
+            total -= (log_p.gather(1, picked) * counts).sum()
+            grad = log_p.exp_().scatter_add_(1, picked, torch.full_like(picked, -1, dtype=log_p.dtype))
+            grad = (grad * counts).to(low.dtype)
             grad_hidden[chunk] = grad @ low
             grad_weight += grad.T @ h
         ctx.save_for_backward(grad_hidden, grad_weight)
@@ -62,3 +62,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         grad_hidden, grad_weight = ctx.saved_tensors
         return grad_hidden * grads[0].to(grad_hidden.dtype), grad_weight * grads[0], None
+
+
+def _whole_chunks(rows: int) -> int:
+    return -(-rows // _CHUNK_ROWS) * _CHUNK_ROWS

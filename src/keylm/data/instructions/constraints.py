@@ -83,8 +83,8 @@ class Constraint:
 
 def statements(*predicates: str) -> tuple[str, ...]:
     """What is said of the answer, by several names for it."""
-    forms = ("your answer must {}", "the answer should {}", "the text must {}", "the response should {}")
-    forms += ("your response must {}", "the whole text should {}")
+    strict = ("your answer must {}", "your response must {}", "the text must {}")
+    forms = (*strict, "the answer should {}", "the response should {}", "the whole text should {}")
     return tuple(form.replace("{}", predicate) for predicate in predicates for form in forms)
 
 
@@ -392,7 +392,6 @@ class MaxWords(Constraint):
             ),
             *statements(
                 "have at most {limit} words",
-                "have up to {limit} words",
                 "be within {limit} words",
                 "not have more than {limit} words",
                 "be no longer than {limit} words",
@@ -1027,7 +1026,6 @@ class RepeatRequest(Constraint):
             ),
             *statements(
                 "begin with the request itself",
-                "start with a copy of my request",
                 "repeat the request without change before the answer",
                 "restate the request, then answer it",
                 "have the request ahead of the answer",
@@ -1140,7 +1138,6 @@ class Lowercase(Constraint):
                 "use lowercase letters only",
                 "avoid capital letters",
                 "write without capital letters",
-                "keep every letter in lower case",
                 "keep every letter small",
                 "keep the entire text in lowercase",
                 "keep the response in lowercase",
@@ -1154,7 +1151,6 @@ class Lowercase(Constraint):
                 "be in lower case",
                 "have no capital letters",
                 "be in lowercase letters only",
-                "keep every letter in lower case",
             ),
             "Do not use capital letters",
             "No capital letters",
@@ -1200,7 +1196,6 @@ class Uppercase(Constraint):
                 "write everything in upper case",
                 "use uppercase letters only",
                 "write in ALL CAPS",
-                "turn every letter into a capital",
                 "turn all letters into capital letters",
                 "turn the text into uppercase",
                 "write the entire text in uppercase",
@@ -1215,7 +1210,6 @@ class Uppercase(Constraint):
                 "be in capital letters",
                 "be in capital letters alone",
                 "have capital letters only",
-                "turn every letter into a capital letter",
             ),
             "ALL CAPS please",
             "All letters must be capital letters",
@@ -1329,7 +1323,6 @@ class Json(Constraint):
                 'respond in JSON format, holding the text under "{key}"',
             ),
             *statements(
-                'be a JSON object with the key "{key}"',
                 'be JSON holding "{key}" as a key',
                 'be in JSON format with "{key}" as its key',
                 'be wrapped in JSON under the key "{key}"',
