@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from keylm.data import installed_docs
-from keylm.data.installed_docs import docstrings, keep_english
+from keylm.data.installed_docs import docstrings, english
 from keylm.data.reading import Reading
 
 MODULE = '''# A comment with """quotes"""
@@ -79,7 +79,7 @@ def test_words_stay_and_code_goes():
         "x[i] = {1: 2, 3: (4, 5)}; y += 6 ** 7\n\n"
         "+----+----+\n| 10 | 20 |\n+----+----+"
     )
-    assert keep_english(text) == "\n\n".join(text.split("\n\n")[:2])
+    assert english(text) == text.split("\n\n")[:2]
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +95,16 @@ def test_a_prefix_is_english_of_many_packages(sample):
     assert all(name in text for name in ("torch", "transformers", "numpy", "pandas"))
 
 
-def test_no_text_comes_twice(sample):
-    assert len(set(sample)) == len(sample)
+def test_no_paragraph_comes_twice(sample):
+    paragraphs = [" ".join(paragraph.split()) for text in sample for paragraph in re.split(r"\n\s*\n", text)]
+    assert len(set(paragraphs)) == len(paragraphs)
+
+
+def test_long_texts_are_cut_at_the_end_of_a_paragraph():
+    paragraphs = [f"{number} " * 200 for number in range(100)]
+    parts = list(installed_docs._parts(paragraphs))
+    assert "\n\n".join(parts) == "\n\n".join(paragraphs)
+    assert all(4096 <= len(part) < 6000 for part in parts[:-1])
 
 
 def test_nothing_of_keylm_or_of_the_examination_is_read():

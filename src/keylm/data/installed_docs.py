@@ -13,7 +13,7 @@ import os
 import re
 import string
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from email import message_from_string
 from pathlib import Path
 
@@ -39,6 +39,7 @@ _TOKEN = re.compile(
 )
 """A comment or a string of Python; whatever looks like one inside another is passed over with it."""
 
+_PART_CHARACTERS = 4096
 _PARAGRAPHS = re.compile(r"\n\s*\n")
 _LEAST_LETTERS = 0.75
 """Least share of a paragraph's characters, white space apart, that are ASCII letters. Code and tables have less."""
@@ -46,9 +47,9 @@ _NOT_LETTERS = (string.punctuation + string.digits).encode()
 
 
 def read(reading: Reading) -> Iterator[Document]:
-    """One document per module, help topic, package description or documentation file; no piece of text comes twice.
+    """The text of modules, help topics, package descriptions and documentation files; no paragraph comes twice.
 
-    The order is that of a hash of the files' names: any prefix is a fair sample of all packages, and the same
+    What is longer than `_PART_CHARACTERS` is cut into several documents, at the end of a paragraph. The order is that of a hash of the files' names: any prefix is a fair sample of all packages, and the same
     environment gives the same documents wherever it is installed.
     """
     files = sorted(_files(), key=lambda file: _hash(file[0]))
@@ -57,9 +58,8 @@ def read(reading: Reading) -> Iterator[Document]:
     for name, path in files:
         reading.done += 1
         for pieces in _documents_in(name, path):
-            english = [text for piece in pieces if (text := keep_english(piece)) and _is_new(text, seen)]
-            if english:
-                yield Document(text="\n\n".join(english))
+            paragraphs = (paragraph for piece in pieces for paragraph in english(piece) if _is_new(paragraph, seen))
+            yield from (Document(text=part) for part in _parts(paragraphs))
 
 
 def docstrings(source: str) -> Iterator[str]:
@@ -77,9 +77,9 @@ def docstrings(source: str) -> Iterator[str]:
         is_expected = is_expected and source[token.start()] == "#"
 
 
-def keep_english(text: str) -> str:
+def english(text: str) -> list[str]:
     """The paragraphs of `text` that are mostly words, without interpreter sessions, tables and code."""
-    return "\n\n".join(paragraph for paragraph in _PARAGRAPHS.split(text) if _is_english(paragraph))
+    return [paragraph for paragraph in _PARAGRAPHS.split(text) if paragraph.strip() and _is_english(paragraph)]
 
 
 def _is_english(paragraph: str) -> bool:
@@ -124,8 +124,20 @@ def _documents_in(name: str, path: Path) -> Iterator[list[str]]:
         yield [text]
 
 
-def _is_new(text: str, seen: set[int]) -> bool:
-    digest = _hash(text)
+def _parts(paragraphs: Iterable[str]) -> Iterator[str]:
+    """The paragraphs, joined to texts that end once they have `_PART_CHARACTERS`."""
+    part: list[str] = []
+    for paragraph in paragraphs:
+        part.append(paragraph)
+        if sum(map(len, part)) >= _PART_CHARACTERS:
+            yield "\n\n".join(part)
+            part = []
+    if part:
+        yield "\n\n".join(part)
+
+
+def _is_new(paragraph: str, seen: set[int]) -> bool:
+    digest = _hash(" ".join(paragraph.split()))
     is_new = digest not in seen
     seen.add(digest)
     return is_new
