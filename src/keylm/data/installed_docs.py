@@ -49,8 +49,9 @@ _NOT_LETTERS = (string.punctuation + string.digits).encode()
 def read(reading: Reading) -> Iterator[Document]:
     """The text of modules, help topics, package descriptions and documentation files; no paragraph comes twice.
 
-    What is longer than `_PART_CHARACTERS` is cut into several documents, at the end of a paragraph. The order is that of a hash of the files' names: any prefix is a fair sample of all packages, and the same
-    environment gives the same documents wherever it is installed.
+    What is longer than `_PART_CHARACTERS` is cut into several documents, at the end of a paragraph. The order is that
+    of a hash of the files' names: any prefix is a fair sample of all packages, and the same environment gives the same
+    documents wherever it is installed.
     """
     files = sorted(_files(), key=lambda file: _hash(file[0]))
     reading.total = len(files)

@@ -39,22 +39,18 @@ def _read_all(source: Source, seed: int, reading: Reading) -> Iterator[Document]
         case InstalledDocs():
             return installed_docs.read(reading)
         case Instructions():
-            return _generate(source, seed, reading)
+            talks = instructions.generate(source.num_documents, seed)
+            return _counted((Document(messages=tuple(talk)) for talk in talks), source.num_documents, reading)
         case Drills():
-            return _drill(source, seed, reading)
+            texts = drills.generate(source.num_documents, seed)
+            return _counted((Document(text=text) for text in texts), source.num_documents, reading)
         case _:
             assert_never(source)
 
 
-def _generate(source: Instructions, seed: int, reading: Reading) -> Iterator[Document]:
-    reading.total = source.num_documents
-    for messages in instructions.generate(source.num_documents, seed):
+def _counted(documents: Iterator[Document], total: int, reading: Reading) -> Iterator[Document]:
+    """Generated documents, of which it is known how many there will be."""
+    reading.total = total
+    for document in documents:
         reading.done += 1
-        yield Document(messages=tuple(messages))
-
-
-def _drill(source: Drills, seed: int, reading: Reading) -> Iterator[Document]:
-    reading.total = source.num_documents
-    for text in drills.generate(source.num_documents, seed):
-        reading.done += 1
-        yield Document(text=text)
+        yield document
