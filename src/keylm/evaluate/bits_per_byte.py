@@ -57,11 +57,11 @@ def excerpt(store: TokenStore, tokenizer: Tokenizer, num_bytes: int) -> Excerpt:
 
 
 def windows(num_tokens: int, length: int) -> Iterator[Window]:
-    """Windows of `length` tokens, half a length apart, that score each of `num_tokens` tokens exactly once.
+    """Windows of `length` tokens, three quarters of it apart, that score each of `num_tokens` tokens once.
 
-    Every token but those of the first window is predicted from at least half a window of context.
+    Every token but those of the first window is predicted from at least a quarter of a window of context.
     """
-    step = max(1, length // 2)
+    step = max(1, length * 3 // 4)
     start, scored = 0, 0
     while scored < num_tokens:
         stop = min(start + length, num_tokens)
