@@ -29,7 +29,21 @@ def test_help_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["run", "tokenizer", "prepare", "pretrain", "sft", "eval", "export", "chat", "serve", "info", "preview", "report"],
+    [
+        "run",
+        "tokenizer",
+        "prepare",
+        "pretrain",
+        "sft",
+        "eval",
+        "export",
+        "chat",
+        "serve",
+        "info",
+        "preview",
+        "sources",
+        "report",
+    ],
 )
 def test_every_command_explains_itself(command: str) -> None:
     result = keylm(command, "--help")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +30,7 @@ Overrides = Annotated[
     ),
 ]
 Folder = Annotated[Path | None, typer.Option("--run", help="The run folder to fill (default: runs/NAME).")]
+Offline = Annotated[bool, typer.Option("--offline", help="Ask no server: read only what was downloaded before.")]
 
 _LINE = "The line, stage by stage"
 _USE = "Use a model"
@@ -50,8 +52,9 @@ def root(
 
 
 @app.command(rich_help_panel=_LINE)
-def run(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None) -> None:
+def run(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None, offline: Offline = False) -> None:
     """Run every stage that is missing, then write results.json and report.html."""
+    _set_offline(offline)
     from keylm import stages
     from keylm.run import open_run
 
@@ -59,14 +62,16 @@ def run(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None) -> Non
 
 
 @app.command(rich_help_panel=_LINE)
-def tokenizer(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None) -> None:
+def tokenizer(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None, offline: Offline = False) -> None:
     """Learn the vocabulary from a sample of the sources."""
+    _set_offline(offline)
     _stage("tokenizer", recipe, set_, run_)
 
 
 @app.command(rich_help_panel=_LINE)
-def prepare(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None) -> None:
+def prepare(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None, offline: Offline = False) -> None:
     """Clean the sources and turn them into token shards."""
+    _set_offline(offline)
     _stage("prepare", recipe, set_, run_)
 
 
@@ -147,6 +152,22 @@ def info(recipe: RecipeOrRun, set_: Overrides = None) -> None:
 
 
 @app.command(rich_help_panel=_LOOK)
+def sources(
+    recipe: Annotated[
+        Path | None, typer.Argument(help="A recipe or a run folder (default: all that is known).")
+    ] = None,
+    set_: Overrides = None,
+) -> None:
+    """List the data sets that recipes can name, or a recipe's sources, and what of them is on this machine.
+
+    Nothing is downloaded and no server is asked.
+    """
+    from keylm.catalogue import show
+
+    show(recipe, set_)
+
+
+@app.command(rich_help_panel=_LOOK)
 def preview(
     run_folder: RunFolder,
     step: Annotated[int, typer.Option(help="Step of training, counted from 0.")] = 0,
@@ -180,6 +201,12 @@ def main() -> None:
             raise
         print(f"keylm: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+def _set_offline(offline: bool) -> None:
+    """Tell the hub's libraries, which read it when they are imported, and every process that is started from here."""
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def _stage(name: str, recipe: Path, overrides: list[str] | None, folder: Path | None) -> None:

@@ -16,6 +16,10 @@ from torch import Tensor, nn
 
 from keylm import recipe
 from keylm.loss import linear_cross_entropy, linear_nll
+from keylm.packed import Documents, document_positions
+
+Mask = Tensor | Documents | None
+"""What a query may look at: boolean (B, 1, T, S), its own document, or everything before it."""
 
 
 @dataclass
@@ -63,17 +67,15 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps)
         self.widths = [queries, keys, keys]
 
-    def forward(self, x: Tensor, rotary: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
-        """(B, T, H) to (B, T, H). `mask` is None (causal) or boolean, True where a query may look."""
+    def forward(self, x: Tensor, rotary: Tensor, mask: Mask, cache: LayerCache | None) -> Tensor:
+        """(B, T, H) to (B, T, H). `mask` is None (causal), documents, or boolean, True where a query may look."""
         # One product for the three: the weights are cast to the compute dtype anyway, so joining them costs nothing.
         weight = torch.cat([self.q_proj.weight, self.k_proj.weight, self.v_proj.weight])
         q, k, v = (self._heads(part) for part in torch.split(linear(x, weight), self.widths, dim=-1))
         q, k, v = rotate(self.q_norm(q), rotary), rotate(self.k_norm(k), rotary), v.transpose(1, 2)
         if cache is not None:
             k, v = cache.extend(k, v)
-        causal = mask is None
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=True)
-        return linear(seen.transpose(1, 2).flatten(2), self.o_proj.weight)
+        return linear(attend(q, k, v, mask).transpose(1, 2).flatten(2), self.o_proj.weight)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:-1], -1, self.head_dim)
@@ -104,7 +106,7 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = FeedForward(config)
 
-    def forward(self, x: Tensor, rotary: Tensor, mask: Tensor | None, cache: LayerCache | None) -> Tensor:
+    def forward(self, x: Tensor, rotary: Tensor, mask: Mask, cache: LayerCache | None) -> Tensor:
         """(B, T, H) to (B, T, H)."""
         x = x + self.self_attn(self.input_layernorm(x), rotary, mask, cache)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
@@ -143,16 +145,17 @@ class KeyLM(nn.Module):
         """Hidden states (B, T, H) after the last norm, for tokens (B, T) of int64.
 
         `segments` (B, T) numbers the documents of a packed sequence: attention then stays within each, and positions
-        start anew. Generation gives `positions` (B, T), `mask` (B, 1, T, S) and `caches` instead.
+        start anew (see `keylm.packed`). Generation gives `positions` (B, T), `mask` (B, 1, T, S) and `caches` instead.
         """
+        seen: Mask = mask
         if segments is not None:
-            positions, mask = document_positions(segments), document_mask(segments)
+            positions, seen = document_positions(segments), Documents.of(segments, self.compute_dtype)
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         rotary = rotary_table(positions, self.config).to(self.compute_dtype)
         x = self.model.embed_tokens(tokens).to(self.compute_dtype)
         for index, layer in enumerate(self.model.layers):
-            x = layer(x, rotary, mask, caches[index] if caches else None)
+            x = layer(x, rotary, seen, caches[index] if caches else None)
         hidden: Tensor = self.model.norm(x)
         return hidden
 
@@ -178,6 +181,13 @@ def load(config: recipe.Model, path: Path) -> KeyLM:
     return model.eval()
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
+    """Attention of queries (B, N, T, D) on keys and values (B, K, S, D): (B, N, T, D)."""
+    if isinstance(mask, Documents):
+        return mask.attend(q, k, v)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
+
+
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """`x @ weight.T` in the dtype of `x`; the float32 weight is cast on the way."""
     return F.linear(x, weight.to(x.dtype))
@@ -197,18 +207,3 @@ def rotate(x: Tensor, rotary: Tensor) -> Tensor:
     left, right = x.chunk(2, dim=-1)
     turned: Tensor = x * cos + torch.cat([-right, left], dim=-1) * sin
     return turned.transpose(1, 2)
-
-
-def document_positions(segments: Tensor) -> Tensor:
-    """Positions (B, T) that start from 0 at every change of document, for rising document numbers (B, T)."""
-    index = torch.arange(segments.shape[1], device=segments.device)
-    is_first = torch.ones_like(segments, dtype=torch.bool)
-    is_first[:, 1:] = segments[:, 1:] != segments[:, :-1]
-    starts: Tensor = torch.where(is_first, index, 0).cummax(dim=1).values
-    return index - starts
-
-
-def document_mask(segments: Tensor) -> Tensor:
-    """Boolean mask (B, 1, T, T): a query sees the keys of its own document up to itself."""
-    mask: Tensor = (segments[:, None, :, None] == segments[:, None, None, :]).tril()
-    return mask

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from keylm.data import registry
 from keylm.errors import UserError
 
 
@@ -37,6 +38,11 @@ def _check_sources(sources: list[Any]) -> None:
         raise ValueError("two sources have the same name")
     if sum(source.weight for source in sources) <= 0:
         raise ValueError("all source weights are zero")
+    makers = {source.name for source in sources if isinstance(source, Typos)}
+    for source in sources:
+        bad = [name for name in source.of if name not in names or name in makers] if source.name in makers else []
+        if bad:
+            raise ValueError(f"`of` of `{source.name}` names `{bad[0]}`, which is not another source to be mistyped")
 
 
 def _check_phases(key: str, phases: list[Any], sources: list[Any]) -> None:
@@ -108,6 +114,15 @@ class _Source(Part):
     """Share of *tokens* in the mixture, relative to the other sources' weights."""
     max_documents: PositiveCount | None = None
     """Read at most this many documents (no limit by default)."""
+    max_bytes: PositiveCount | None = None
+    """Stop reading once so many bytes of text are kept (no limit by default); a token is four to five bytes."""
+    max_epochs: float | None = Field(default=None, gt=0)
+    """Train at most so many times on each document; after that the weight goes to the others of the category."""
+    filters: list[Literal["gopher-quality", "gopher-repetition", "c4", "fineweb"]] = []
+    """Quality filters for plain text, by datatrove, in this order; they cost from an eighth of the encoding (`fineweb`)
+    to twice as much (`gopher-repetition`)."""
+    missing: Literal["stop", "redistribute"] = "stop"
+    """What to do where the source cannot be had: stop, or give its weight to the others of its category."""
     license: str | None = None
     """Licence of the text, for the model card."""
 
@@ -126,9 +141,11 @@ class Files(_Source):
 
 
 class Hub(_Source):
-    """A data set on the Hugging Face hub, streamed by parquet files at a pinned revision."""
+    """A data set on the Hugging Face hub, read by parquet files at a pinned revision."""
 
     kind: Literal["hub"] = "hub"
+    entry: str | None = None
+    """Name of an entry that `keylm sources` lists: it fills in every field below that is not given."""
     dataset: str
     """Hub id, such as `wikimedia/wikipedia`."""
     config: str | None = None
@@ -141,6 +158,21 @@ class Hub(_Source):
     """Column of plain text."""
     messages_column: str = "messages"
     """Column of chat messages; used where the text column is absent."""
+    system_column: str | None = None
+    """Column of the system's message, where conversations keep it apart (with a dot for a part of a struct)."""
+    keep: dict[str, str | int | bool] = {}
+    """Only rows with these values in these columns are read, such as `{language: English}`."""
+    drop: dict[str, list[str]] = {}
+    """Rows with one of these values in these columns are not read, such as `{body: ["[deleted]"]}`."""
+    trees: bool = False
+    """The rows are messages of trees, as in OASST2: each tree gives the conversation of its best-ranked replies."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_entry(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("entry") is None:
+            return values
+        return {**registry.find(values["entry"]).fields, **values}
 
 
 class InstalledDocs(_Source):
@@ -173,7 +205,60 @@ class Drills(_Source):
     """How many documents of about 100 tokens are generated."""
 
 
-Source = Annotated[Files | Hub | InstalledDocs | Instructions | Drills, Field(discriminator="kind")]
+class Typos(_Source):
+    """Mistyped text beside what was meant, made from the documents of other sources."""
+
+    kind: Literal["typos"] = "typos"
+    of: list[str] = Field(min_length=1)
+    """Names of the sources, in the same list, whose documents are mistyped."""
+    num_documents: PositiveCount = 20_000
+    """How many documents are made (fewer where the sources end earlier)."""
+    pairs: float = Field(default=0.5, ge=0, le=1)
+    """Share of contrastive pairs; the others are mistyped beginnings with their clean continuation."""
+    rates: tuple[float, float] = (0.01, 0.12)
+    """Least and greatest share of the characters that are mistyped; each document draws its own between them."""
+
+    @model_validator(mode="after")
+    def _rates_fit(self) -> Typos:
+        if not 0 <= self.rates[0] <= self.rates[1] <= 0.5:
+            raise ValueError("rates must be two rising shares between 0 and 0.5")
+        return self
+
+
+Source = Annotated[Files | Hub | InstalledDocs | Instructions | Drills | Typos, Field(discriminator="kind")]
+
+
+class Clean(Part):
+    """What is done to every document before it is learned from."""
+
+    personal_data: Literal["keep", "mask"] = "mask"
+    """Whether mail addresses, public IP addresses and phone numbers are replaced by made-up ones."""
+    language_model: str | None = None
+    """A fastText model for language identification, such as `lid.176.bin`, on this machine; plain text that it does
+    not take for English is dropped (no check by default)."""
+    language_score: float = Field(default=0.65, gt=0, lt=1)
+    """Least probability of English under `language_model`."""
+    near_duplicates: bool = False
+    """Drop near duplicates over all sources by MinHash (datatrove); the sources are read twice for it."""
+    decontaminate: list[str] = []
+    """lm_eval tasks whose test items must not be in the text: a document that shares 12 words in a row with one is
+    dropped. Their data comes from `eval.data` where that is given, from the hub otherwise."""
+    samples: Count = 5
+    """Dropped documents kept per source and reason, to be looked at."""
+
+
+class Prepare(Part):
+    """Where the work of the `prepare` stage is done."""
+
+    executor: Literal["local", "ray", "slurm"] = "local"
+    """datatrove's executor: processes of this machine, a Ray cluster, or Slurm jobs."""
+    tasks: PositiveCount = 1
+    """Tasks into which the files of each source are divided; 1 reads and writes in one go. The store is the same,
+    but for sources with `max_documents` or `max_bytes`, of which every task takes its share."""
+    workers: PositiveCount = 1
+    """Tasks that run at the same time."""
+    slurm: dict[str, Any] = {}
+    """Settings of `SlurmPipelineExecutor`, such as `{partition: cpu, time: "04:00:00"}`."""
 
 
 class Data(Part):
@@ -187,6 +272,8 @@ class Data(Part):
     """Shorter documents are dropped."""
     shard_tokens: PositiveCount = 16_000_000
     """Tokens per shard of the token store (two bytes each)."""
+    clean: Clean = Clean()
+    """Cleaning, of the conversations for SFT too."""
 
     @model_validator(mode="after")
     def _weights_add_up(self) -> Data:
@@ -199,8 +286,10 @@ class Phase(Part):
 
     until: float = Field(gt=0, le=1)
     """Fraction of training at which the phase ends."""
-    weights: dict[str, float]
+    weights: dict[str, float] = {}
     """Weight by source name; a source that is not named keeps its own weight."""
+    sequence_length: PositiveCount | None = None
+    """Tokens per sequence in this phase; divides the training's own `sequence_length`, which is the default."""
 
 
 class Optimizer(Part):
@@ -239,6 +328,8 @@ class Training(Part):
     """Share of the steps, at the end, in which the learning rate falls linearly to zero."""
     gradient_clip: float = Field(default=1.0, gt=0)
     """Largest global norm of the gradient."""
+    packing: Literal["stream", "documents"] = "stream"
+    """`stream`: text is cut every `sequence_length` tokens. `documents`: sequences are filled with whole documents."""
     mask_documents: bool = False
     """Keep attention within documents. Off, a sequence is one stream of text, documents separated by a token."""
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -266,6 +357,11 @@ class Training(Part):
         untils = [phase.until for phase in self.phases]
         if untils != sorted(set(untils)) or (untils and untils[-1] != 1.0):
             raise ValueError("phases must have rising `until`, the last of them 1.0")
+        for length in {phase.sequence_length or self.sequence_length for phase in self.phases}:
+            if self.sequence_length % length:
+                raise ValueError(f"a phase's sequence_length of {length} must divide {self.sequence_length}")
+            if length < self.sequence_length and self.packing == "documents":
+                raise ValueError("a phase's own sequence_length needs `packing: stream`: documents fit one length only")
         return self
 
     @property
@@ -273,17 +369,14 @@ class Training(Part):
         """Number of optimizer steps."""
         return -(-self.tokens // self.batch_tokens)
 
-    @property
-    def batch_size(self) -> int:
-        """Sequences per optimizer step, over all ranks."""
-        return self.batch_tokens // self.sequence_length
-
 
 class Sft(Training):
     """Instruction tuning: conversations, packed, with a loss on the assistant's tokens only."""
 
     sources: list[Source] = Field(default_factory=_default_instructions, min_length=1)
     """The conversations. Plain text has no assistant to learn from and is refused."""
+    packing: Literal["stream", "documents"] = "documents"
+    """Conversations are kept whole; `stream` would cut them anywhere."""
     mask_documents: bool = True
     """Keep attention within conversations."""
 
@@ -302,6 +395,10 @@ class Eval(Part):
     """Tokens after which an answer is cut off."""
     bits_per_byte_bytes: Count = 1_000_000
     """Bytes of each source's validation text to code, also by `xz -9e`."""
+    typo_passages: Count = 200
+    """Held-out passages whose beginning is mistyped, to see what it costs to go on with them."""
+    typo_instructions: Count = 60
+    """Held-out requests with instructions that are asked once more with typos."""
     tasks: list[str] = []
     """lm_eval tasks, such as `hellaswag`."""
     limit: PositiveCount | None = None
@@ -336,6 +433,8 @@ class Recipe(Part):
     """How the vocabulary is learned."""
     data: Data = Data()
     """The pretraining text."""
+    prepare: Prepare = Prepare()
+    """How the text is prepared: by which processes, on which machines."""
     train: Training = Training()
     """Pretraining."""
     sft: Sft = Sft()

@@ -15,6 +15,9 @@ from keylm.recipe import Recipe
 
 STAGES = ("tokenizer", "prepare", "pretrain", "sft", "eval", "export")
 
+_SHARE = {"weight", "category", "max_epochs"}
+"""What decides how much of a source is read in training, and nothing before it."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -156,8 +159,9 @@ def _shaping_parts(recipe: Recipe) -> list[Any]:
     habits = {"checkpoint_minutes", "keep_checkpoints"}
     return [
         [recipe.seed, recipe.model.vocab_size, recipe.tokenizer, sources, reading],
-        [],
-        [recipe.model, recipe.train.model_dump(mode="json", exclude=habits), _weights(recipe.data.sources)],
+        # Where a source is read up to a limit, every task takes its share of it.
+        [recipe.prepare.tasks],
+        [recipe.model, recipe.train.model_dump(mode="json", exclude=habits), _shares_of(recipe.data.sources)],
         [recipe.sft.model_dump(mode="json", exclude=habits)],
         [recipe.eval.model_dump(mode="json", exclude={"data"})],
         [recipe.name, recipe.title, recipe.export],
@@ -165,9 +169,9 @@ def _shaping_parts(recipe: Recipe) -> list[Any]:
 
 
 def _text_of(source: Any) -> dict[str, Any]:
-    values: dict[str, Any] = source.model_dump(mode="json", exclude={"weight", "license", "category"})
+    values: dict[str, Any] = source.model_dump(mode="json", exclude={"license", "missing", *_SHARE})
     return values
 
 
-def _weights(sources: list[Any]) -> dict[str, float]:
-    return {source.name: source.weight for source in sources}
+def _shares_of(sources: list[Any]) -> dict[str, Any]:
+    return {source.name: source.model_dump(mode="json", include=_SHARE) for source in sources}

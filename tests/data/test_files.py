@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 
 import pyarrow
 import pyarrow.parquet
@@ -49,6 +50,18 @@ def test_parquet_over_several_row_groups(tmp_path):
     rows = [{"text": row.get("text"), "messages": row.get("messages"), "other": 1} for row in ROWS]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet", row_group_size=2)
     assert read(str(tmp_path / "rows.parquet")) == DOCUMENTS
+
+
+def test_parquet_is_held_in_memory_by_one_row_group(tmp_path):
+    letters = random.Random(0)
+    rows = [{"text": letters.randbytes(5_000).hex(), "other": letters.randbytes(5_000).hex()} for _ in range(1_000)]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet", row_group_size=50)
+    del rows
+    before = pyarrow.total_allocated_bytes()
+    documents = files.read(Files(name="mine", path=str(tmp_path / "rows.parquet")), Reading())
+    held = [pyarrow.total_allocated_bytes() - before for _ in documents]
+    assert len(held) == 1_000
+    assert max(held) < 1_000 * 10_000 / 4
 
 
 def test_columns_of_other_names(tmp_path):

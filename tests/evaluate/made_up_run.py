@@ -11,6 +11,7 @@ from keylm.run import STAGES, Run, write_json
 
 ATTACK = "<script>alert('owned')</script><img src=http://evil.example/x.png onerror=alert(1)>"
 KINDS = {"keywords": 14, "lower case": 14, "number of sentences": 13, "repeat the request": 12}
+DROPPED = {"prose": {"contaminated: piqa": 3, "too short": 12_345}, "talk": {"duplicate": 7}}
 MIXTURE = {"prose": (0.6, 0.5991), "talk": (0.4, 0.4009)}
 
 
@@ -21,7 +22,7 @@ def made_up_run(folder: Path) -> Run:
             "name": "made-up",
             "title": "Made-up 6M",
             "model": {"vocab_size": 4096, "hidden_size": 256, "num_hidden_layers": 6, "intermediate_size": 704},
-            "data": {"sources": [{"kind": "installed-docs", "name": name} for name in MIXTURE]},
+            "data": {"sources": [{"kind": "installed-docs", "name": name} for name in [*MIXTURE, "gated"]]},
         }
     )
     run = runs.create(recipe, folder)
@@ -30,8 +31,15 @@ def made_up_run(folder: Path) -> Run:
         run.finish(stage, {**_facts(stage), "seconds": 31.7 * number, "peak_memory_bytes": (number + 1) << 28})
     for stage in ("pretrain", "sft"):
         write_metrics(run, stage)
+    for name, counts in DROPPED.items():
+        folder = run.stage("prepare") / "pretrain" / name
+        folder.mkdir(parents=True)
+        write_json(folder / "dropped.json", {"counts": counts, "samples": {reason: [ATTACK] for reason in counts}})
+    (run.stage("prepare") / "pretrain" / "gated").mkdir()
+    write_json(run.stage("prepare") / "pretrain" / "gated" / "manifest.json", {"missing": "its terms are not accepted"})
     write_json(run.stage("eval") / "bits_per_byte.json", {name: _bits(name) for name in MIXTURE})
     write_json(run.stage("eval") / "instructions.json", {"pretrain": _scores(0.1), "sft": _scores(0.75)})
+    write_json(run.stage("eval") / "typos.json", _typos())
     write_json(run.stage("eval") / "tasks.json", {"piqa": _task(0.5413), "hellaswag": _task(0.2691)})
     return run
 
@@ -96,6 +104,24 @@ def _score(share: float) -> dict[str, Any]:
 def _sample(prompt: str, answer: str) -> dict[str, Any]:
     messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
     return {"messages": messages, "topic": "tides", "names_topic": False, "kinds": ["lower case"], "followed": [True]}
+
+
+def _typos() -> dict[str, Any]:
+    counts = {"passages": 200, "bytes": 33_910, "prompts": 60, "instructions": 83}
+    return {**counts, "pretrain": _typo_rows(1.8, 0.1), "sft": _typo_rows(1.9, 0.7)}
+
+
+def _typo_rows(bits: float, followed: float) -> dict[str, dict[str, float]]:
+    return {
+        f"{percent}%": {
+            "bits_per_byte": round(bits + percent / 100, 4),
+            "rise": percent / 100,
+            "standard_error": 0.0042,
+            "followed": followed - percent / 100,
+            "on_topic": 0.5,
+        }
+        for percent in (0, 2, 5, 10)
+    }
 
 
 def _task(score: float) -> dict[str, Any]:

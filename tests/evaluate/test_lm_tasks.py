@@ -3,15 +3,20 @@ import json
 import shutil
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tiny_run import tiny_run as random_run
 
 from keylm import model as models
+from keylm import run as runs
 from keylm.chat import render
+from keylm.data.cleaning import contamination
 from keylm.errors import UserError
-from keylm.evaluate.lm_tasks import load_tasks, run_and_print, run_tasks
+from keylm.evaluate import lm_tasks
+from keylm.evaluate.lm_tasks import ScoredItem, load_tasks, run_and_print, run_tasks, scored_items
+from keylm.recipe import Recipe
 from keylm.run import Run
 from keylm.tokenizer import Tokenizer
 
@@ -154,3 +159,39 @@ def test_a_missing_file_is_found_before_missing_weights(run: Run, tmp_path: Path
     write_rows(tmp_path / "piqa.jsonl.gz", [{"goal": "g", "sol1": "a", "sol2": "b", "label": 0}])
     with pytest.raises(UserError, match="untrained has no trained weights"):
         run_tasks(untrained, ["piqa"], data=tmp_path)
+
+
+def test_what_is_scored_is_kept_out_of_the_text(tmp_path: Path, no_network: None) -> None:
+    goal = "the best way to keep a very old boat from filling with cold water in winter"
+    answers = ["turn it over on dry land", "leave it in the harbour with a heavy stone in it"]
+    write_rows(tmp_path / "piqa.jsonl.gz", [{"goal": goal, "sol1": answers[0], "sol2": answers[1], "label": 0}])
+    items = list(scored_items(["piqa"], tmp_path))
+    assert items == [ScoredItem("piqa", [f"Question: {goal}\nAnswer:"], answers)]
+    values = {
+        "name": "clean",
+        "data": {"clean": {"decontaminate": ["piqa"]}},
+        "eval": {"data": str(tmp_path)},
+    }
+    clean_run = runs.create(Recipe.model_validate(values), tmp_path / "run")
+    index = contamination.load(clean_run)
+    assert index is not None
+    assert index.task(f"He wrote: {goal.upper()}, and no more.") == "piqa"
+    assert index.task(f"He knew {answers[0]}, that is the best way to keep a very old boat from filling.") is None
+    assert contamination.load(clean_run) is index
+
+
+def test_contexts_and_continuations_of_every_shape_of_task() -> None:
+    def task(output_type: str, text: object, target: object, choices: object = None, multiple_input: bool = False):
+        return SimpleNamespace(
+            OUTPUT_TYPE=output_type,
+            multiple_input=multiple_input,
+            doc_to_text=lambda _: text,
+            doc_to_target=lambda _: target,
+            doc_to_choice=lambda _: choices,
+        )
+
+    assert lm_tasks._readings(task("generate_until", "Add.", 0), {}) == (["Add."], [])
+    assert lm_tasks._readings(task("generate_until", "Add.", ["1", "one"]), {}) == (["Add."], ["1", "one"])
+    assert lm_tasks._readings(task("multiple_choice", "Add.", 1, ["a", "b"]), {}) == (["Add."], ["a", "b"])
+    filled_in = task("multiple_choice", 1, "is here.", ["Ann", "Bob"], multiple_input=True)
+    assert lm_tasks._readings(filled_in, {}) == (["Ann", "Bob"], ["is here."])

@@ -77,8 +77,12 @@ def test_it_says_what_happened(text: str) -> None:
         "1.931 bits per byte of held-out prose; xz -9e: 2.171",
         "75% of held-out instructions followed; before SFT 10%, best null answer 43%",
         "60.00% 59.91% 2,208,522",
+        "gated (pretrain) was left out, its weight went to the other sources of its category: its terms",
+        "source contaminated: piqa duplicate too short prose 3 12,345 talk 7",
+        "prose: too short",
         "echoed prompt",
         "54.13%",
+        "10% 1.900 0.100 ± 0.004 0.0% 2.000 0.100 ± 0.004 60.0%",
         "7 min 56 s",
         "vocab_size: 4096",
     ):
@@ -87,7 +91,7 @@ def test_it_says_what_happened(text: str) -> None:
 
 def test_every_plot_is_whole_and_takes_the_page_s_ink(text: str) -> None:
     drawings = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
-    assert len(drawings) == 3 + 3 + 1
+    assert len(drawings) == 3 + 3 + 1 + 2
     for drawing in drawings:
         ElementTree.fromstring(drawing)
         assert "currentColor" in drawing
@@ -102,7 +106,16 @@ def test_a_run_that_has_only_begun_has_a_report(run: Run, tmp_path: Path) -> Non
     report.build(new)
     page = Page((tmp_path / "report.html").read_text())
     assert page.tags.count("svg") == 3
-    for absent in ("Mixture", "Held-out instructions", "Sample conversations", "Time and memory", "Benchmarks"):
+    sections = (
+        "Dropped documents",
+        "Mixture",
+        "Held-out instructions",
+        "Typos",
+        "Sample conversations",
+        "Time and memory",
+        "Benchmarks",
+    )
+    for absent in sections:
         assert absent not in page.words
 
 

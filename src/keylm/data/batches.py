@@ -2,137 +2,220 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from keylm.data.curriculum import Address, Curriculum
+from keylm.data.curriculum import Addresses, Curriculum
 from keylm.data.store import TokenStore
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 IGNORED = -100
 """Target of a position that is not learned from."""
 
 
-@dataclass(frozen=True)
-class Sequence:
-    """One row of a batch: tokens, targets and document numbers, each (time,) of int64."""
-
-    tokens: np.ndarray
-    targets: np.ndarray
-    segments: np.ndarray
-
-
 class Blocks(Protocol):
-    """A store, cut into blocks of one sequence each."""
+    """A store, cut into blocks of one length, each of which can be read in parts of equal length."""
 
     num_blocks: int
 
-    def read(self, block: int) -> Sequence:
-        """The sequence of block number `block`."""
+    def read(self, block: int, part: int = 0, num_parts: int = 1) -> tuple[Array, Array]:
+        """Tokens (n,) of uint16 and targets (n,) of int64; n is less than a part's length where the text ends."""
+        ...
+
+    def segments(self, block: int, part: int = 0, num_parts: int = 1) -> Array:
+        """Which document each of those tokens is from, counted from 0: (n,) of int64."""
         ...
 
 
 class StreamBlocks:
-    """Pretraining: the store is one stream of tokens, cut every `length` of them, all of them learned from.
+    """The store as one stream of tokens, cut every `length` of them: each but the very first is a target once.
 
-    The last block is padded.
+    Only the last block can be short.
     """
 
-    def __init__(self, store: TokenStore, length: int, padding: int) -> None:
-        self.store, self.length, self.padding = store, length, padding
+    def __init__(self, store: TokenStore, length: int) -> None:
+        self.store, self.length = store, length
         self.num_blocks = -(-max(store.num_tokens - 1, 0) // length)
 
-    def read(self, block: int) -> Sequence:
-        """Every token of the block, and as targets the tokens that follow them."""
-        start = block * self.length
-        stop = min(start + self.length + 1, self.store.num_tokens)
-        segments = np.searchsorted(self.store.document_ends, np.arange(start, stop), side="right")
-        everything = np.ones(stop - start, dtype=bool)
-        return _sequence(self.store.tokens(start, stop), everything, segments, self.length, self.padding)
+    def read(self, block: int, part: int = 0, num_parts: int = 1) -> tuple[Array, Array]:
+        """The tokens of a part, and as targets those that follow them."""
+        start, stop = self._span(block, part, num_parts)
+        tokens, learned = self.store.tokens(start, stop + 1), self.store.learned(start, stop + 1)
+        return tokens[:-1], np.where(learned[1:], tokens[1:].astype(np.int64), IGNORED)
+
+    def segments(self, block: int, part: int = 0, num_parts: int = 1) -> Array:
+        """Document numbers of the tokens of a part."""
+        start, stop = self._span(block, part, num_parts)
+        ends = self.store.document_ends
+        first, last = np.searchsorted(ends, [start, stop], side="right")
+        bounds = np.concatenate([[start], ends[first:last], [stop]])
+        return np.asarray(np.repeat(np.arange(len(bounds) - 1), np.diff(bounds)))
+
+    def _span(self, block: int, part: int, num_parts: int) -> tuple[int, int]:
+        length, last = self.length // num_parts, self.store.num_tokens - 1
+        start = block * self.length + part * length
+        return min(start, last), min(start + length, last)
 
 
 class PackedBlocks:
-    """Conversations: whole documents, packed in order into sequences; one that is longer is cut at the end.
+    """Whole documents, packed into sequences with as little padding as they allow.
 
-    Documents in which nothing is left to learn from after the cut are not packed; `num_skipped` counts them.
+    What is too long for a sequence is cut: of a conversation the beginning is kept, so that a question stays with its
+    answer; of text all pieces are, so that every token is in one sequence. No document's first token is a target.
+
+    Args:
+        store: the documents.
+        length: tokens per sequence.
+        conversations: keep only the beginning of long documents, and leave out those in which nothing is then left to
+            learn from; `num_skipped` counts them.
     """
 
-    def __init__(self, store: TokenStore, length: int, padding: int) -> None:
-        self.store, self.length, self.padding = store, length, padding
-        self.documents = self._documents()
-        self.num_skipped = store.num_documents - len(self.documents)
-        self.firsts = _pack(np.minimum(self.documents[:, 1] - self.documents[:, 0], length), length)
-        self.num_blocks = len(self.firsts) - 1
+    def __init__(self, store: TokenStore, length: int, conversations: bool) -> None:
+        self.store, self.length = store, length
+        pieces = _beginnings(store, length) if conversations else _all_pieces(store, length)
+        self.num_skipped = store.num_documents - len(pieces) if conversations else 0
+        blocks = pack(pieces[:, 1] - pieces[:, 0], length)
+        self._by_block = pieces[np.argsort(blocks, kind="stable")]
+        self._firsts = np.concatenate([[0], np.cumsum(np.bincount(blocks))])
+        self.num_blocks = len(self._firsts) - 1
 
-    def read(self, block: int) -> Sequence:
-        """The block's documents one after the other, then padding."""
-        spans = [
-            (start, min(stop, start + self.length))
-            for start, stop in self.documents[self.firsts[block] : self.firsts[block + 1]]
-        ]
-        tokens = np.concatenate([self.store.tokens(start, stop) for start, stop in spans])
-        learned = np.concatenate([self.store.learned(start, stop) for start, stop in spans])
-        segments = np.repeat(np.arange(len(spans)), [stop - start for start, stop in spans])
-        return _sequence(tokens, learned, segments, self.length, self.padding)
+    def read(self, block: int, part: int = 0, num_parts: int = 1) -> tuple[Array, Array]:  # noqa: ARG002
+        """The block's documents one after the other. They are packed for one length, so there are no parts."""
+        tokens, targets = zip(*(self._read(*piece) for piece in self._pieces(block)), strict=True)
+        return np.concatenate(tokens), np.concatenate(targets)
 
-    def _documents(self) -> np.ndarray:
-        """Start and stop of the documents that teach something, (n, 2)."""
-        ends = self.store.document_ends
-        spans = np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1)
-        taught = np.concatenate([[0], np.cumsum(self.store.learned(0, self.store.num_tokens), dtype=np.int64)])
-        cut = np.minimum(spans[:, 1], spans[:, 0] + self.length)
-        teaches = taught[cut] > taught[np.minimum(spans[:, 0] + 1, cut)]
-        return np.asarray(spans[teaches])
+    def segments(self, block: int, part: int = 0, num_parts: int = 1) -> Array:  # noqa: ARG002
+        """Numbers of the block's documents, by token."""
+        lengths = [stop - start for start, stop, _ in self._pieces(block)]
+        return np.repeat(np.arange(len(lengths)), lengths)
+
+    def _pieces(self, block: int) -> list[list[int]]:
+        pieces: list[list[int]] = self._by_block[self._firsts[block] : self._firsts[block + 1]].tolist()
+        return pieces
+
+    def _read(self, start: int, stop: int, known: int) -> tuple[Array, Array]:
+        """Tokens, and the targets that are known of them: one fewer, but where the text goes on behind the cut."""
+        tokens, learned = self.store.tokens(start, known), self.store.learned(start, known)
+        targets = np.full(stop - start, IGNORED, dtype=np.int64)
+        targets[: known - start - 1] = np.where(learned[1:], tokens[1:].astype(np.int64), IGNORED)
+        return tokens[: stop - start], targets
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows for one step: each array (batch, time) of int64; targets of -100 are not learned from."""
+    """Rows for one step: each array (batch, time) of int64; targets of -100 are not learned from.
 
-    tokens: np.ndarray
-    targets: np.ndarray
-    segments: np.ndarray
-    addresses: list[Address]
+    `segments` numbers the documents of each row, padding last; None where attention runs across documents.
+    """
+
+    tokens: Array
+    targets: Array
+    segments: Array | None
+    addresses: Addresses
 
 
 class Loader:
-    """The global batch of any step, and any rank's share of it."""
+    """The global batch of any step, and any rank's share of it, made without the others'.
 
-    def __init__(self, curriculum: Curriculum, blocks: dict[str, Blocks], batch_size: int) -> None:
-        self.curriculum, self.blocks, self.batch_size = curriculum, blocks, batch_size
+    Args:
+        curriculum: the addresses.
+        blocks: the stores by source name.
+        padding: token behind the end of what a row holds.
+        mask_documents: give the batches `segments`.
+    """
+
+    def __init__(self, curriculum: Curriculum, blocks: dict[str, Blocks], padding: int, mask_documents: bool) -> None:
+        self.curriculum, self.blocks = curriculum, blocks
+        self.padding, self.mask_documents = padding, mask_documents
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Batch:
         """Rows `rank`, `rank + world_size`, … of step number `step`, counted from 0."""
-        first = step * self.batch_size
-        addresses = [self.curriculum.address(first + row) for row in range(rank, self.batch_size, world_size)]
-        rows = [self.blocks[address.source].read(address.block) for address in addresses]
-        return Batch(
-            np.stack([row.tokens for row in rows]),
-            np.stack([row.targets for row in rows]),
-            np.stack([row.segments for row in rows]),
-            addresses,
-        )
+        addresses = self.curriculum.addresses(step, rank, world_size)
+        shape = (len(addresses), addresses.length)
+        tokens, targets = np.full(shape, self.padding, dtype=np.int64), np.full(shape, IGNORED, dtype=np.int64)
+        for row, (blocks, *place) in enumerate(self._places(addresses)):
+            found, following = blocks.read(*place)
+            tokens[row, : len(found)], targets[row, : len(found)] = found, following
+        return Batch(tokens, targets, self.segments(addresses) if self.mask_documents else None, addresses)
+
+    def segments(self, addresses: Addresses) -> Array:
+        """Numbers of the documents of each row, (rows, time) of int64; padding has the number after the last."""
+        segments = np.empty((len(addresses), addresses.length), dtype=np.int64)
+        for row, (blocks, *place) in enumerate(self._places(addresses)):
+            numbers = blocks.segments(*place)
+            segments[row, : len(numbers)] = numbers
+            segments[row, len(numbers) :] = numbers.max(initial=-1) + 1
+        return segments
+
+    def _places(self, addresses: Addresses) -> Iterator[tuple[Blocks, int, int, int]]:
+        """Where each row is read: its source's blocks, the block, the part, the parts per block."""
+        blocks = [self.blocks[name] for name in addresses.names]
+        columns = (addresses.sources, addresses.blocks, addresses.parts)
+        for source, block, part in zip(*(column.tolist() for column in columns), strict=True):
+            yield blocks[source], block, part, addresses.num_parts
 
 
-def _sequence(tokens: np.ndarray, learned: np.ndarray, segments: np.ndarray, length: int, padding: int) -> Sequence:
-    """Pad to `length`; a token's target is the next one, where that is learned."""
-    row = np.full(length, padding, dtype=np.int64)
-    targets = np.full(length, IGNORED, dtype=np.int64)
-    numbers = np.full(length, segments[-1] + 1, dtype=np.int64)
-    size = min(len(tokens), length)
-    row[:size], numbers[:size] = tokens[:size], segments[:size]
-    follows = len(tokens) - 1
-    targets[:follows] = np.where(learned[1:], tokens[1:].astype(np.int64), IGNORED)
-    return Sequence(row, targets, numbers - numbers[0])
+def pack(sizes: Array, length: int) -> Array:
+    """Number of the sequence into which each document of `sizes` (n,), none over `length`, is packed: (n,) int64.
+
+    Best fit, the longest first: a document goes where the least room is left that suffices, as in "Fewer Truncations
+    Improve Language Modeling" (Ding et al. 2024). Documents of one size are placed together, so the work hardly grows
+    with their number.
+    """
+    blocks = np.empty(len(sizes), dtype=np.int64)
+    order = np.argsort(length - sizes, kind="stable")
+    bounds = np.concatenate([[0], np.cumsum(np.bincount(length - sizes, minlength=length))])
+    open_blocks: list[list[Array]] = [[] for _ in range(length + 1)]
+    num_blocks = 0
+    for size in range(length, 0, -1):
+        alike = order[bounds[length - size] : bounds[length - size + 1]]
+        room = size
+        while len(alike):
+            while room <= length and not open_blocks[room]:
+                room += 1
+            if room > length:
+                new = -(-len(alike) // (length // size))
+                open_blocks[length].append(np.arange(num_blocks, num_blocks + new))
+                num_blocks, room = num_blocks + new, length
+            into, fit = open_blocks[room].pop(), room // size
+            used, rest = divmod(min(len(alike), len(into) * fit), fit)
+            placed = used * fit + rest
+            blocks[alike[:placed]] = np.repeat(into, fit)[:placed]
+            for change, part in (
+                (fit, into[:used]),
+                (rest, into[used : used + (rest > 0)]),
+                (0, into[used + (rest > 0) :]),
+            ):
+                if len(part):
+                    open_blocks[room - change * size].append(part)
+            alike = alike[placed:]
+    return blocks
 
 
-def _pack(sizes: np.ndarray, length: int) -> np.ndarray:
-    """First document of each block when documents are laid end to end without being split; one more for the end."""
-    firsts, room = [0], length
-    for document, size in enumerate(sizes):
-        if size > room:
-            firsts.append(document)
-            room = length
-        room -= size
-    return np.array([*firsts, len(sizes)] if len(sizes) else [0])
+def _spans(store: TokenStore) -> Array:
+    """Start and stop of every document: (documents, 2) int64."""
+    ends = store.document_ends
+    starts = np.concatenate([np.zeros(1, np.int64), ends[:-1]])[: len(ends)]
+    return np.stack([starts, ends], axis=1)
+
+
+def _beginnings(store: TokenStore, length: int) -> Array:
+    """The pieces of conversations: start, stop, and stop again, since nothing behind it is known. (n, 3) int64."""
+    starts, stops = _spans(store).T
+    stops = np.minimum(stops, starts + length)
+    taught = np.concatenate([[0], np.cumsum(store.learned(0, store.num_tokens), dtype=np.int64)])
+    teaches = taught[stops] > taught[np.minimum(starts + 1, stops)]
+    return np.asarray(np.stack([starts, stops, stops], axis=1)[teaches])
+
+
+def _all_pieces(store: TokenStore, length: int) -> Array:
+    """The pieces of text: start, stop, and how far the document is known (one token on, unless it ends there)."""
+    starts, stops = _spans(store).T
+    counts = -(-(stops - starts) // length)
+    index = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    begin, end = np.repeat(starts, counts) + index * length, np.repeat(stops, counts)
+    return np.stack([begin, np.minimum(begin + length, end), np.minimum(begin + length + 1, end)], axis=1)

@@ -26,6 +26,11 @@ class Document:
         return [message["content"] for message in self.messages]
 
     @property
+    def plain(self) -> str:
+        """All contents in one text, a blank line between turns."""
+        return "\n\n".join(self.contents)
+
+    @property
     def num_bytes(self) -> int:
         """UTF-8 bytes of the contents."""
         return sum(len(content.encode()) for content in self.contents)

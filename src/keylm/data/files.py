@@ -21,10 +21,11 @@ import pyarrow
 import pyarrow.parquet
 import zstandard
 
-from keylm.chat import ROLES, Message
+from keylm.data import rows
 from keylm.data.documents import Document
-from keylm.data.reading import Reading
-from keylm.errors import UserError
+from keylm.data.reading import WHOLE, Part, Reading
+from keylm.data.rows import Positioned, Row
+from keylm.errors import MissingSourceError, UserError
 from keylm.recipe import Files, Hub
 
 CUT_BYTES = 16_384
@@ -35,24 +36,22 @@ _LONGEST_CUT = 4 * CUT_BYTES
 _ROWS_PER_BATCH = 256
 _BUFFER_BYTES = 1 << 20
 
-Positioned = Iterator[tuple[Document, int]]
-"""Documents, each with the number of the file's bytes that have been read up to its end."""
 
-
-def read(source: Files, reading: Reading) -> Iterator[Document]:
-    """The documents of all files that `source.path` names, in the order of their paths.
+def read(source: Files, reading: Reading, part: Part = WHOLE) -> Iterator[Document]:
+    """The documents of all files that `source.path` names, or of a part of them, in the order of their paths.
 
     Raises:
-        UserError: nothing matches, a file cannot be read, or a row is not a document.
+        MissingSourceError: nothing matches.
+        UserError: a file cannot be read, or a row is not a document.
     """
     patterns = [source.path] if isinstance(source.path, str) else source.path
-    paths = sorted({path for pattern in patterns for path in expand(pattern)})
+    paths = part.of(sorted({path for pattern in patterns for path in expand(pattern)}))
     reading.total = sum(path.stat().st_size for path in paths)
     for path in paths:
         yield from read_file(path, source, reading)
 
 
-def read_file(path: Path, columns: Files | Hub, reading: Reading) -> Iterator[Document]:
+def read_file(path: Path, source: Files | Hub, reading: Reading) -> Iterator[Document]:
     """The documents of one file; `reading` moves on by the bytes that they take on disk.
 
     Raises:
@@ -60,7 +59,7 @@ def read_file(path: Path, columns: Files | Hub, reading: Reading) -> Iterator[Do
     """
     start = reading.done
     try:
-        for document, position in _reader(path)(path, columns):
+        for document, position in _reader(path)(path, source):
             reading.done = start + position
             yield document
     except (OSError, EOFError, zlib.error, zstandard.ZstdError, pyarrow.ArrowException) as error:
@@ -72,18 +71,18 @@ def expand(pattern: str) -> list[Path]:
     """The files that a path, folder or glob pattern stands for; `~` and `$VARIABLES` are expanded.
 
     Raises:
-        UserError: a variable is not set, or no file matches.
+        MissingSourceError: a variable is not set, or no file matches.
     """
     for name in re.findall(r"\$\{?(\w+)", pattern):
         if name not in os.environ:
-            raise UserError(f"the path `{pattern}` needs the environment variable {name}, which is not set")
+            raise MissingSourceError(f"the path `{pattern}` needs the environment variable {name}, which is not set")
     path = Path(os.path.expandvars(pattern)).expanduser()
     if path.is_file():
         return [path]
     matches = [path] if path.is_dir() else Path(path.anchor).glob(str(path.relative_to(path.anchor)))
     found = [file for match in matches for file in _files_in(match) if file.name.endswith(tuple(_READERS))]
     if not found:
-        raise UserError(f"`{pattern}` matches no file that can be read ({', '.join(_READERS)})")
+        raise MissingSourceError(f"`{pattern}` matches no file that can be read ({', '.join(_READERS)})")
     return found
 
 
@@ -128,13 +127,17 @@ def _lines_of_text(file: BinaryIO, path: Path) -> Iterator[str]:
         number += line.endswith(b"\n")
 
 
-def _read_jsonl(path: Path, columns: Files | Hub) -> Positioned:
+def _read_jsonl(path: Path, source: Files | Hub) -> Positioned:
+    return rows.documents(_rows_of_jsonl(path), source)
+
+
+def _rows_of_jsonl(path: Path) -> Iterator[Row]:
     with path.open("rb") as file:
         lines = io.BufferedReader(cast(io.RawIOBase, _decompressed(file, path)), _BUFFER_BYTES)
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 place = f"{path}, line {number}"
-                yield _document(_parse(line, place), columns, place), file.tell()
+                yield Row(_parse(line, place), place, file.tell())
 
 
 def _decompressed(file: BinaryIO, path: Path) -> Any:
@@ -155,49 +158,23 @@ def _parse(line: bytes, place: str) -> dict[str, Any]:
     return row
 
 
-def _read_parquet(path: Path, columns: Files | Hub) -> Positioned:
+def _read_parquet(path: Path, source: Files | Hub) -> Positioned:
+    return rows.documents(_rows_of_parquet(path, source), source)
+
+
+def _rows_of_parquet(path: Path, source: Files | Hub) -> Iterator[Row]:
+    """The rows, of which only the needed columns are read; memory holds one row group of them.
+
+    Asked for all row groups at once, pyarrow's `iter_batches` keeps what it has read to the end of the file.
+    """
     with pyarrow.parquet.ParquetFile(path) as file:
-        names = [name for name in file.schema_arrow.names if name in (columns.text_column, columns.messages_column)]
-        if not names:
-            raise _missing_column(str(path), file.schema_arrow.names, columns)
+        names = rows.columns(source, file.schema_arrow.names, str(path))
         size, num_rows, number = path.stat().st_size, file.metadata.num_rows, 0
-        for batch in file.iter_batches(batch_size=_ROWS_PER_BATCH, columns=names):
-            for row in batch.to_pylist():
-                number += 1
-                yield _document(row, columns, f"{path}, row {number}"), size * number // num_rows
-
-
-def _document(row: dict[str, Any], columns: Files | Hub, place: str) -> Document:
-    text, messages = row.get(columns.text_column), row.get(columns.messages_column)
-    if isinstance(text, str):
-        return Document(text=text)
-    if text is not None:
-        raise UserError(f"{place}: `{columns.text_column}` is not text but {type(text).__name__}")
-    if isinstance(messages, list):
-        turns = enumerate(messages, start=1)
-        return Document(messages=tuple(_message(turn, f"{place}, message {number}") for number, turn in turns))
-    if messages is not None:
-        raise UserError(f"{place}: `{columns.messages_column}` is not a list of messages but {type(messages).__name__}")
-    if columns.messages_column in row:
-        return Document(messages=())
-    if columns.text_column in row:
-        return Document(text="")
-    raise _missing_column(place, list(row), columns)
-
-
-def _message(turn: Any, place: str) -> Message:
-    if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
-        raise UserError(f"{place}: a message must have a `role` and a `content` of text")
-    if turn.get("role") not in ROLES:
-        raise UserError(f"{place}: the role {turn.get('role')!r} is not one of {', '.join(ROLES)}")
-    return {"role": turn["role"], "content": turn["content"]}
-
-
-def _missing_column(place: str, names: list[str], columns: Files | Hub) -> UserError:
-    return UserError(
-        f"{place}: there is no `{columns.text_column}` and no `{columns.messages_column}` among "
-        f"{', '.join(names) or 'its columns'}; name the right one as text_column or messages_column in the recipe"
-    )
+        for group in range(file.num_row_groups):
+            for batch in file.iter_batches(batch_size=_ROWS_PER_BATCH, row_groups=[group], columns=names):
+                for values in batch.to_pylist():
+                    number += 1
+                    yield Row(values, f"{path}, row {number}", size * number // num_rows)
 
 
 _READERS: dict[str, Callable[[Path, Files | Hub], Positioned]] = {

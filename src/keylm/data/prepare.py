@@ -1,42 +1,36 @@
 """The `prepare` stage: every source is read, cleaned, freed of duplicates, split, encoded and stored.
 
-One process reads and cleans while the tokenizer's threads keep all cores busy with encoding, which is nine tenths of
-the work. Memory holds a batch of documents, an open shard, and a digest (about 90 bytes in Python) per document.
+Encoding is nine tenths of the work: the tokenizer's threads keep all cores busy with it while this process reads and
+cleans what comes next. Memory holds a few batches of documents, an open shard, and about ten bytes per document to
+know it by. With `prepare.tasks` the sources are divided between processes or machines, and put together here.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-import numpy as np
-
-from keylm import chat, recipe
-from keylm.data import sources
-from keylm.data.clean import clean
-from keylm.data.documents import Document, is_held_out
+from keylm import recipe as recipes
+from keylm.data import tasks
+from keylm.data.cleaning.dropped import Dropped
+from keylm.data.cleaning.seen import Digests, Seen
+from keylm.data.documents import is_held_out
+from keylm.data.encode import Admitted, Encoded, encode
 from keylm.data.reading import Reading
-from keylm.data.store import Array, StoreWriter
-from keylm.errors import UserError
+from keylm.data.store import StoreWriter, TokenStore
+from keylm.errors import MissingSourceError, UserError
 from keylm.recipe import Source
 from keylm.run import Run, read_json, write_json
-from keylm.screen import progress
+from keylm.screen import console, progress
 from keylm.tokenizer import Tokenizer
 
 SIDES = ("train", "validation")
 DUPLICATE = "duplicate"
-_BATCH_BYTES = 1_000_000
+NEAR_DUPLICATE = "near duplicate"
 
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """A document that is learned from or validated on."""
-
-    document: Document
-    digest: int
-    num_bytes: int
+Item = TypeVar("Item", Admitted, Encoded)
 
 
 def build(run: Run) -> dict[str, Any]:
@@ -46,119 +40,121 @@ def build(run: Run) -> dict[str, Any]:
 
     Raises:
         UserError: a source is unusable, gives nothing, or changed since the stage was stopped.
-        KeyLMError: a shard could not be written.
+        KeyLMError: a shard could not be written, or a task failed.
     """
+    if run.recipe.prepare.tasks > 1:
+        tasks.encode_all(run)
+    facts = {stage: _prepare_stage(run, stage) for stage in tasks.STAGES}
+    shutil.rmtree(tasks.folder(run), ignore_errors=True)
+    rows = [row for stage in facts.values() for row in stage.values() if "missing" not in row]
+    return {**facts, "fingerprint": recipes.fingerprint([row[side]["fingerprint"] for row in rows for side in SIDES])}
+
+
+def _prepare_stage(run: Run, stage: str) -> dict[str, Any]:
+    """Prepare the sources of a stage in turn; returns their manifests."""
     tokenizer = Tokenizer.load(run.stage("tokenizer"))
-    facts = {
-        part: {source.name: _prepare(run, part, source, tokenizer) for source in part_sources}
-        for part, part_sources in (("pretrain", run.recipe.data.sources), ("sft", run.recipe.sft.sources))
+    known = _Known(tasks.near_duplicates_of(run, stage) if run.recipe.data.clean.near_duplicates else frozenset())
+    return {
+        source.name: _Job(run, stage, source, tokenizer, known).manifest()
+        for source in tasks.sources_of(run.recipe, stage)
     }
-    stores = [facts[part][name][side]["fingerprint"] for part in facts for name in facts[part] for side in SIDES]
-    return {**facts, "fingerprint": recipe.fingerprint(stores)}
 
 
-def _prepare(run: Run, part: str, source: Source, tokenizer: Tokenizer) -> dict[str, Any]:
-    folder = run.stage("prepare") / part / source.name
-    if (folder / "manifest.json").exists():
-        return read_json(folder / "manifest.json")
-    data = run.recipe.data
-    writers = {side: StoreWriter(folder / side, data.shard_tokens, conversations=part == "sft") for side in SIDES}
-    reading, dropped = Reading(), Counter[str]()
-    # Another seed for SFT, so that generated conversations are not those of pretraining over again.
-    documents = sources.read(source, run.recipe.seed + (part == "sft"), reading)
-    if part == "sft":
-        documents = _only_conversations(documents, source)
-    with progress(f"prepare {part}/{source.name}", None, "MB") as bar:
-        megabytes = 0.0
-        for batch in _batches(_admit(documents, data.min_document_bytes, dropped)):
-            for side, items in _split(batch, data.validation_fraction).items():
-                _write(items, writers[side], tokenizer)
-            advance = sum(item.num_bytes for item in batch) / 1e6
-            megabytes += advance
-            bar.advance(advance)
-            if reading.share:
-                bar.expect(megabytes / reading.share)
-    stores = {side: _summary(writer.finish()) for side, writer in writers.items()}
-    if not stores["train"]["documents"]:
-        raise UserError(f"the source `{source.name}` gives nothing to train on ({_reasons(dropped)})")
-    settings = source.model_dump(mode="json", exclude={"weight"})
-    facts = {"source": settings, **reading.facts, "dropped": dict(sorted(dropped.items())), **stores}
-    write_json(folder / "manifest.json", facts)
-    return facts
+@dataclass
+class _Known:
+    """The documents of a stage so far, in all of its sources."""
+
+    near_duplicates: Digests | frozenset[int]
+    seen: Seen = field(default_factory=Seen)
+
+    def why_not(self, digest: int) -> str | None:
+        """The reason not to take the document with this digest, if there is one; it is known from now on."""
+        if not self.seen.add(digest):
+            return DUPLICATE
+        return NEAR_DUPLICATE if digest in self.near_duplicates else None
 
 
-def _only_conversations(documents: Iterable[Document], source: Source) -> Iterator[Document]:
-    for document in documents:
-        if document.messages is None:
-            raise UserError(
-                f"the source `{source.name}` of sft.sources holds plain text, in which there is no assistant to learn "
-                f"from: give it conversations, or move it to data.sources"
-            )
-        yield document
+class _Job:
+    """One source on its way into its stores."""
 
+    def __init__(self, run: Run, stage: str, source: Source, tokenizer: Tokenizer, known: _Known) -> None:
+        self.run, self.stage, self.source, self.tokenizer, self.known = run, stage, source, tokenizer, known
+        self.folder = run.stage("prepare") / stage / source.name
+        self.reading, self.dropped = Reading(), Dropped(run.recipe.data.clean.samples)
 
-def _admit(documents: Iterable[Document], min_document_bytes: int, dropped: Counter[str]) -> Iterator[Admitted]:
-    """The cleaned documents, each for the first time; `dropped` counts the others by reason."""
-    seen: set[int] = set()
-    for document in documents:
-        cleaned = clean(document, min_document_bytes)
-        if isinstance(cleaned, str):
-            dropped[cleaned] += 1
-            continue
-        digest = cleaned.digest
-        if digest in seen:
-            dropped[DUPLICATE] += 1
-            continue
-        seen.add(digest)
-        yield Admitted(cleaned, digest, cleaned.num_bytes)
-
-
-def _batches(items: Iterable[Admitted]) -> Iterator[list[Admitted]]:
-    """The items in lists of about `_BATCH_BYTES`."""
-    batch: list[Admitted] = []
-    num_bytes = 0
-    for item in items:
-        batch.append(item)
-        num_bytes += item.num_bytes
-        if num_bytes >= _BATCH_BYTES:
-            yield batch
-            batch, num_bytes = [], 0
-    if batch:
-        yield batch
-
-
-def _split(batch: list[Admitted], validation_fraction: float) -> dict[str, list[Admitted]]:
-    sides: dict[str, list[Admitted]] = {side: [] for side in SIDES}
-    for item in batch:
-        sides["validation" if is_held_out(item.digest, validation_fraction) else "train"].append(item)
-    return sides
-
-
-def _write(items: list[Admitted], writer: StoreWriter, tokenizer: Tokenizer) -> None:
-    """Encode and add those items that the writer does not have yet."""
-    missing = [item for item in items if not writer.has(item.digest)]
-    for item, (tokens, learned) in zip(missing, _encode([item.document for item in missing], tokenizer), strict=True):
-        writer.add(item.digest, tokens, learned, item.num_bytes)
-
-
-def _encode(documents: list[Document], tokenizer: Tokenizer) -> Iterator[tuple[Array, Array]]:
-    """Token ids, closed by the end-of-text token, and which of them are learned from, for each document."""
-    texts = iter(tokenizer.encode_batch([document.text for document in documents if document.text is not None]))
-    talks = iter(chat.encode_batch(tokenizer, [talk.messages for talk in documents if talk.messages is not None]))
-    for document in documents:
-        if document.messages is None:
-            tokens = np.array([*next(texts), tokenizer.end_of_text], dtype=np.uint16)
-            yield tokens, np.ones(len(tokens), dtype=np.bool_)
+    def manifest(self) -> dict[str, Any]:
+        """What became of the source: done now, or read where it was done before."""
+        path = self.folder / "manifest.json"
+        if path.exists():
+            self._remember()
         else:
-            ids, learned = next(talks)
-            yield np.array([*ids, tokenizer.end_of_text], dtype=np.uint16), np.array([*learned, False])
+            write_json(path, self._write_or_leave_out())
+        return read_json(path)
+
+    def _remember(self) -> None:
+        """Take note of the documents of a source that was finished before."""
+        for store in self.folder.glob("*/manifest.json"):
+            for digest in TokenStore(store.parent).document_digests.tolist():
+                self.known.seen.add(digest)
+
+    def _write_or_leave_out(self) -> dict[str, Any]:
+        settings = self.source.model_dump(mode="json", exclude={"weight"})
+        self.writers = {side: self._writer(side) for side in SIDES}
+        try:
+            return {"source": settings, **self._write()}
+        except MissingSourceError as error:
+            if self.source.missing == "stop" or any(writer.shards for writer in self.writers.values()):
+                raise
+            console.print(f"  [yellow]{self.source.name} is left out[/]: {error}")
+            return {"source": settings, "missing": str(error)}
+
+    def _writer(self, side: str) -> StoreWriter:
+        return StoreWriter(self.folder / side, self.run.recipe.data.shard_tokens, conversations=self.stage == "sft")
+
+    def _write(self) -> dict[str, Any]:
+        for item in self._encoded():
+            self.writers[self._side(item)].add(item.digest, item.tokens, item.learned, item.num_bytes)
+        stores = {side: _summary(writer.finish()) for side, writer in self.writers.items()}
+        if not stores["train"]["documents"]:
+            raise UserError(f"the source `{self.source.name}` gives nothing to train on ({_reasons(self.dropped)})")
+        self.dropped.save(self.folder / "dropped.json")
+        return {**self.reading.facts, "dropped": self.dropped.counts, **stores}
+
+    def _encoded(self) -> Iterator[Encoded]:
+        """The documents that are not stored yet: as the tasks encoded them, or encoded here and now."""
+        units = tasks.units(self.run.recipe, self.stage, self.source)
+        if self.run.recipe.prepare.tasks > 1:
+            return self._fresh(tasks.encoded(self.run, units, self.reading, self.dropped))
+        items = tasks.admitted(self.run, units[0], self.reading, self.dropped)
+        return encode(self._fresh(items), self.tokenizer)
+
+    def _fresh(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items that come for the first time and are not stored yet, under a progress bar."""
+        with progress(f"prepare {self.stage}/{self.source.name}", None, "MB") as bar:
+            megabytes = 0.0
+            for item in items:
+                megabytes += item.num_bytes / 1e6
+                bar.advance(item.num_bytes / 1e6)
+                if self.reading.share:
+                    bar.expect(megabytes / self.reading.share)
+                reason = self.known.why_not(item.digest)
+                if reason:
+                    self.dropped.add(reason, self._text(item))
+                elif not self.writers[self._side(item)].has(item.digest):
+                    yield item
+
+    def _side(self, item: Admitted | Encoded) -> str:
+        return "validation" if is_held_out(item.digest, self.run.recipe.data.validation_fraction) else "train"
+
+    def _text(self, item: Admitted | Encoded) -> str:
+        return item.document.plain if isinstance(item, Admitted) else self.tokenizer.decode(item.tokens.tolist())
 
 
 def _summary(manifest: dict[str, Any]) -> dict[str, Any]:
     return {key: manifest[key] for key in ("documents", "tokens", "bytes", "fingerprint")}
 
 
-def _reasons(dropped: Counter[str]) -> str:
-    if not dropped:
+def _reasons(dropped: Dropped) -> str:
+    if not dropped.counts:
         return "it has no documents"
-    return "left out: " + ", ".join(f"{count:,} {reason}" for reason, count in sorted(dropped.items()))
+    return "left out: " + ", ".join(f"{count:,} {reason}" for reason, count in sorted(dropped.counts.items()))

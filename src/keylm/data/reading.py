@@ -1,8 +1,30 @@
-"""How far a reader is, and what it found out on the way."""
+"""What a reader is to read, how far it is, and what it found out on the way."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Part:
+    """The share of a source that one of `count` tasks reads."""
+
+    index: int = 0
+    """Which task it is, counted from 0."""
+    count: int = 1
+    """How many tasks there are."""
+
+    def of(self, items: Sequence[T]) -> list[T]:
+        """A contiguous range of the items; the ranges of all tasks, one after the other, are the whole."""
+        return list(items[self.index * len(items) // self.count : (self.index + 1) * len(items) // self.count])
+
+
+WHOLE = Part()
+"""All of a source."""
 
 
 @dataclass

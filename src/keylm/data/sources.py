@@ -6,36 +6,73 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import assert_never
 
-from keylm.data import drills, files, hub, installed_docs, instructions
+from keylm.data import drills, files, hub, installed_docs, instructions, typos
 from keylm.data.documents import Document
-from keylm.data.reading import Reading
-from keylm.recipe import Drills, Files, Hub, InstalledDocs, Instructions, Source
+from keylm.data.reading import WHOLE, Part, Reading
+from keylm.data.typos import Siblings
+from keylm.errors import KeyLMError, MissingSourceError
+from keylm.recipe import Drills, Files, Hub, InstalledDocs, Instructions, Source, Typos
+
+ALONE = Siblings()
+"""What a source that is not made of others needs to know of them."""
 
 
-def read(source: Source, seed: int, reading: Reading | None = None) -> Iterator[Document]:
+def read(
+    source: Source, seed: int, reading: Reading | None = None, *, part: Part = WHOLE, siblings: Siblings = ALONE
+) -> Iterator[Document]:
     """The documents of a source, always in the same order, at most `source.max_documents` of them.
 
-    `reading` is kept up to date while the documents are taken.
+    `reading` is kept up to date while the documents are taken. Of files and of data sets on the hub a `part` can be
+    read, with its share of `max_documents`. Typos are made of what is trained on of their `siblings`.
 
     Raises:
-        UserError: the source is missing, forbidden, or holds what is not a document.
+        MissingSourceError: the source cannot be had at all.
+        UserError: it holds what is not a document.
+        KeyLMError: it cannot be had to its end.
     """
     reading = reading or Reading()
-    documents = _read_all(source, seed, reading)
+    documents = _whole_or_nothing(_read_all(source, seed, reading, part, siblings))
     if source.max_documents is None:
         yield from documents
         return
-    for number, document in enumerate(islice(documents, source.max_documents), start=1):
-        reading.done, reading.total = number, source.max_documents
+    limit = -(-source.max_documents // part.count)
+    for number, document in enumerate(islice(documents, limit), start=1):
+        reading.done, reading.total = number, limit
         yield document
 
 
-def _read_all(source: Source, seed: int, reading: Reading) -> Iterator[Document]:
+def read_if_there(source: Source, seed: int, reading: Reading | None = None) -> Iterator[Document]:
+    """What `read` gives, or nothing where the recipe lets the source be missing, and it is.
+
+    Raises:
+        MissingSourceError, UserError, KeyLMError: as for `read`.
+    """
+    try:
+        yield from read(source, seed, reading)
+    except MissingSourceError:
+        if source.missing == "stop":
+            raise
+
+
+def _whole_or_nothing(documents: Iterator[Document]) -> Iterator[Document]:
+    """A source that breaks off is not a missing one: going on without its rest would be another data set."""
+    has_begun = False
+    try:
+        for document in documents:
+            has_begun = True
+            yield document
+    except MissingSourceError as error:
+        if has_begun:
+            raise KeyLMError(f"{error}; what was read before is kept, run again") from error
+        raise
+
+
+def _read_all(source: Source, seed: int, reading: Reading, part: Part, siblings: Siblings) -> Iterator[Document]:
     match source:
         case Files():
-            return files.read(source, reading)
+            return files.read(source, reading, part=part)
         case Hub():
-            return hub.read(source, reading)
+            return hub.read(source, reading, part=part)
         case InstalledDocs():
             return installed_docs.read(reading)
         case Instructions():
@@ -44,6 +81,9 @@ def _read_all(source: Source, seed: int, reading: Reading) -> Iterator[Document]
         case Drills():
             texts = drills.generate(source.num_documents, seed)
             return _counted((Document(text=text) for text in texts), source.num_documents, reading)
+        case Typos():
+            bases = [siblings.trained_on(base, read_if_there(base, seed)) for base in map(siblings.named, source.of)]
+            return _counted(typos.generate(typos.in_turn(bases), source, seed), source.num_documents, reading)
         case _:
             assert_never(source)
 

@@ -5,6 +5,7 @@ A store is a folder. Each shard holds whole documents in four arrays (`.npy`, wi
     shard-00000.tokens.npy   uint16   token ids, every document closed by the end-of-text token
     shard-00000.ends.npy     int64    where each document ends, in tokens from the start of the shard
     shard-00000.bytes.npy    int64    UTF-8 bytes of each document's text
+    shard-00000.digests.npy  uint64   the 64 bits that stand for each document (`Document.digest`)
     shard-00000.learned.npy  bool     which tokens the assistant learns; in stores of conversations alone
 
 `manifest.json` lists the shards with sizes, hashes and counts. It is written anew after every shard, and is therefore
@@ -16,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import os
 from bisect import bisect_right
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,11 @@ class TokenStore:
         """UTF-8 bytes of each document's text: (num_documents,) int64."""
         return np.concatenate([np.empty(0, np.int64), *self._open("bytes")])
 
+    @cached_property
+    def document_digests(self) -> Array:
+        """The 64 bits that stand for each document: (num_documents,) uint64."""
+        return np.concatenate([np.empty(0, np.uint64), *self._open("digests")])
+
     def tokens(self, start: int, stop: int) -> Array:
         """Token ids from `start` to `stop`: (stop - start,) uint16, a view of the file where one shard has them all."""
         return self._slice(self._tokens, start, stop, np.uint16)
@@ -105,7 +112,6 @@ class StoreWriter:
     """Writes a store shard by shard, and goes on behind the last whole shard of a writer that was stopped.
 
     After a stop the same documents are to be offered again, in the same order; `has` tells which are on disk already.
-
     Args:
         folder: where the shards go.
         shard_tokens: a shard is closed when it has at least so many tokens.
@@ -115,11 +121,8 @@ class StoreWriter:
     def __init__(self, folder: Path, shard_tokens: int, conversations: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.shard_tokens, self.conversations = folder, shard_tokens, conversations
-        saved = _read_manifest(folder)
-        self.shards: list[dict[str, Any]] = saved.get("shards", [])
-        self.trail: int = saved.get("trail", 0)
-        self._left_to_skip: int = saved.get("documents", 0)
-        self._skipped_trail = 0
+        self.shards: list[dict[str, Any]] = _read_manifest(folder).get("shards", [])
+        self._stored = self._stored_digests(len(self.shards))
         self._clear()
 
     def has(self, digest: int) -> bool:
@@ -128,13 +131,10 @@ class StoreWriter:
         Raises:
             UserError: the documents are not those that were written before the stop.
         """
-        if not self._left_to_skip:
-            return False
-        self._left_to_skip -= 1
-        self._skipped_trail = _extend(self._skipped_trail, digest)
-        if not self._left_to_skip and self._skipped_trail != self.trail:
+        stored = next(self._stored, None)
+        if stored is not None and stored != digest:
             raise self._changed()
-        return True
+        return stored is not None
 
     def add(self, digest: int, tokens: Array, learned: Array, num_bytes: int) -> None:
         """Add a document.
@@ -148,9 +148,8 @@ class StoreWriter:
         Raises:
             KeyLMError: the shard could not be written.
         """
-        self._parts.append((tokens.astype(np.uint16), learned, num_bytes))
+        self._parts.append((tokens.astype(np.uint16), learned, num_bytes, digest))
         self._num_tokens += len(tokens)
-        self.trail = _extend(self.trail, digest)
         if self._num_tokens >= self.shard_tokens:
             self._close_shard()
 
@@ -160,18 +159,19 @@ class StoreWriter:
         Raises:
             UserError: fewer documents were offered than had been written before the stop.
         """
-        if self._left_to_skip:
+        if next(self._stored, None) is not None:
             raise self._changed()
         if self._parts:
             self._close_shard()
         return self._write_manifest(complete=True)
 
     def _close_shard(self) -> None:
-        tokens, learned, num_bytes = zip(*self._parts, strict=True)
+        tokens, learned, num_bytes, digests = zip(*self._parts, strict=True)
         arrays = {
             "tokens": np.concatenate(tokens),
             "ends": np.cumsum([len(part) for part in tokens], dtype=np.int64),
             "bytes": np.array(num_bytes, dtype=np.int64),
+            "digests": np.array(digests, dtype=np.uint64),
         }
         if self.conversations:
             arrays["learned"] = np.concatenate(learned)
@@ -192,7 +192,6 @@ class StoreWriter:
             "conversations": self.conversations,
             **{count: sum(shard[count] for shard in self.shards) for count in ("tokens", "documents", "bytes")},
             "fingerprint": fingerprint(hashes),
-            "trail": self.trail,
             "shards": self.shards,
         }
         write_json(self.folder / "manifest.json", manifest)
@@ -205,13 +204,13 @@ class StoreWriter:
         )
 
     def _clear(self) -> None:
-        self._parts: list[tuple[Array, Array, int]] = []
+        self._parts: list[tuple[Array, Array, int, int]] = []
         self._num_tokens = 0
 
-
-def _extend(trail: int, digest: int) -> int:
-    """Add a digest to the 64 bits that stand for all digests before it."""
-    return (trail * 0x9E3779B97F4A7C15 + digest + 1) % (1 << 64)
+    def _stored_digests(self, num_shards: int) -> Iterator[int]:
+        """Digests of the documents on disk, shard by shard."""
+        for index in range(num_shards):
+            yield from _memory_map(self.folder / _file_name(index, "digests")).tolist()
 
 
 def _file_name(shard: int, array: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keylm.recipe import Drills, Instructions, Typos
 from keylm.run import Run, read_json, write_json
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 def build(run: Run) -> dict[str, Any]:
     """Measure a run's pretrained and SFT weights into `run.stage("eval")`; a file that is there is kept.
 
-    `tasks.json`, `bits_per_byte.json` and `instructions.json` are written in this order, so that a task whose data are
-    missing is named before the long work.
+    `tasks.json`, `bits_per_byte.json`, `instructions.json` and `typos.json` are written in this order, so that a task
+    whose data are missing is named before the long work.
 
     Raises:
         UserError: an lm_eval task is unknown, or its data are not there.
@@ -26,8 +27,9 @@ def build(run: Run) -> dict[str, Any]:
     tasks = _once(folder / "tasks.json", lambda: _tasks(run))
     bits_per_byte = _once(folder / "bits_per_byte.json", lambda: _bits_per_byte(run))
     instructions = _once(folder / "instructions.json", lambda: _instructions(run))
+    typos = _once(folder / "typos.json", lambda: _typos(run))
     followed = {stage: scores["followed"] for stage, scores in instructions.items()}
-    return {"tasks": tasks, "bits_per_byte": bits_per_byte, "instructions_followed": followed}
+    return {"tasks": tasks, "bits_per_byte": bits_per_byte, "instructions_followed": followed, "typos": typos}
 
 
 def _once(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -81,11 +83,28 @@ def _instructions(run: Run) -> dict[str, Any]:
     }
 
 
-def _held_out_text(run: Run) -> dict[str, TokenStore]:
-    from keylm.data.store import TokenStore
+def _typos(run: Run) -> dict[str, Any]:
+    """What typos cost: in bits per byte of the text that follows them, and in instructions followed."""
+    settings, seed = run.recipe.eval, run.recipe.seed
+    if not settings.typo_passages and not settings.typo_instructions:
+        return {}
+    from keylm.evaluate import typos
+    from keylm.tokenizer import Tokenizer
 
-    folders = {source.name: run.stage("prepare") / "pretrain" / source.name for source in run.recipe.data.sources}
-    stores = {name: TokenStore(folder / "validation") for name, folder in folders.items()}
+    tokenizer = Tokenizer.load(run.stage("tokenizer"))
+    made = {source.name for source in run.recipe.data.sources if isinstance(source, Instructions | Drills | Typos)}
+    stores = [store for name, store in _held_out_text(run).items() if name not in made]
+    passages = typos.passages(stores, tokenizer, settings.typo_passages, seed)
+    tasks = typos.requests(settings.typo_instructions, seed)
+    length = run.recipe.train.sequence_length
+    return typos.measure(_models(run), tokenizer, passages, tasks, settings.max_new_tokens, length, seed)
+
+
+def _held_out_text(run: Run) -> dict[str, TokenStore]:
+    from keylm.data import prepared
+
+    names = [source.name for source in prepared.sources(run, "pretrain")]
+    stores = {name: prepared.store(run, "pretrain", name, "validation") for name in names}
     return {name: store for name, store in stores.items() if store.num_documents}
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -59,6 +60,27 @@ def run_tasks(
     for part in loaded:
         scores |= _score(model, part, limit)
     return scores
+
+
+@dataclass(frozen=True)
+class ScoredItem:
+    """A document that a task scores: what the model is given, and what it may or should say to it."""
+
+    task: str
+    contexts: list[str]
+    continuations: list[str]
+
+
+def scored_items(names: Sequence[str], data: Path | None = None) -> Iterator[ScoredItem]:
+    """Every document that these tasks score, with its choices or its answers, as lm_eval words them.
+
+    Raises:
+        UserError: a task is unknown, or its data are not there.
+    """
+    for part in load_tasks(names, data):
+        for name, task in part["tasks"].items():
+            for document in task.eval_docs:
+                yield ScoredItem(name, *_readings(task, document))
 
 
 def run_and_print(run: Run, names: Sequence[str], limit: int | None = None, data: Path | None = None) -> None:
@@ -205,6 +227,21 @@ def _check_choices(task: Task, model: LM, limit: int | None) -> None:
                 f"task `{task.config.task}` has an answer of more than the {model.max_length} tokens of the model's "
                 f"context (model.max_position_embeddings): leave the task out"
             )
+
+
+def _readings(task: Task, document: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Contexts and continuations of a document; some tasks have several contexts, each with a choice filled in."""
+    if task.OUTPUT_TYPE != "multiple_choice":
+        return _strings(task.doc_to_text(document)), _strings(task.doc_to_target(document))
+    choices = _strings(task.doc_to_choice(document))
+    if task.multiple_input:
+        return choices, _strings(task.doc_to_target(document))
+    return _strings(task.doc_to_text(document)), choices
+
+
+def _strings(value: Any) -> list[str]:
+    """The strings of a list, or of one value; a number says which choice is right, and is no text."""
+    return [part for part in (value if isinstance(value, list) else [value]) if isinstance(part, str)]
 
 
 def _numbers(row: dict[str, Any], mark: str) -> dict[str, float]:

@@ -40,8 +40,8 @@ _STYLE = {
 }
 
 
-def curves(title: str, series: Mapping[str, Points], marker: str = "") -> Markup:
-    """Lines over tokens, one for each name; long ones are thinned by averaging neighbours."""
+def curves(title: str, series: Mapping[str, Points], marker: str = "", over: str = "tokens") -> Markup:
+    """Lines over tokens or something else, one for each name; long ones are thinned by averaging neighbours."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
@@ -53,7 +53,7 @@ def curves(title: str, series: Mapping[str, Points], marker: str = "") -> Markup
             x, y = zip(*thinned(points), strict=True)
             axes.plot(x, y, label=name, color=colour, linewidth=1.2, marker=marker, markersize=3)
         axes.set_title(title)
-        axes.set_xlabel("tokens")
+        axes.set_xlabel(over)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.grid(axis="y")
         axes.locator_params(nbins=5)

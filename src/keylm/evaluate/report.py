@@ -32,7 +32,10 @@ def build(run: Run) -> None:
                 title: _curves(metrics.read(run.stage(stage) / "metrics.jsonl")) for stage, title in TRAININGS.items()
             },
             mixtures={title: run.facts(stage)["mixture"] for stage, title in TRAININGS.items() if run.is_done(stage)},
+            dropped=_dropped_tables(results.dropped(run)),
             bits_plot=_bits_plot(found["bits_per_byte"]),
+            typos={SCORED[stage]: found["typos"][stage] for stage in SCORED if stage in found["typos"]},
+            typo_plots=_typo_plots(found["typos"]),
             scores={SCORED.get(name, name): row for name, row in _score_columns(found["instructions"]).items()},
             samples={SCORED[stage]: row["samples"] for stage, row in reversed(instructions.items())},
             recipe=(run.folder / "recipe.yaml").read_text(encoding="utf-8"),
@@ -93,6 +96,37 @@ def _bits_plot(found: dict[str, Any]) -> Markup | None:
         for name, row in found.items()
     }
     return plots.bars("bits per byte: lower is better", groups) if groups else None
+
+
+def _typo_plots(found: dict[str, Any]) -> list[Markup]:
+    """What typos cost, over the share of characters mistyped."""
+    drawn = []
+    for key, title in (("rise", "rise in bits per byte"), ("followed", "instructions followed")):
+        series = {
+            SCORED[stage]: [(float(rate.rstrip("%")), row[key]) for rate, row in found[stage].items() if key in row]
+            for stage in SCORED
+            if stage in found
+        }
+        if any(series.values()):
+            drawn.append(plots.curves(title, series, marker="o", over="% of characters mistyped"))
+    return drawn
+
+
+def _dropped_tables(found: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
+    """A table for pretraining and one for SFT: the reasons, counts by source, and samples by source and reason."""
+    tables = {}
+    for part, sources in found.items():
+        reasons = sorted({reason for row in sources.values() for reason in row["counts"]})
+        samples = {
+            f"{name}: {reason}": texts
+            for name, row in sources.items()
+            for reason, texts in row["samples"].items()
+            if texts
+        }
+        counts = {name: row["counts"] for name, row in sources.items()}
+        if reasons:
+            tables[TRAININGS[part]] = {"reasons": reasons, "counts": counts, "samples": samples}
+    return tables
 
 
 def _score_columns(instructions: dict[str, Any]) -> dict[str, Any]:

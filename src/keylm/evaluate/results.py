@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from keylm import machine
+from keylm.data import prepared
 from keylm.info import num_parameters
 from keylm.model import KeyLM
 from keylm.recipe import Model
@@ -28,8 +29,11 @@ def build(run: Run) -> dict[str, Any]:
         "parameters": _num_parameters(run.recipe.model),
         "stages": {stage: _costs(facts) for stage, facts in stages.items()},
         "tokens": {"prepared": _prepared(stages.get("prepare", {})), "trained": _trained(stages)},
+        "missing": {stage: prepared.missing(run, stage) for stage in ("pretrain", "sft")},
+        "dropped": {stage: _counts(sources) for stage, sources in dropped(run).items()},
         "bits_per_byte": measured(run, "bits_per_byte"),
         "instructions": _instructions(measured(run, "instructions")),
+        "typos": measured(run, "typos"),
         "tasks": measured(run, "tasks"),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "machine": machine.describe(),
@@ -39,9 +43,23 @@ def build(run: Run) -> dict[str, Any]:
 
 
 def measured(run: Run, name: str) -> dict[str, Any]:
-    """What the eval stage found: `bits_per_byte`, `instructions` or `tasks`; empty if it did not look."""
+    """What the eval stage found: `bits_per_byte`, `instructions`, `typos` or `tasks`; empty if it did not look."""
     path = run.stage("eval") / f"{name}.json"
     return read_json(path) if path.exists() else {}
+
+
+def dropped(run: Run) -> dict[str, dict[str, dict[str, Any]]]:
+    """`counts` and `samples` of what cleaning dropped, by what it was for and by source; whole sources left out."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for part, sources in (("pretrain", run.recipe.data.sources), ("sft", run.recipe.sft.sources)):
+        paths = {source.name: run.stage("prepare") / part / source.name / "dropped.json" for source in sources}
+        rows = {name: read_json(path) for name, path in paths.items() if path.exists()}
+        found |= {part: rows} if rows else {}
+    return found
+
+
+def _counts(sources: dict[str, dict[str, Any]]) -> dict[str, dict[str, int]]:
+    return {name: row["counts"] for name, row in sources.items() if row["counts"]}
 
 
 def _num_parameters(config: Model) -> int:
@@ -59,6 +77,7 @@ def _prepared(facts: dict[str, Any]) -> dict[str, Any]:
         part: {
             name: {side: source[side]["tokens"] for side in ("train", "validation")}
             for name, source in facts[part].items()
+            if "missing" not in source
         }
         for part in ("pretrain", "sft")
         if part in facts

@@ -6,6 +6,7 @@ from typing import Any
 
 from keylm import initial
 from keylm import model as models
+from keylm.data import prepared
 from keylm.data.batches import Blocks, Loader, PackedBlocks, StreamBlocks
 from keylm.data.curriculum import Curriculum
 from keylm.data.store import TokenStore
@@ -36,16 +37,22 @@ def loader(run: Run, stage: str) -> Loader:
     """
     training, sources = _settings(run, stage)
     blocks: dict[str, Blocks] = {
-        source.name: _blocks(run, stage, source, training) for source in sources if _is_used(source, training)
+        source.name: _blocks(run, stage, source, training)
+        for source in prepared.sources(run, stage)
+        if _is_used(source, training)
     }
     curriculum = Curriculum(
         num_blocks={name: cut.num_blocks for name, cut in blocks.items()},
-        weights={source.name: source.weight for source in sources if source.name in blocks},
+        weights={source.name: source.weight for source in sources},
+        categories={source.name: source.category for source in sources},
+        max_epochs={source.name: source.max_epochs for source in sources if source.max_epochs},
         phases=training.phases,
-        num_sequences=training.num_steps * training.batch_size,
+        num_steps=training.num_steps,
+        batch_tokens=training.batch_tokens,
+        sequence_length=training.sequence_length,
         seed=run.recipe.seed,
     )
-    return Loader(curriculum, blocks, training.batch_size)
+    return Loader(curriculum, blocks, _padding(run), training.mask_documents)
 
 
 def _train(run: Run, stage: str, model: KeyLM) -> dict[str, Any]:
@@ -79,15 +86,16 @@ def _is_used(source: Source, training: Training) -> bool:
 
 
 def _blocks(run: Run, stage: str, source: Source, training: Training) -> Blocks:
-    cut = StreamBlocks if stage == "pretrain" else PackedBlocks
-    blocks = cut(_store(run, stage, source, "train"), training.sequence_length, _padding(run))
+    blocks = _cut(prepared.store(run, stage, source.name, "train"), training, conversations=stage == "sft")
     if not blocks.num_blocks:
         raise UserError(f"source `{source.name}` of {stage} is empty after preparation: give it text, or weight 0")
     return blocks
 
 
-def _store(run: Run, stage: str, source: Source, split: str) -> TokenStore:
-    return TokenStore(run.stage("prepare") / stage / source.name / split)
+def _cut(store: TokenStore, training: Training, conversations: bool) -> Blocks:
+    if training.packing == "stream":
+        return StreamBlocks(store, training.sequence_length)
+    return PackedBlocks(store, training.sequence_length, conversations)
 
 
 def _padding(run: Run) -> int:
@@ -96,26 +104,27 @@ def _padding(run: Run) -> int:
 
 def _validation(run: Run, training: Training) -> Validation:
     """In SFT too it is the pretraining text that is held out: what tuning forgets is seen here."""
-    stores = {source.name: _store(run, "pretrain", source, "validation") for source in run.recipe.data.sources}
-    return Validation(stores, training.validation_bytes, training.sequence_length, _padding(run))
+    names = [source.name for source in prepared.sources(run, "pretrain")]
+    stores = {name: prepared.store(run, "pretrain", name, "validation") for name in names}
+    return Validation(stores, training.validation_bytes, training.sequence_length)
 
 
 def _data_fingerprint(run: Run, stage: str) -> str:
     """Stands for the tokens and for the order in which they come."""
     training, sources = _settings(run, stage)
-    stores = {source.name: _store(run, stage, source, "train").fingerprint for source in sources}
-    weights = {source.name: source.weight for source in sources}
-    order = [training.num_steps, training.batch_size, training.sequence_length, training.phases, run.recipe.seed]
-    return fingerprint(stores, weights, order)
+    names = [source.name for source in prepared.sources(run, stage)]
+    stores = {name: prepared.store(run, stage, name, "train").fingerprint for name in names}
+    mixture = {source.name: (source.weight, source.category, source.max_epochs) for source in sources}
+    lengths = [training.num_steps, training.batch_tokens, training.sequence_length]
+    return fingerprint(stores, mixture, lengths, training.packing, training.phases, run.recipe.seed)
 
 
 def _mixture(curriculum: Curriculum, sources: list[Source], training: Training) -> dict[str, dict[str, float]]:
     """Shares of tokens asked for and realised, by source."""
-    asked = _asked(sources, training)
-    total = training.num_steps * training.batch_tokens
+    drawn, total = curriculum.tokens(), training.num_steps * training.batch_tokens
     return {
-        name: {"asked": asked[name], "realised": share, "tokens": round(share * total)}
-        for name, share in curriculum.shares().items()
+        name: {"asked": asked, "realised": drawn.get(name, 0) / total, "tokens": drawn.get(name, 0)}
+        for name, asked in _asked(sources, training).items()
     }
 
 

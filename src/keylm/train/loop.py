@@ -102,14 +102,13 @@ class Trainer:
     def _gradient(self, batch: Batch) -> float:
         """Accumulate the gradient of a batch's mean loss over its targets; return that loss in nats."""
         num_targets = int((batch.targets != IGNORED).sum())
-        rows = self.training.micro_batch_tokens // self.training.sequence_length
+        rows = self.training.micro_batch_tokens // batch.addresses.length
         total = 0.0
         for first in range(0, len(batch.tokens), rows):
             part = slice(first, first + rows)
-            tokens, targets, segments = (
-                torch.from_numpy(array[part]) for array in (batch.tokens, batch.targets, batch.segments)
-            )
-            loss = self.model.loss(tokens, targets, segments if self.training.mask_documents else None)
+            tokens, targets = torch.from_numpy(batch.tokens[part]), torch.from_numpy(batch.targets[part])
+            segments = None if batch.segments is None else torch.from_numpy(batch.segments[part])
+            loss = self.model.loss(tokens, targets, segments)
             (loss / num_targets).backward()  # type: ignore[no-untyped-call]
             total += loss.item()
         return total / num_targets

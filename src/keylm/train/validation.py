@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from keylm.data.batches import StreamBlocks
@@ -22,8 +23,6 @@ class Validation:
     """Bytes of text to code per source."""
     length: int
     """Tokens per sequence."""
-    padding: int
-    """Id of the padding token."""
 
     def bits_per_byte(self, model: KeyLM) -> dict[str, float]:
         """Bits that the model needs per byte of text, by source; sources without validation text are left out.
@@ -38,14 +37,15 @@ class Validation:
         return scores
 
     def _one(self, model: KeyLM, store: TokenStore) -> float:
-        blocks = StreamBlocks(store, self.length, self.padding)
+        blocks = StreamBlocks(store, self.length)
         bytes_per_token = float(store.document_bytes.sum()) / store.num_tokens
         num_blocks = min(blocks.num_blocks, math.ceil(self.num_bytes / bytes_per_token / self.length))
         nats, num_targets = 0.0, 0
         for block in range(num_blocks):
-            row = blocks.read(block)
-            targets = torch.from_numpy(row.targets)[None]
-            nats += model.nll(torch.from_numpy(row.tokens)[None], targets).sum().item()
-            num_targets += int((targets >= 0).sum())
+            tokens, targets = blocks.read(block)
+            nats += (
+                model.nll(torch.from_numpy(tokens.astype(np.int64))[None], torch.from_numpy(targets)[None]).sum().item()
+            )
+            num_targets += len(targets)
         bits: float = nats / math.log(2) / (num_targets * bytes_per_token)
         return round(bits, 4)

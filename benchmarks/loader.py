@@ -1,0 +1,104 @@
+"""How fast the loader makes batches: `python benchmarks/loader.py [tokens per second of training]`.
+
+Two claims: at least 20 million tokens per second and core from a store that is in memory, and under 1% of a training
+step. The second is held against the training speed that is given (default: 20,000 tokens per second). Then the plan of
+packed documents: seconds per million documents. Exit code 1 if a claim is missed.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from keylm.data.batches import Blocks, Loader, PackedBlocks, StreamBlocks, pack
+from keylm.data.curriculum import Curriculum
+from keylm.data.store import StoreWriter, TokenStore
+
+SOURCES = {"formal": 0.3, "casual": 0.3, "conversational": 0.25, "knowledge": 0.05, "typos": 0.1}
+TOKENS_PER_SOURCE = 4_000_000
+SECONDS = 1.0
+
+
+def main() -> None:
+    """Print a line per length, rows and packing."""
+    trained = float(sys.argv[1]) if len(sys.argv) > 1 else 20_000.0
+    with tempfile.TemporaryDirectory() as folder:
+        stores = {name: _store(Path(folder) / name, index) for index, name in enumerate(SOURCES)}
+        speeds = [
+            _report(stores, length, rows, packing, trained)
+            for packing in ("stream", "stream, masked", "documents, masked")
+            for length in (512, 2048)
+            for rows in (16, 64, 256)
+        ]
+    _report_packing()
+    sys.exit(min(speeds) < 20e6 or trained / min(speeds) > 0.01)
+
+
+def _report(stores: dict[str, TokenStore], length: int, rows: int, packing: str, trained: float) -> float:
+    loader = _loader(stores, length, rows, packing)
+    speed = _tokens_per_second(loader, length * rows)
+    share = trained / speed
+    print(f"{packing:<18} {rows:>4} rows of {length:>4}: {speed / 1e6:6.1f}M tokens/s, {share:.3%} of a step")
+    return speed
+
+
+def _tokens_per_second(loader: Loader, batch_tokens: int) -> float:
+    """In the processor's time, of the fastest of six rounds: others may be at work on the machine."""
+    fastest = 0.0
+    for _ in range(6):
+        steps, start = 0, time.process_time()
+        while time.process_time() - start < SECONDS / 5:
+            loader.batch(steps)
+            steps += 1
+        fastest = max(fastest, steps * batch_tokens / (time.process_time() - start))
+    return fastest
+
+
+def _loader(stores: dict[str, TokenStore], length: int, rows: int, packing: str) -> Loader:
+    blocks: dict[str, Blocks] = {
+        name: StreamBlocks(store, length) if packing.startswith("stream") else PackedBlocks(store, length, False)
+        for name, store in stores.items()
+    }
+    curriculum = Curriculum(
+        {name: part.num_blocks for name, part in blocks.items()},
+        SOURCES,
+        categories={name: name for name in SOURCES},
+        max_epochs={},
+        phases=[],
+        num_steps=10**6,
+        batch_tokens=length * rows,
+        sequence_length=length,
+        seed=0,
+    )
+    return Loader(curriculum, blocks, padding=0, mask_documents="masked" in packing)
+
+
+def _store(folder: Path, seed: int) -> TokenStore:
+    """Documents of about 700 tokens, some far longer."""
+    generator = np.random.default_rng(seed)
+    writer = StoreWriter(folder, shard_tokens=16_000_000, conversations=False)
+    for number, size in enumerate(_lengths(generator, TOKENS_PER_SOURCE // 700).tolist()):
+        tokens = generator.integers(0, 12_000, size, dtype=np.uint16)
+        writer.add(number, tokens, np.ones(size, dtype=bool), size)
+    writer.finish()
+    return TokenStore(folder)
+
+
+def _lengths(generator: np.random.Generator, count: int) -> np.ndarray:
+    return np.clip(generator.lognormal(6.0, 1.0, count), 8, 60_000).astype(np.int64)
+
+
+def _report_packing() -> None:
+    sizes = np.minimum(_lengths(np.random.default_rng(0), 1_000_000), 2048)
+    start = time.process_time()
+    num_blocks = int(pack(sizes, 2048).max()) + 1
+    seconds, padding = time.process_time() - start, 1 - sizes.sum() / (num_blocks * 2048)
+    print(f"packing a million documents into sequences of 2048: {seconds:.2f} s, {padding:.2%} padding")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""Prepare against bare encoding, and its memory: `KEYLM_SHARED=... python benchmarks/prepare.py [speed] [memory] …`.
+
+* speed: the whole stage (read, clean, find duplicates, encode, write) beside `tokenizers`' own `encode_batch` over the
+  same text on the same cores, in pairs, in turn; medians and the ratio.
+* memory: peak of the stage in a process of its own, on a tenth of the text and on all of it (about 40 and 400 MB).
+* tokenizer: peak and seconds of learning a vocabulary from 1 GB (the text three times).
+
+KEYLM_SHARED names a folder with `text/*.jsonl.zst`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import cycle
+from pathlib import Path
+
+from keylm import recipe as recipes
+from keylm import run as runs
+from keylm import tokenizer
+from keylm.data import files, prepare
+from keylm.data.documents import Document
+from keylm.data.reading import Reading
+from keylm.recipe import Files
+
+TEXT = Path(os.path.expandvars("$KEYLM_SHARED/text"))
+SPEED_FILES = ("formal_wikipedia", "social_irc_ubuntu", "conv_sgd")
+PAIRS = 5
+VOCAB_SIZE = 8192
+
+
+def main() -> None:
+    """Run the measurements that are asked for, or all."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in sys.argv[1:] or list(MEASUREMENTS):
+            MEASUREMENTS[name](Path(folder))
+
+
+def speed(folder: Path) -> None:
+    """Print MB/s of the stage and of `encode_batch`, for each file."""
+    for name in SPEED_FILES:
+        source = Files(name=name.replace("_", "-"), path=str(TEXT / f"{name}.jsonl.zst"))
+        run = _run(folder / name, [source])
+        texts = [text for document in _documents(source) for text in document.contents]
+        megabytes = sum(len(text.encode()) for text in texts) / 1e6
+        backend = tokenizer.Tokenizer.load(run.stage("tokenizer")).backend
+        pairs = [(_seconds(lambda: _encode(backend, texts)), _seconds(lambda: _prepare(run))) for _ in range(PAIRS)]  # noqa: B023
+        bare, ours = (statistics.median(column) for column in zip(*pairs, strict=True))
+        ratio = statistics.median(bare / ours for bare, ours in pairs)
+        rates = f"bare {megabytes / bare:5.2f} MB/s  prepare {megabytes / ours:5.2f} MB/s"
+        print(f"{name:<22} {megabytes:6.1f} MB  {rates}  ratio {ratio:.2f}")
+
+
+def memory(folder: Path) -> None:
+    """Print the stage's peak memory on a tenth of the text and on all of it."""
+    peaks = {}
+    for share in (0.1, 1.0):
+        child = [sys.executable, __file__, "child", str(folder / f"memory-{share}"), str(share)]
+        peaks[share] = json.loads(subprocess.run(child, check=True, capture_output=True, text=True).stdout)
+        print(f"{peaks[share]['megabytes']:6.0f} MB of text: peak {peaks[share]['peak_mib']:.0f} MiB")
+    print(f"all to a tenth: {peaks[1.0]['peak_mib'] / peaks[0.1]['peak_mib']:.2f}")
+
+
+def child(folder: Path, share: float) -> None:
+    """In a process of its own: prepare `share` of every file; print megabytes and peak memory as JSON."""
+    sources = [
+        Files(name=path.name.split(".")[0].replace("_", "-"), path=str(path), max_bytes=_room(path, share))
+        for path in sorted(TEXT.glob("*.jsonl.zst"))
+    ]
+    run = _run(folder, sources)
+    prepare.build(run)
+    facts = [runs.read_json(path) for path in run.stage("prepare").glob("pretrain/*/manifest.json")]
+    print(json.dumps({"megabytes": sum(fact["train"]["bytes"] for fact in facts) / 1e6, "peak_mib": _peak_mib()}))
+
+
+def vocabulary(_: Path) -> None:
+    """Print the peak memory and the seconds of learning a vocabulary from 1 GB of text."""
+    start = time.perf_counter()
+    tokenizer.train(_gigabyte(), VOCAB_SIZE, "qwen2")
+    print(f"tokenizer, 1 GB of text: {time.perf_counter() - start:.0f} s, peak {_peak_mib():.0f} MiB")
+
+
+def _run(folder: Path, sources: list[Files]) -> runs.Run:
+    """A run over `sources` with a vocabulary learned from the beginning of the first one."""
+    values = {
+        "name": "bench",
+        "data": {"sources": [source.model_dump() for source in sources]},
+        "sft": {"sources": [{"name": "talk", "kind": "instructions", "num_documents": 10}]},
+    }
+    run = runs.create(recipes.Recipe.model_validate(values), folder)
+    texts = (
+        text for document, _ in zip(_documents(sources[0]), range(2000), strict=False) for text in document.contents
+    )
+    tokenizer.train(texts, VOCAB_SIZE, "qwen2").save(run.stage("tokenizer"), 2048)
+    return run
+
+
+def _documents(source: Files) -> Iterator[Document]:
+    return files.read(source, Reading())
+
+
+def _encode(backend: tokenizer.Backend, texts: list[str]) -> None:
+    """`encode_batch` over all texts, about a megabyte at a time: more at once would need the memory for all tokens."""
+    batch, size = [], 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size > 1_000_000:
+            backend.encode_batch(batch, add_special_tokens=False)
+            batch, size = [], 0
+    backend.encode_batch(batch, add_special_tokens=False)
+
+
+def _prepare(run: runs.Run) -> None:
+    shutil.rmtree(run.stage("prepare"), ignore_errors=True)
+    prepare.build(run)
+
+
+def _room(path: Path, share: float) -> int | None:
+    return (
+        None
+        if share == 1.0
+        else int(share * sum(document.num_bytes for document in _documents(Files(name="x", path=str(path)))))
+    )
+
+
+def _gigabyte() -> Iterator[str]:
+    total = 0
+    for path in cycle(sorted(TEXT.glob("*.jsonl.zst"))):
+        for document in _documents(Files(name="x", path=str(path))):
+            yield from document.contents
+            total += document.num_bytes
+            if total >= 1e9:
+                return
+
+
+def _seconds(action: object) -> float:
+    start = time.perf_counter()
+    action()  # type: ignore[operator]
+    return time.perf_counter() - start
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+MEASUREMENTS = {"speed": speed, "memory": memory, "tokenizer": vocabulary}
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["child"]:
+        child(Path(sys.argv[2]), float(sys.argv[3]))
+    else:
+        main()

@@ -1,0 +1,76 @@
+"""Mistyped text beside what was meant: one half shows typos where they occur, the other half says what they mean.
+
+Document `i` is a pure function of the seed, of the piece of text that it is made of, and of `i`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from random import Random
+from typing import TypeVar
+
+from keylm.chat import Message
+from keylm.data.documents import Document
+from keylm.data.typos import framings
+from keylm.data.typos.error_model import mistype
+from keylm.data.typos.passages import pieces
+from keylm.data.typos.siblings import Siblings
+from keylm.recipe import Typos
+
+__all__ = ["Siblings", "generate", "in_turn", "mistype"]
+
+T = TypeVar("T")
+
+
+def generate(documents: Iterable[Document], source: Typos, seed: int) -> Iterator[Document]:
+    """At most `source.num_documents` documents, made of pieces of `documents`, which are taken as they are needed.
+
+    Of conversations come conversations alone; of plain text, both.
+    """
+    found = (piece for base in documents for piece in pieces(base, Random(f"piece:{seed}:{base.digest}")))
+    for index, piece in enumerate(islice(found, source.num_documents)):
+        yield document(piece, source, Random(f"typo:{seed}:{piece.digest}:{index}"))
+
+
+def document(piece: Document, source: Typos, rng: Random) -> Document:
+    """A contrastive pair in `source.pairs` of the cases, else mistyped words with what follows them, clean."""
+    rate = rng.uniform(*source.rates)
+    if piece.messages is None:
+        meant = piece.text or ""
+        if rng.random() < source.pairs:
+            return framings.pair(mistype(meant, rate, rng), meant, is_talk=False, rng=rng)
+        return Document(text=mistyped_beginning(meant, rate, rng))
+    if rng.random() < source.pairs:
+        meant = rng.choice([message["content"] for message in piece.messages if message["role"] == "user"])
+        return framings.pair(mistype(meant, rate, rng), meant, is_talk=True, rng=rng)
+    return Document(messages=tuple(_mistyped_turn(message, rate, rng) for message in piece.messages))
+
+
+def mistyped_beginning(text: str, rate: float, rng: Random) -> str:
+    """`text` with its first words mistyped, up to a space or a line end between a third and two thirds of it."""
+    cut = cut_near(text, rng.uniform(1 / 3, 2 / 3))
+    return mistype(text[:cut], rate, rng) + text[cut:]
+
+
+def cut_near(text: str, share: float) -> int:
+    """Where the last word ends that ends within this share of `text`; its length, where there is one word alone."""
+    middle = round(share * len(text))
+    return next((index for index in range(middle, 0, -1) if text[index].isspace()), len(text))
+
+
+def in_turn(streams: Iterable[Iterable[T]]) -> Iterator[T]:
+    """One item of each stream in turn; the others go on when one ends."""
+    waiting = deque(map(iter, streams))
+    while waiting:
+        stream = waiting.popleft()
+        for item in islice(stream, 1):
+            yield item
+            waiting.append(stream)
+
+
+def _mistyped_turn(message: Message, rate: float, rng: Random) -> Message:
+    if message["role"] != "user":
+        return message
+    return {"role": "user", "content": mistype(message["content"], rate, rng)}

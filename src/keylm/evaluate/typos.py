@@ -1,0 +1,209 @@
+"""Typo robustness: what a model loses when the text before it, or the request, is mistyped.
+
+Only the words before are mistyped; what is scored is the same clean text, or the same instructions, at every rate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from keylm import chat
+from keylm.chat import Message
+from keylm.data.batches import IGNORED
+from keylm.data.documents import Document
+from keylm.data.instructions import Task, held_out
+from keylm.data.instructions.constraints import Constraint
+from keylm.data.store import TokenStore
+from keylm.data.typos import cut_near, in_turn
+from keylm.data.typos.error_model import mistype, words
+from keylm.data.typos.passages import pieces
+from keylm.evaluate.instructions import score
+from keylm.generate import generate
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from keylm.model import KeyLM
+    from keylm.tokenizer import Tokenizer
+
+RATES = (0.0, 0.02, 0.05, 0.1)
+"""Shares of characters mistyped."""
+_SHORTEST = 120
+"""Characters of a passage: a shorter one has too little before its middle."""
+_BATCH_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A held-out passage, cut before a word near its middle."""
+
+    beginning: str
+    continuation: str
+
+    @property
+    def num_bytes(self) -> int:
+        """UTF-8 bytes of what is scored."""
+        return len(self.continuation.encode())
+
+
+@dataclass(frozen=True)
+class Rise:
+    """Bits per byte of the continuations, and how much more than behind clean beginnings, with its standard error."""
+
+    bits_per_byte: float
+    rise: float
+    standard_error: float
+
+
+def passages(stores: Sequence[TokenStore], tokenizer: Tokenizer, num: int, seed: int) -> list[Passage]:
+    """Passages of plain text from the stores in turn: `num` of them, or as many as there are."""
+    streams = [_passages(store, tokenizer, seed) for store in stores]
+    return [passage for _, passage in zip(range(num), in_turn(streams), strict=False)]
+
+
+def _passages(store: TokenStore, tokenizer: Tokenizer, seed: int) -> Iterator[Passage]:
+    start = 0
+    for end in store.document_ends.tolist():
+        tokens, start = store.tokens(start, end), end
+        if (tokens == tokenizer.turn_start).any():
+            continue
+        document = Document(text=tokenizer.decode(tokens.tolist()))
+        for piece in pieces(document, Random(f"passages:{seed}:{document.digest}")):
+            text = piece.text or ""
+            middle = cut_near(text, 0.5)
+            if len(text) >= _SHORTEST and middle < len(text):
+                yield Passage(text[:middle], text[middle:])
+
+
+def rises(model: KeyLM, tokenizer: Tokenizer, chosen: Sequence[Passage], length: int, seed: int) -> dict[float, Rise]:
+    """What each of `RATES` costs, in at most `length` tokens: of a longer passage, the first ones fall out."""
+    sizes = np.array([passage.num_bytes for passage in chosen])
+    bits = {rate: continuation_bits(model, tokenizer, _hurried(chosen, rate, seed), length) for rate in RATES}
+    return {rate: _rise(bits[rate], bits[0.0], sizes) for rate in RATES}
+
+
+def _hurried(chosen: Sequence[Passage], rate: float, seed: int) -> list[Passage]:
+    return [
+        replace(passage, beginning=mistype(passage.beginning, rate, Random(f"passage:{seed}:{rate}:{index}")))
+        for index, passage in enumerate(chosen)
+    ]
+
+
+def _rise(bits: NDArray[np.float64], clean: NDArray[np.float64], sizes: NDArray[np.int64]) -> Rise:
+    """A ratio of sums over passages, and the standard error of such a ratio (Cochran 1977, section 2.11)."""
+    rise = (bits - clean).sum() / sizes.sum()
+    spread = (bits - clean - rise * sizes).std(ddof=1) if len(sizes) > 1 else math.nan
+    error = spread / math.sqrt(len(sizes)) / sizes.mean()
+    return Rise(float(bits.sum() / sizes.sum()), float(rise), float(error))
+
+
+def continuation_bits(
+    model: KeyLM, tokenizer: Tokenizer, chosen: Sequence[Passage], length: int
+) -> NDArray[np.float64]:
+    """Bits (n,) in which `model` codes each passage's continuation behind its beginning.
+
+    The two are encoded apart, so that the continuation's tokens are the same whatever the beginning is.
+    """
+    rows = [
+        ([tokenizer.end_of_text, *tokenizer.encode(passage.beginning)], tokenizer.encode(passage.continuation)[:length])
+        for passage in chosen
+    ]
+    order = np.argsort([len(before) + len(after) for before, after in rows], kind="stable")
+    nats = np.zeros(len(rows))
+    for first in range(0, len(rows), _BATCH_ROWS):
+        chosen_rows = order[first : first + _BATCH_ROWS]
+        nats[chosen_rows] = _nats(model, [rows[index] for index in chosen_rows], length)
+    return nats / math.log(2)
+
+
+def _nats(model: KeyLM, rows: Sequence[tuple[list[int], list[int]]], length: int) -> NDArray[np.float64]:
+    """Negative log-likelihood (rows,) of the second list of each row behind the first."""
+    streams = [(before + after)[-length - 1 :] for before, after in rows]
+    width = max(map(len, streams)) - 1
+    inputs = torch.zeros(len(rows), width, dtype=torch.long)
+    targets = torch.full((len(rows), width), IGNORED)
+    for row, (stream, (_, after)) in enumerate(zip(streams, rows, strict=True)):
+        size = len(stream) - 1
+        inputs[row, :size] = torch.tensor(stream[:-1])
+        targets[row, size - len(after) : size] = torch.tensor(after)
+    total: NDArray[np.float64] = model.nll(inputs, targets).double().sum(dim=1).numpy()
+    return total
+
+
+def requests(num: int, seed: int) -> list[Task]:
+    """The first `num` held-out tasks that ask about a topic under constraints."""
+    tasks = held_out(2 * num + 2, seed)
+    return [task for task in tasks if task.topic is not None and task.checks][:num]
+
+
+def mistyped_task(task: Task, rate: float, rng: Random) -> Task:
+    """The task with its user's words mistyped, but for those that an answer is judged by.
+
+    These are the words of the topic and what fills the slots of a constraint's phrasings: keywords, phrases, numbers.
+    """
+    slots = [str(slot) for check in task.checks if isinstance(check, Constraint) for slot in check.slots.values()]
+    keep = words(" ".join([task.topic or "", *slots]))
+    return replace(task, messages=[_mistyped_message(message, rate, rng, keep) for message in task.messages])
+
+
+def _mistyped_message(message: Message, rate: float, rng: Random, keep: frozenset[str]) -> Message:
+    if message["role"] != "user":
+        return message
+    return {"role": "user", "content": mistype(message["content"], rate, rng, keep)}
+
+
+def followed(
+    model: KeyLM, tokenizer: Tokenizer, tasks: Sequence[Task], max_new_tokens: int, seed: int
+) -> dict[float, dict[str, float]]:
+    """At each of `RATES`, the shares of the instructions that are followed and of the answers that name their topic."""
+    asked = [
+        mistyped_task(task, rate, Random(f"request:{seed}:{rate}:{index}"))
+        for rate in RATES
+        for index, task in enumerate(tasks)
+    ]
+    prompts = [chat.encode(tokenizer, task.messages, add_generation_prompt=True)[0] for task in asked]
+    answers = [tokenizer.decode(ids) for ids in generate(model, prompts, max_new_tokens, tokenizer.turn_end)]
+    shares = {}
+    for number, rate in enumerate(RATES):
+        scored = score(answers[number * len(tasks) : (number + 1) * len(tasks)], tasks)
+        shares[rate] = {"followed": scored.followed.share, "on_topic": scored.on_topic.share}
+    return shares
+
+
+def measure(
+    models: dict[str, KeyLM],
+    tokenizer: Tokenizer,
+    chosen: Sequence[Passage],
+    tasks: Sequence[Task],
+    max_new_tokens: int,
+    length: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Both, for each model by its name and at each of `RATES`; what there is nothing to measure on is left out."""
+    rows: dict[str, dict[str, dict[str, float]]] = {name: {percent(rate): {} for rate in RATES} for name in models}
+    for name, model in models.items():
+        if chosen:
+            for rate, rise in rises(model, tokenizer, chosen, length, seed).items():
+                rows[name][percent(rate)] |= {key: round(value, 4) for key, value in vars(rise).items()}
+        if tasks:
+            for rate, shares in followed(model, tokenizer, tasks, max_new_tokens, seed).items():
+                rows[name][percent(rate)] |= {key: round(value, 4) for key, value in shares.items()}
+    counts = {
+        "passages": len(chosen),
+        "bytes": sum(passage.num_bytes for passage in chosen),
+        "prompts": len(tasks),
+        "instructions": sum(len(task.checks) for task in tasks),
+    }
+    return {**counts, **rows}
+
+
+def percent(rate: float) -> str:
+    """`0.02` as `2%`."""
+    return f"{rate:.0%}"

@@ -1,0 +1,172 @@
+"""Typo robustness, on models of which the answer is known."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import asdict
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+
+from keylm import initial
+from keylm.data.instructions.constraints import Frequency, Keywords
+from keylm.data.instructions.task import Task, ask
+from keylm.data.store import StoreWriter, TokenStore
+from keylm.evaluate import typos
+from keylm.evaluate.typos import RATES, Passage, Rise, continuation_bits, mistyped_task, passages, requests, rises
+from keylm.model import KeyLM
+from keylm.tokenizer import Tokenizer, train
+
+TEXT = (
+    "The old keeper climbed the narrow stairs every evening and lit the lamp before the fog came in from the sea. "
+    "Nobody in the village remembered a night without its light, and nobody believed that there would ever be one. "
+)
+CHOSEN = [Passage(f"Number {n}: {TEXT[:90]}", TEXT[90 : 150 + 7 * n]) for n in range(9)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train([TEXT * 5, "user assistant Write about tides"], 300, "qwen2")
+
+
+@pytest.fixture
+def model(tiny_model) -> KeyLM:
+    model = initial.create(tiny_model, seed=0).eval()
+    torch.nn.init.normal_(model.lm_head.weight)
+    return model
+
+
+def test_bits_are_those_of_each_continuation_alone(model: KeyLM, tokenizer: Tokenizer) -> None:
+    """Batched, sorted and padded, against one passage at a time and torch's own log-softmax."""
+    found = continuation_bits(model, tokenizer, CHOSEN, length=200)
+    for passage, bits in zip(CHOSEN, found, strict=True):
+        before = [tokenizer.end_of_text, *tokenizer.encode(passage.beginning)]
+        after = tokenizer.encode(passage.continuation)
+        stream = torch.tensor([*before, *after])
+        p = model.logits(stream[None, :-1]).log_softmax(-1)[0]
+        nats = -sum(p[position - 1, stream[position]].item() for position in range(len(before), len(stream)))
+        assert bits == pytest.approx(nats / math.log(2), rel=1e-4)
+
+
+def test_a_long_passage_loses_its_first_tokens(model: KeyLM, tokenizer: Tokenizer) -> None:
+    passage = Passage(TEXT, TEXT[:30])
+    after = tokenizer.encode(passage.continuation)
+    tail = torch.tensor([*tokenizer.encode(passage.beginning), *after][-(len(after) + 6) :])
+    p = model.logits(tail[None, :-1]).log_softmax(-1)[0]
+    nats = -sum(p[position - 1, tail[position]].item() for position in range(6, len(tail)))
+    (bits,) = continuation_bits(model, tokenizer, [passage], length=len(after) + 5)
+    assert bits == pytest.approx(nats / math.log(2), rel=1e-4)
+
+
+def test_a_model_that_does_not_look_loses_nothing(tiny_model, tokenizer: Tokenizer) -> None:
+    blind = initial.create(tiny_model, seed=0).eval()
+    torch.nn.init.zeros_(blind.lm_head.weight)
+    found = rises(blind, tokenizer, CHOSEN, 200, seed=0)
+    total = sum(len(tokenizer.encode(passage.continuation)) for passage in CHOSEN) * math.log2(300)
+    for rise in found.values():
+        assert rise.bits_per_byte == pytest.approx(total / sum(passage.num_bytes for passage in CHOSEN))
+        assert rise.rise == pytest.approx(0, abs=1e-9)
+        assert rise.standard_error == pytest.approx(0, abs=1e-9)
+
+
+def test_a_model_that_looks_sees_the_typos(model: KeyLM, tokenizer: Tokenizer) -> None:
+    found = rises(model, tokenizer, CHOSEN, 200, seed=0)
+    assert found == rises(model, tokenizer, CHOSEN, 200, seed=0)
+    assert list(found) == list(RATES)
+    assert (found[0.0].rise, found[0.0].standard_error) == (0, 0)
+    assert all(found[rate].rise != 0 and found[rate].standard_error > 0 for rate in RATES[1:])
+    for rise in found.values():
+        assert rise.bits_per_byte - rise.rise == pytest.approx(found[0.0].bits_per_byte)
+
+
+def test_the_standard_error_is_the_spread_over_many_draws() -> None:
+    """Against drawing the passages again and again."""
+    generator = np.random.default_rng(0)
+
+    def draw() -> Rise:
+        sizes = generator.integers(60, 240, size=200)
+        clean = sizes * generator.normal(2.0, 0.4, size=200)
+        return typos._rise(clean + sizes * generator.normal(0.3, 0.5, size=200), clean, sizes)
+
+    drawn = [draw() for _ in range(400)]
+    assert np.mean([rise.rise for rise in drawn]) == pytest.approx(0.3, abs=0.01)
+    spread = np.std([rise.rise for rise in drawn])
+    assert np.mean([rise.standard_error for rise in drawn]) == pytest.approx(spread, rel=0.1)
+
+
+def make_store(folder: Path, tokenizer: Tokenizer, documents: list[list[int]]) -> TokenStore:
+    writer = StoreWriter(folder, shard_tokens=10_000, conversations=False)
+    for number, ids in enumerate(documents):
+        tokens = np.array([*ids, tokenizer.end_of_text], dtype=np.uint16)
+        writer.add(number, tokens, np.ones(len(tokens), bool), len(ids))
+    writer.finish()
+    return TokenStore(folder)
+
+
+def test_passages_are_plain_text_from_every_store_in_turn(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    talk = [tokenizer.turn_start, *tokenizer.encode("user\n" + TEXT), tokenizer.turn_end]
+    books = make_store(tmp_path / "books", tokenizer, [tokenizer.encode(f"Book {n}. {TEXT * 3}") for n in range(20)])
+    posts = make_store(
+        tmp_path / "posts", tokenizer, [talk, *(tokenizer.encode(TEXT.upper() * 3 + f"{n}.") for n in range(20))]
+    )
+    found = passages([books, posts], tokenizer, 12, seed=0)
+    assert found == passages([books, posts], tokenizer, 12, seed=0)
+    assert len(found) == 12
+    assert sum(passage.continuation.isupper() for passage in found) == 6
+    for passage in found:
+        whole = passage.beginning + passage.continuation
+        assert passage.continuation[0].isspace()
+        assert 0.3 < len(passage.beginning) / len(whole) <= 0.5
+        assert re.sub(r"book \d+\. |\d+\.", "", whole.lower()).strip() in TEXT.lower() * 4
+
+
+def test_requests_are_about_topics_and_hold_instructions() -> None:
+    for num in (1, 8, 60):
+        tasks = requests(num, seed=0)
+        assert len(tasks) == num
+        assert all(task.topic is not None and task.checks for task in tasks)
+
+
+def test_words_that_an_answer_is_judged_by_stay_right() -> None:
+    for index, task in enumerate(requests(120, seed=1)):
+        asked, typed = (
+            " ".join(made.messages[-1]["content"].lower().split())
+            for made in (task, mistyped_task(task, 0.3, Random(index)))
+        )
+        needed = [task.topic, *(value for check in task.checks for value in asdict(check).values())]
+        for value in needed:
+            for part in value if isinstance(value, tuple) else [value]:
+                for word in re.findall(r"[a-z]+|\d+", str(part).lower()):
+                    pattern = rf"(?<![a-z0-9]){word}(?![a-z0-9])"
+                    assert len(re.findall(pattern, typed)) >= len(re.findall(pattern, asked)), (word, asked, typed)
+
+
+def test_the_other_words_are_mistyped_and_the_checks_stay() -> None:
+    task = Task(ask("Please describe copper lanterns. Use the word river at least two times."), "copper lanterns",
+                (Frequency("river", 2), Keywords(("river",))))  # fmt: skip
+    typed = [mistyped_task(task, 0.2, Random(seed)) for seed in range(20)]
+    assert all(made.checks == task.checks and made.topic == task.topic for made in typed)
+    assert len({made.messages[0]["content"] for made in typed}) == 20
+    assert mistyped_task(task, 0.0, Random(0)) == task
+
+
+def test_a_model_that_answers_the_same_follows_the_same(tiny_model, tokenizer: Tokenizer) -> None:
+    """Its likeliest token is always the first, so what it follows does not depend on how it is asked."""
+    model = initial.create(tiny_model, seed=0).eval()
+    torch.nn.init.zeros_(model.lm_head.weight)
+    shares = typos.followed(model, tokenizer, requests(20, seed=0), 4, seed=0)
+    assert list(shares) == list(RATES)
+    assert len({tuple(share.values()) for share in shares.values()}) == 1
+
+
+def test_what_there_is_nothing_of_is_left_out(model: KeyLM, tokenizer: Tokenizer) -> None:
+    tasks = requests(2, seed=0)
+    assert set(typos.measure({"sft": model}, tokenizer, [], tasks, 2, 64, 0)["sft"]["10%"]) == {"followed", "on_topic"}
+    measured = typos.measure({"sft": model}, tokenizer, CHOSEN, [], 2, 64, 0)
+    assert set(measured["sft"]["10%"]) == {"bits_per_byte", "rise", "standard_error"}
+    assert (measured["passages"], measured["prompts"], measured["instructions"]) == (9, 0, 0)
+    assert list(measured["sft"]) == ["0%", "2%", "5%", "10%"]
