@@ -33,7 +33,7 @@ from keylm.recipe import Files
 
 TEXT = Path(os.path.expandvars("$KEYLM_SHARED/text"))
 SPEED_FILES = ("formal_wikipedia", "social_irc_ubuntu", "conv_sgd")
-PAIRS = 5
+PAIRS = 3
 VOCAB_SIZE = 8192
 
 

@@ -1,5 +1,6 @@
 """Messages to tokens: the mask by hand, the ids against transformers' own rendering of the template."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -97,7 +98,10 @@ def test_control_strings_in_messages_are_characters(trained):
 
 def test_a_batch_is_encoded_as_its_conversations_are(trained):
     conversations = [HAND_WRITTEN, [], HAND_WRITTEN[:1], [{"role": "user", "content": "  Hi"}]]
-    assert chat.encode_batch(trained, conversations) == [chat.encode(trained, messages) for messages in conversations]
+    for (ids, answers), messages in zip(chat.encode_batch(trained, conversations), conversations, strict=True):
+        alone, learned = chat.encode(trained, messages)
+        assert ids == alone
+        assert sorted(place for span in answers for place in range(*span)) == np.flatnonzero(learned).tolist()
 
 
 @pytest.mark.parametrize(

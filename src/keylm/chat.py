@@ -21,6 +21,10 @@ CHAT_TEMPLATE = (
 ROLES = ("system", "user", "assistant")
 
 
+Spoken = tuple[list[int], list[tuple[int, int]]]
+"""Token ids of a conversation, and from where to where the assistant speaks, the token that closes a turn included."""
+
+
 class Message(TypedDict):
     """One turn of a conversation."""
 
@@ -40,22 +44,23 @@ def encode(
     Raises:
         UserError: a role or a content is not one.
     """
-    ids, learned = encode_batch(tokenizer, [messages])[0]
+    ids, answers = encode_batch(tokenizer, [messages])[0]
     if add_generation_prompt:
-        prompt = [tokenizer.turn_start, *tokenizer.encode("assistant\n")]
-        return ids + prompt, learned + [False] * len(prompt)
+        ids = [*ids, tokenizer.turn_start, *tokenizer.encode("assistant\n")]
+    learned = [False] * len(ids)
+    for start, stop in answers:
+        learned[start:stop] = [True] * (stop - start)
     return ids, learned
 
 
-def encode_batch(
-    tokenizer: Tokenizer, conversations: Sequence[Sequence[Message]]
-) -> list[tuple[list[int], list[bool]]]:
-    """What `encode` gives, for many conversations at once and on all threads."""
-    heads = {head: tokenizer.encode(head) for head in ("", *(f"{role}\n" for role in ROLES))}
+def encode_batch(tokenizer: Tokenizer, conversations: Sequence[Sequence[Message]]) -> list[Spoken]:
+    """Token ids of many conversations, encoded at once and on all threads, and where the assistant speaks in them."""
+    heads = {head: [tokenizer.turn_start, *tokenizer.encode(head)] for head in ("", *(f"{role}\n" for role in ROLES))}
+    closing = [tokenizer.turn_end, *tokenizer.encode("\n")]
     texts = [_texts(message) for messages in conversations for message in messages]
     bodies = tokenizer.encode_batch([body for _, body in texts])
     turns = iter([(heads[head], body) for (head, _), body in zip(texts, bodies, strict=True)])
-    return [_join(tokenizer, messages, turns) for messages in conversations]
+    return [_join(messages, turns, closing) for messages in conversations]
 
 
 def render(messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
@@ -79,16 +84,15 @@ def _texts(message: Message) -> tuple[str, str]:
     return f"{role}\n", content
 
 
-def _join(
-    tokenizer: Tokenizer, messages: Sequence[Message], turns: Iterator[tuple[list[int], list[int]]]
-) -> tuple[list[int], list[bool]]:
-    """Put the encoded heads and bodies of a conversation between the control tokens."""
-    newline = tokenizer.encode("\n")
+def _join(messages: Sequence[Message], turns: Iterator[tuple[list[int], list[int]]], closing: list[int]) -> Spoken:
+    """Put the heads and bodies of a conversation's turns, and what closes them, one behind the other."""
     ids: list[int] = []
-    learned: list[bool] = []
+    answers: list[tuple[int, int]] = []
     for message in messages:
         head, body = next(turns)
-        ids += [tokenizer.turn_start, *head, *body, tokenizer.turn_end, *newline]
-        says = message["role"] == "assistant"
-        learned += [False] * (1 + len(head)) + [says] * (len(body) + 1) + [False] * len(newline)
-    return ids, learned
+        ids += head
+        if message["role"] == "assistant":
+            answers.append((len(ids), len(ids) + len(body) + 1))
+        ids += body
+        ids += closing
+    return ids, answers

@@ -82,7 +82,7 @@ class Tokenizer:
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Token ids of many plain texts, on as many threads as `TOKENIZERS_PARALLELISM` allows."""
-        return [list(encoding.ids) for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
+        return [encoding.ids for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
 
     def decode(self, ids: list[int], keep_control: bool = False) -> str:
         """Text of token ids; control tokens are left out unless `keep_control`."""

@@ -18,8 +18,10 @@ from keylm.tokenizer import Tokenizer
 T = TypeVar("T")
 R = TypeVar("R")
 
-_BATCH_BYTES = 1_000_000
-_BATCHES_AHEAD = 2
+_BATCH_BYTES = 2_000_000
+_CALLERS = 2
+"""Batches that are encoded at a time: while one waits for Python, the tokenizer's threads work on the other."""
+_BATCHES_AHEAD = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +58,20 @@ def _encode_batch(items: list[Admitted], tokenizer: Tokenizer) -> list[Encoded]:
     talks = iter(chat.encode_batch(tokenizer, [talk.messages for talk in documents if talk.messages is not None]))
     encoded = []
     for item in items:
-        ids, learned = (next(texts), None) if item.document.messages is None else next(talks)
-        tokens = np.array([*ids, tokenizer.end_of_text], dtype=np.uint16)
-        mask = np.ones(len(tokens), dtype=np.bool_) if learned is None else np.array([*learned, False])
-        encoded.append(Encoded(item.digest, item.num_bytes, tokens, mask))
+        ids, answers = (next(texts), None) if item.document.messages is None else next(talks)
+        ids.append(tokenizer.end_of_text)
+        encoded.append(Encoded(item.digest, item.num_bytes, np.array(ids, dtype=np.uint16), _mask(len(ids), answers)))
     return encoded
+
+
+def _mask(num_tokens: int, answers: list[tuple[int, int]] | None) -> Array:
+    """What is learned of so many tokens: everything in plain text, the answers in a conversation."""
+    if answers is None:
+        return np.ones(num_tokens, dtype=np.bool_)
+    mask = np.zeros(num_tokens, dtype=np.bool_)
+    for start, stop in answers:
+        mask[start:stop] = True
+    return mask
 
 
 def _batches(items: Iterable[Admitted]) -> Iterator[list[Admitted]]:
@@ -78,15 +89,15 @@ def _batches(items: Iterable[Admitted]) -> Iterator[list[Admitted]]:
 
 
 def _ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """`function` of every item, in order, computed by a thread while this one makes the next items.
+    """`function` of every item, in order, computed by threads while this one makes the next items.
 
     Where making them fails, what was made before comes first, then the failure.
     """
     waiting: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(max_workers=1) as thread:
+    with ThreadPoolExecutor(_CALLERS) as threads:
         try:
             for item in items:
-                waiting.append(thread.submit(function, item))
+                waiting.append(threads.submit(function, item))
                 if len(waiting) > _BATCHES_AHEAD:
                     yield waiting.popleft().result()
         except Exception:

@@ -7,8 +7,10 @@ know it by. With `prepare.tasks` the sources are divided between processes or ma
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -44,10 +46,21 @@ def build(run: Run) -> dict[str, Any]:
     """
     if run.recipe.prepare.tasks > 1:
         tasks.encode_all(run)
-    facts = {stage: _prepare_stage(run, stage) for stage in tasks.STAGES}
+    with _without_collector():
+        facts = {stage: _prepare_stage(run, stage) for stage in tasks.STAGES}
     shutil.rmtree(tasks.folder(run), ignore_errors=True)
     rows = [row for stage in facts.values() for row in stage.values() if "missing" not in row]
     return {**facts, "fingerprint": recipes.fingerprint([row[side]["fingerprint"] for row in rows for side in SIDES])}
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Do not look for cycles of garbage: millions of short lists are made, and none is part of one."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _prepare_stage(run: Run, stage: str) -> dict[str, Any]:
