@@ -14,8 +14,6 @@ from keylm.errors import MissingSourceError
 from keylm.recipe import Drills, Files, Hub, InstalledDocs, Instructions, Source, Typos
 from keylm.screen import output
 
-_COLUMNS = ("source", "data set", "category", "licence", "gated", "on this machine")
-
 
 def show(path: Path | None = None, overrides: list[str] | None = None) -> None:
     """Print a table of all entries, or of the sources of the recipe at `path`. Asks no server and reads no data.
@@ -25,7 +23,7 @@ def show(path: Path | None = None, overrides: list[str] | None = None) -> None:
     """
     if path is None:
         sources: list[Source] = [Hub.model_validate({"name": name, "entry": name}) for name in ENTRIES]
-        output.print(_table("data sets known by name", sources, about=True))
+        output.print(_table("data sets known by name", sources))
         return
     recipe = recipes.load(path / "recipe.yaml" if path.is_dir() else path, overrides)
     output.print(_table("data.sources", recipe.data.sources))
@@ -66,13 +64,14 @@ def _found(source: Files) -> str:
         return "missing"
 
 
-def _table(title: str, sources: list[Source], about: bool = False) -> Table:
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 1), header_style="bold")
-    for column in _COLUMNS:
-        table.add_column(column, overflow="fold")
+def _table(title: str, sources: list[Source]) -> Table:
+    """A row for each source: its name, what it is, how much of it is here."""
+    table = Table(title=f"[bold]{title}[/]", title_justify="left", title_style="", box=None, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(ratio=1)
+    table.add_column(no_wrap=True, justify="right")
     for source in sources:
-        place = f"{_place(source)}\n[dim]{_about(source)}[/]" if about else _place(source)
-        table.add_row(source.name, place, source.category, source.license or "", _gated(source), state(source))
+        table.add_row(source.name, f"{_place(source)}\n[dim]{_about(source)}[/]", state(source))
     return table
 
 
@@ -84,12 +83,13 @@ def _place(source: Source) -> str:
 
 def _about(source: Source) -> str:
     entry = _entry(source)
-    return entry.about if entry else ""
-
-
-def _gated(source: Source) -> str:
-    entry = _entry(source)
-    return "gated" if entry and entry.gated else ""
+    facts = [
+        entry.about if entry else "",
+        source.category,
+        source.license or "",
+        "gated" if entry and entry.gated else "",
+    ]
+    return "; ".join(fact for fact in facts if fact)
 
 
 def _entry(source: Source) -> Entry | None:
