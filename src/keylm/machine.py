@@ -37,7 +37,9 @@ def flops_per_token(config: recipe.Model, sequence_length: int) -> int:
     return 6 * num_matmul_parameters(config) + attention
 
 
-def product_rate(config: recipe.Model, tokens: int, dtype: torch.dtype, seconds: float = 0.5) -> float:
+def product_rate(
+    config: recipe.Model, tokens: int, dtype: torch.dtype, device: torch.device | None = None, seconds: float = 0.5
+) -> float:
     """Operations per second of bare matrix products at the model's own shapes, for about `seconds`."""
     shapes = [
         (config.hidden_size, config.head_dim * (config.num_attention_heads + 2 * config.num_key_value_heads)),
@@ -47,7 +49,9 @@ def product_rate(config: recipe.Model, tokens: int, dtype: torch.dtype, seconds:
         (config.hidden_size, config.vocab_size),
     ]
     repeats = [config.num_hidden_layers] * 4 + [1]
-    products = [(torch.randn(tokens, k).to(dtype), torch.randn(n, k).to(dtype)) for k, n in shapes]
+    products = [
+        (torch.randn(tokens, k, device=device).to(dtype), torch.randn(n, k, device=device).to(dtype)) for k, n in shapes
+    ]
     flops = sum(2 * tokens * k * n * times for (k, n), times in zip(shapes, repeats, strict=True))
     fastest, deadline = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < deadline:
@@ -92,4 +96,6 @@ def _lines(path: Path) -> list[str]:
 def _seconds(x: torch.Tensor, weight: torch.Tensor) -> float:
     start = time.perf_counter()
     x @ weight.T
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
     return time.perf_counter() - start

@@ -14,12 +14,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from keylm import recipe
+from keylm import device, recipe
+from keylm.device import Mask
 from keylm.loss import linear_cross_entropy, linear_nll
-from keylm.packed import Documents, document_positions
-
-Mask = Tensor | Documents | None
-"""What a query may look at: boolean (B, 1, T, S), its own document, or everything before it."""
+from keylm.packed import document_positions
 
 
 @dataclass
@@ -68,14 +66,14 @@ class Attention(nn.Module):
         self.widths = [queries, keys, keys]
 
     def forward(self, x: Tensor, rotary: Tensor, mask: Mask, cache: LayerCache | None) -> Tensor:
-        """(B, T, H) to (B, T, H). `mask` is None (causal), documents, or boolean, True where a query may look."""
+        """(B, T, H) to (B, T, H). `mask` says where a query may look, as `device.attend` has it."""
         # One product for the three: the weights are cast to the compute dtype anyway, so joining them costs nothing.
         weight = torch.cat([self.q_proj.weight, self.k_proj.weight, self.v_proj.weight])
         q, k, v = (self._heads(part) for part in torch.split(linear(x, weight), self.widths, dim=-1))
         q, k, v = rotate(self.q_norm(q), rotary), rotate(self.k_norm(k), rotary), v.transpose(1, 2)
         if cache is not None:
             k, v = cache.extend(k, v)
-        return linear(attend(q, k, v, mask).transpose(1, 2).flatten(2), self.o_proj.weight)
+        return linear(device.attend(q, k, v, mask).transpose(1, 2).flatten(2), self.o_proj.weight)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:-1], -1, self.head_dim)
@@ -139,7 +137,7 @@ class KeyLM(nn.Module):
         segments: Tensor | None = None,
         *,
         positions: Tensor | None = None,
-        mask: Tensor | None = None,
+        mask: Tensor | BlockMask | None = None,
         caches: list[LayerCache] | None = None,
     ) -> Tensor:
         """Hidden states (B, T, H) after the last norm, for tokens (B, T) of int64.
@@ -149,7 +147,7 @@ class KeyLM(nn.Module):
         """
         seen: Mask = mask
         if segments is not None:
-            positions, seen = document_positions(segments), Documents.of(segments, self.compute_dtype)
+            positions, seen = document_positions(segments), device.within_documents(segments, self.compute_dtype)
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         rotary = rotary_table(positions, self.config).to(self.compute_dtype)
@@ -179,13 +177,6 @@ def load(config: recipe.Model, path: Path) -> KeyLM:
     model = KeyLM(config)
     model.load_state_dict(load_file(path))
     return model.eval()
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
-    """Attention of queries (B, N, T, D) on keys and values (B, K, S, D): (B, N, T, D)."""
-    if isinstance(mask, Documents):
-        return mask.attend(q, k, v)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:

@@ -1,0 +1,83 @@
+"""Which process this is among those that `torchrun` started. A process that was started alone is the first of one.
+
+Light on purpose: torch is imported only where there is someone to wait for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from keylm.errors import KeyLMError
+
+_PATIENCE = timedelta(days=30)
+"""How long ranks wait for a stage that the first one does alone."""
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def local_rank() -> int:
+    """Number of this process on its machine, from 0."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def world_size() -> int:
+    """Number of processes, over all machines."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first() -> bool:
+    """Whether this is the process that prints, writes, and does what needs doing once."""
+    return rank() == 0
+
+
+def join() -> None:
+    """Meet the other processes, once; does nothing alone."""
+    if world_size() == 1:
+        return
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        dist.init_process_group("gloo", timeout=_PATIENCE)
+
+
+def wait() -> None:
+    """Wait until every rank is here, for as long as it takes.
+
+    Raises:
+        KeyLMError: a rank is gone.
+    """
+    if world_size() == 1:
+        return
+    import torch.distributed as dist
+
+    join()
+    with contact():
+        dist.barrier()
+
+
+@contextmanager
+def contact() -> Iterator[None]:
+    """Turn what torch raises when a rank is dead or silent into one sentence."""
+    try:
+        yield
+    except RuntimeError as error:
+        if world_size() == 1 or not _is_about_contact(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise KeyLMError(
+            f"rank {rank()} lost contact with another rank, whose own message says why ({reason}): "
+            f"the last checkpoint is whole, and the same command goes on from there"
+        ) from error
+
+
+def _is_about_contact(error: RuntimeError) -> bool:
+    """Gloo's failures are plain RuntimeErrors that name its source files; NCCL's have a class."""
+    import torch.distributed as dist
+
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
