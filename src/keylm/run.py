@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from keylm import ranks
 from keylm import recipe as recipes
 from keylm.errors import UserError
 from keylm.recipe import Recipe
@@ -85,8 +86,9 @@ class Run:
 def create(recipe: Recipe, folder: Path | None = None) -> Run:
     """The run of `recipe`, in `folder` (default: `runs/NAME`); the resolved recipe is kept in it as `recipe.yaml`."""
     folder = folder or Path("runs") / recipe.name
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "recipe.yaml", recipes.dump(recipe))
+    if ranks.is_first():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "recipe.yaml", recipes.dump(recipe))
     return Run(folder, recipe)
 
 
@@ -156,7 +158,14 @@ def _shaping_parts(recipe: Recipe) -> list[Any]:
     """What shapes each stage, in the order of `STAGES`; a stage depends on its own part and on all before it."""
     sources = [_text_of(source) for source in (*recipe.data.sources, *recipe.sft.sources)]
     reading = recipe.data.model_dump(mode="json", exclude={"sources"})
-    habits = {"checkpoint_minutes", "keep_checkpoints"}
+    habits = {
+        "checkpoint_minutes",
+        "keep_checkpoints",
+        "keep_every",
+        "max_skipped_steps",
+        "parallel",
+        "timeout_seconds",
+    }
     return [
         [recipe.seed, recipe.model.vocab_size, recipe.tokenizer, sources, reading],
         # Where a source is read up to a limit, every task takes its share of it.

@@ -10,8 +10,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-console = Console(stderr=True, highlight=False)
-"""Where progress goes."""
+from keylm import ranks
+
+console = Console(stderr=True, highlight=False, quiet=not ranks.is_first())
+"""Where progress goes: of several ranks the first one shows it."""
 
 output = Console(highlight=False)
 """Where answers go."""

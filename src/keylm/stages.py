@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from keylm import ranks
 from keylm.errors import UserError
 from keylm.run import STAGES, Run
 from keylm.screen import console
@@ -20,6 +21,8 @@ class Stage:
     name: str
     title: str
     function: str
+    shared: bool = False
+    """Whether several ranks work on it together. Of the others the first rank does all, and the rest wait."""
 
     def load(self) -> Callable[[Run], dict[str, Any]]:
         """The function that does the work."""
@@ -31,8 +34,8 @@ class Stage:
 LINE = (
     Stage("tokenizer", "learn the vocabulary", "keylm.data.vocabulary:build"),
     Stage("prepare", "turn text into tokens", "keylm.data.prepare:build"),
-    Stage("pretrain", "learn from text", "keylm.train:pretrain"),
-    Stage("sft", "learn to answer", "keylm.train:sft"),
+    Stage("pretrain", "learn from text", "keylm.train:pretrain", shared=True),
+    Stage("sft", "learn to answer", "keylm.train:sft", shared=True),
     Stage("eval", "measure", "keylm.evaluate:build"),
     Stage("export", "release", "keylm.export:build"),
 )
@@ -42,7 +45,8 @@ def run_all(run: Run) -> None:
     """Run what is missing, in order, then write the results and the report."""
     for stage in LINE:
         run_stage(run, stage)
-    report(run)
+    if ranks.is_first():
+        report(run)
 
 
 def report(run: Run) -> None:
@@ -74,19 +78,27 @@ def run_until(run: Run, name: str) -> None:
 
 def run_stage(run: Run, stage: Stage) -> None:
     """Run one stage unless it is done; keep its facts, the seconds it took and its peak memory in bytes."""
+    if stage.shared or ranks.is_first():
+        _run_here(run, stage)
+    ranks.wait()
+
+
+def _run_here(run: Run, stage: Stage) -> None:
     if run.is_done(stage.name):
         console.print(f"[green]✓[/] {stage.name:<10} already done in {run.stage(stage.name)}")
         return
     from keylm import machine
 
     console.print(f"[bold]{stage.name}[/]: {stage.title}")
-    run.begin(stage.name)
+    if ranks.is_first():
+        run.begin(stage.name)
     machine.reset_peak_memory()
     start = time.monotonic()
     facts = stage.load()(run)
     seconds = time.monotonic() - start
     peak = machine.peak_memory()
-    run.finish(stage.name, {**facts, "seconds": round(seconds, 2), "peak_memory_bytes": peak})
+    if ranks.is_first():
+        run.finish(stage.name, {**facts, "seconds": round(seconds, 2), "peak_memory_bytes": peak})
     console.print(f"[green]✓[/] {stage.name:<10} {_duration(seconds)}, peak memory {peak / 2**30:.2f} GiB")
 
 
