@@ -37,13 +37,22 @@ def is_first() -> bool:
 
 
 def join() -> None:
-    """Meet the other processes, once; does nothing alone."""
+    """Meet the other processes, once; does nothing alone.
+
+    Raises:
+        KeyLMError: a rank is gone.
+    """
     if world_size() == 1:
         return
     import torch.distributed as dist
 
-    if not dist.is_initialized():
-        dist.init_process_group("gloo", timeout=_PATIENCE)
+    if dist.is_initialized():
+        return
+    with contact():
+        store, number, size = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+        # torchrun's store outlives a restart (pytorch/pytorch#135712): addresses of the dead must not be found again.
+        store = dist.PrefixStore(f"attempt-{_attempt()}", store)  # type: ignore[attr-defined]
+        dist.init_process_group("gloo", store=store, rank=number, world_size=size, timeout=_PATIENCE)
 
 
 def wait() -> None:
@@ -74,6 +83,13 @@ def contact() -> Iterator[None]:
             f"rank {rank()} lost contact with another rank, whose own message says why ({reason}): "
             f"the last checkpoint is whole, and the same command goes on from there"
         ) from error
+
+
+def _attempt() -> str:
+    """How often torchrun has restarted its ranks. On several machines each counts for itself, so there it says nothing:
+    `TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1` gives every attempt a store of its own."""
+    is_one_machine = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if is_one_machine else "any"
 
 
 def _is_about_contact(error: RuntimeError) -> bool:
