@@ -327,7 +327,11 @@ class Training(Part):
     decay_fraction: float = Field(default=0.2, ge=0, le=1)
     """Share of the steps, at the end, in which the learning rate falls linearly to zero."""
     gradient_clip: float = Field(default=1.0, gt=0)
-    """Largest global norm of the gradient."""
+    """Largest global norm of the gradient: a longer one is scaled down to it."""
+    max_gradient_norm: float = Field(default=1000.0, gt=0)
+    """Norm, before clipping, above which the gradient has exploded and the step is skipped."""
+    max_skipped_steps: Count = 10
+    """Steps that may be skipped, because the loss is not a number or the gradient exploded, before training stops."""
     packing: Literal["stream", "documents"] = "stream"
     """`stream`: text is cut every `sequence_length` tokens. `documents`: sequences are filled with whole documents."""
     mask_documents: bool = False
@@ -343,6 +347,12 @@ class Training(Part):
     """Minutes between checkpoints; one is always written at the end and on Ctrl-C."""
     keep_checkpoints: PositiveCount = 2
     """Old checkpoints kept beside the newest."""
+    keep_every: Count = 0
+    """Steps between checkpoints that are saved at a round number and kept for good (0: none)."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """How several ranks share the model: each has all of it (`ddp`), or a part (`fsdp`), for models that fill a GPU."""
+    timeout_seconds: float = Field(default=600.0, gt=0)
+    """Seconds without a word from another rank after which a rank gives up; longer than the slowest step."""
     validation_bytes: Count = 200_000
     """Bytes of each source's validation text that are coded at the end (0: none)."""
     validation_every: float = Field(default=0.25, gt=0, le=1)

@@ -15,6 +15,7 @@ from keylm.model import KeyLM
 from keylm.recipe import Source, Training, fingerprint
 from keylm.run import Run
 from keylm.tokenizer import Tokenizer
+from keylm.train import distributed
 from keylm.train.loop import Trainer
 from keylm.train.validation import Validation
 
@@ -57,6 +58,7 @@ def loader(run: Run, stage: str) -> Loader:
 
 def _train(run: Run, stage: str, model: KeyLM) -> dict[str, Any]:
     training, sources = _settings(run, stage)
+    world = distributed.join(training.timeout_seconds)
     trainer = Trainer(
         folder=run.stage(stage),
         model=model,
@@ -64,11 +66,14 @@ def _train(run: Run, stage: str, model: KeyLM) -> dict[str, Any]:
         loader=loader(run, stage),
         data=_data_fingerprint(run, stage),
         validation=_validation(run, training),
+        world=world,
     )
     trainer.run()
     return {
         "tokens": training.num_steps * training.batch_tokens,
         "steps": training.num_steps,
+        "skipped_steps": trainer.skipped,
+        "ranks": world.size,
         "training_seconds": round(trainer.seconds, 3),
         "compute_dtype": str(model.compute_dtype).removeprefix("torch."),
         "mixture": _mixture(trainer.loader.curriculum, sources, training),

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the step, save, then stop."""
+"""Ctrl-C and SIGTERM: note the request, so that the loop can save before it stops."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ from keylm.errors import KeyLMError
 
 
 class TrainingStoppedError(KeyLMError):
-    """Training was stopped by the user, after saving. Exit code 130, as shells have it."""
+    """Training was stopped from outside, after saving. Exit code 128 and the signal's number, as shells have it."""
 
-    exit_code = 130
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
 
 
 class Stop:
     """Whether someone asked to stop."""
 
-    asked = False
+    number = 0
+    """The signal by which someone asked, or 0."""
 
-    def ask(self, _signal: int, _frame: FrameType | None) -> None:
-        """Note the request; a second one stops at once."""
-        if self.asked:
+    def ask(self, number: int, _frame: FrameType | None) -> None:
+        """Note the request; a second Ctrl-C stops at once. SIGTERM may come twice: a scheduler and torchrun send it."""
+        if self.number and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.asked = True
+        self.number = number
 
 
 @contextmanager

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
-from keylm import machine
+from keylm import device as devices
+from keylm import machine, ranks
 from keylm.data.batches import IGNORED, Batch, Loader
-from keylm.errors import KeyLMError
+from keylm.errors import KeyLMError, UserError
 from keylm.model import KeyLM
 from keylm.recipe import Training
 from keylm.screen import console
 from keylm.train import checkpoint as checkpoints
-from keylm.train.checkpoint import Checkpoint
+from keylm.train.checkpoint import Checkpoint, Saver
+from keylm.train.distributed import World, accumulates, like, snapshot, spread, whole
 from keylm.train.interrupt import Stop, TrainingStoppedError, watch
-from keylm.train.metrics import Metrics
+from keylm.train.metrics import Metrics, Silence
 from keylm.train.optimizer import Optimizer
 from keylm.train.progress import Live
 from keylm.train.schedule import share_of_peak
@@ -27,7 +33,10 @@ from keylm.train.validation import Validation
 
 @dataclass
 class Trainer:
-    """A training run in a folder: `checkpoints/`, `metrics.jsonl` and, at the end, `final/model.safetensors`."""
+    """A training run in a folder: `checkpoints/`, `metrics.jsonl` and, at the end, `final/model.safetensors`.
+
+    Every rank has one; the first alone writes.
+    """
 
     folder: Path
     model: KeyLM
@@ -36,107 +45,209 @@ class Trainer:
     data: str
     """Fingerprint of everything the batches come from."""
     validation: Validation
+    world: World
     step: int = 0
     seconds: float = 0.0
+    skipped: int = 0
+    """Steps without an update, because the loss was not a number or the gradient exploded."""
+    objective: nn.Module = field(init=False)
     optimizer: Optimizer = field(init=False)
+    saver: Saver = field(init=False)
+    _reread: set[str] = field(default_factory=set)
+    """Sources that were read to their end."""
 
     def __post_init__(self) -> None:
+        if self.training.batch_size < self.world.size:
+            raise UserError(
+                f"{self.folder.name}: a step has {self.training.batch_size} sequences, too few for {self.world.size} "
+                f"ranks: start fewer, or raise batch_tokens"
+            )
         self.model.compute_dtype = machine.compute_dtype(self.training.compute_dtype)
-        self.optimizer = Optimizer(self.model, self.training.optimizer)
+        self.objective = spread(self.model, self.training.parallel, self.world)
+        self.optimizer = Optimizer(self.model, self.training.optimizer, self.world)
+        folder, keep = self.folder / "checkpoints", self.training.keep_checkpoints
+        self.saver = Saver(folder, keep, self.training.keep_every)
 
     def run(self) -> None:
         """Train from the newest checkpoint, or from the model's weights as they are, to the end.
 
         Raises:
             TrainingStoppedError: Ctrl-C or SIGTERM; everything is saved.
-            KeyLMError: the loss or the gradient is not a number, or a checkpoint is damaged or cannot be written.
+            KeyLMError: too many steps were skipped, a checkpoint is damaged or cannot be written, or another rank is
+                gone.
         """
-        self._resume()
-        metrics = Metrics(self.folder / "metrics.jsonl", self.step)
-        with watch() as stop, Live(self.folder.name, self.model.config, self.training, self.step) as live:
+        with ranks.contact(), watch() as stop:
+            self._resume()
+            self._train(stop)
+            weights = snapshot(self.model.state_dict(), self.world)
+            if self.world.rank == 0:
+                self.saver.wait()
+                checkpoints.save_weights(self.folder / "final", weights)
+        ranks.wait()
+
+    def _train(self, stop: Stop) -> None:
+        is_first = self.world.rank == 0
+        metrics = Metrics(self.folder / "metrics.jsonl", self.step) if is_first else Silence()
+        live = Live(self.folder.name, self.model.config, self.training, self.step, self.world)
+        with closing(metrics), live:
+            if self.step and self._validates():
+                self._validate(metrics)
             while self.step < self.training.num_steps:
-                self._one_step(metrics, live)
-                self._save_if_due(metrics, stop)
-        metrics.close()
-        checkpoints.save_weights(self.folder / "final", self.model.state_dict())
+                self._one_step(metrics, live, stop)
+                self._save_if_due(metrics)
 
     def _resume(self) -> None:
-        found = checkpoints.load_newest(self.folder / "checkpoints", self.data)
-        self._saved_at = time.monotonic()
-        if found is None:
+        """Go on from the checkpoint that the first rank finds whole."""
+        folder = self.saver.folder
+        [step] = self.world.sum(checkpoints.newest(folder) if self.world.rank == 0 else 0)
+        self._saved_step, self._saved_at = int(step), time.monotonic()
+        if not step:
             return
-        self.model.load_state_dict(found.weights)
+        found = checkpoints.load(folder, int(step), self.data)
+        parameters = dict(self.model.named_parameters())
+        self.model.load_state_dict({name: like(tensor, parameters[name]) for name, tensor in found.weights.items()})
         self.optimizer.load_state(found.optimizer)
-        self.step, self.seconds = found.step, found.seconds
+        self.step, self.seconds, self.skipped = found.step, found.seconds, found.skipped
         console.print(f"  goes on from step {self.step:,} of {self.training.num_steps:,}")
 
-    def _one_step(self, metrics: Metrics, live: Live) -> None:
+    def _one_step(self, metrics: Metrics | Silence, live: Live, stop: Stop) -> None:
         start = time.perf_counter()
-        batch = self.loader.batch(self.step)
-        loss = self._gradient(batch)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.training.gradient_clip).item()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise KeyLMError(
-                f"step {self.step} of {self.folder.name}: loss {loss}, gradient norm {norm}; the batch begins at "
-                f"{batch.addresses[0]}. Lower the learning rate and run again: the last checkpoint is whole"
-            )
-        share = share_of_peak(self.step, self.training)
-        self.optimizer.step(share)
+        batch = self.loader.batch(self.step, self.world.rank, self.world.size)
+        self._note_ends(batch)
+        loss = self._gradient(batch, stop)
+        norm = self._clip()
+        problem = self._problem(loss, norm)
+        if problem is None:
+            self.optimizer.step(share_of_peak(self.step, self.training))
+        else:
+            self.optimizer.drop_gradients()
         took = time.perf_counter() - start
         self.step, self.seconds = self.step + 1, self.seconds + took
-        tokens_per_second = self.training.batch_tokens / took
+        counted = {"step": self.step, "tokens": self.step * self.training.batch_tokens}
+        if problem is None:
+            metrics.write(counted | self._measures(loss, norm, took, live))
+        else:
+            self._note_skip(counted, problem, batch, metrics)
         live.advance(loss, took)
-        metrics.write(
-            {
-                "step": self.step,
-                "tokens": self.step * self.training.batch_tokens,
-                "loss": round(loss, 5),
-                "learning_rate": self.optimizer.learning_rate,
-                "gradient_norm": round(norm, 5),
-                "tokens_per_second": round(tokens_per_second, 1),
-                "limit_share": round(live.limit_share(tokens_per_second), 4),
-                "seconds": round(self.seconds, 3),
-            }
-        )
 
-    def _gradient(self, batch: Batch) -> float:
-        """Accumulate the gradient of a batch's mean loss over its targets; return that loss in nats."""
-        num_targets = int((batch.targets != IGNORED).sum())
-        rows = self.training.micro_batch_tokens // batch.addresses.length
+    def _measures(self, loss: float, norm: float, seconds: float, live: Live) -> dict[str, Any]:
+        tokens_per_second = self.training.batch_tokens / seconds
+        return {
+            "loss": round(loss, 5),
+            "learning_rate": self.optimizer.learning_rate,
+            "gradient_norm": round(norm, 5),
+            "tokens_per_second": round(tokens_per_second, 1),
+            "limit_share": round(live.limit_share(tokens_per_second), 4),
+            "memory_bytes": devices.peak_memory(self.world.device),
+            "seconds": round(self.seconds, 3),
+        }
+
+    def _gradient(self, batch: Batch, stop: Stop) -> float:
+        """Accumulate the gradient of the global batch's mean loss over its targets; return that loss in nats.
+
+        A step can take minutes, and a notice is short: asked to stop, it is given up, and done again another time.
+        """
+        num_targets, num_rows = self.world.sum((batch.targets != IGNORED).sum(), len(batch.tokens))
+        arrays = _fill(batch, math.ceil(num_rows / self.world.size))
+        rows = self.training.micro_batch_tokens // batch.tokens.shape[1]
+        starts = range(0, len(arrays[0]), rows)
         total = 0.0
-        for first in range(0, len(batch.tokens), rows):
-            part = slice(first, first + rows)
-            tokens, targets = torch.from_numpy(batch.tokens[part]), torch.from_numpy(batch.targets[part])
-            segments = None if batch.segments is None else torch.from_numpy(batch.segments[part])
-            loss = self.model.loss(tokens, targets, segments)
-            (loss / num_targets).backward()  # type: ignore[no-untyped-call]
-            total += loss.item()
-        return total / num_targets
+        for first in starts:
+            self._stop_if_asked(stop)
+            with accumulates(self.objective, is_last=first == starts[-1]):
+                total += self._part(arrays, slice(first, first + rows), self.world.size / num_targets)
+        [summed] = self.world.sum(total)
+        return summed / num_targets
 
-    def _save_if_due(self, metrics: Metrics, stop: Stop) -> None:
-        validates = self._validates()
+    def _part(self, arrays: list[np.ndarray], part: slice, scale: float) -> float:
+        """Forward and backward over some rows; the gradient is scaled, for ranks average theirs, the loss is a sum."""
+        loss: Tensor = self.objective(*(torch.from_numpy(array[part]).to(self.world.device) for array in arrays))
+        (loss * scale).backward()  # type: ignore[no-untyped-call]
+        return loss.item()
+
+    def _clip(self) -> float:
+        """Scale the gradient down to its largest norm; return the norm it had."""
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.training.gradient_clip)
+        return whole(norm).item()
+
+    def _problem(self, loss: float, norm: float) -> str | None:
+        """Why this gradient must not be used, if so: no clock and no history, so that a resumed run skips it too."""
+        if not (math.isfinite(loss) and math.isfinite(norm)) or norm > self.training.max_gradient_norm:
+            return f"loss {loss:.5g}, gradient norm {norm:.5g}"
+        return None
+
+    def _note_ends(self, batch: Batch) -> None:
+        """Say when a source has been read to its end, and begins anew."""
+        again = batch.addresses.sources[batch.addresses.epochs > 0]
+        for source in sorted({batch.addresses.names[index] for index in again} - self._reread):
+            console.print(f"  step {self.step:,}: source {source} has ended, and is read again in another order")
+            self._reread.add(source)
+
+    def _note_skip(self, counted: dict[str, int], problem: str, batch: Batch, metrics: Metrics | Silence) -> None:
+        """Count a skipped step, say where its batch is from, and stop if there were too many."""
+        self.skipped += 1
+        place = f"{problem}; the batch begins at {batch.addresses[0]}"
+        metrics.write(counted | {"skipped": self.skipped, "reason": problem, "batch": str(batch.addresses[0])})
+        console.print(f"  step {self.step - 1:,} is skipped ({self.skipped} so far): {place}")
+        if self.skipped > self.training.max_skipped_steps:
+            raise KeyLMError(
+                f"step {self.step - 1} of {self.folder.name}: {place}. {self.skipped} steps had to be skipped: lower "
+                f"the learning rate or look at that batch, and run again; the last checkpoint is whole"
+            )
+
+    def _save_if_due(self, metrics: Metrics | Silence) -> None:
+        self.saver.check()
         minutes = (time.monotonic() - self._saved_at) / 60
-        if not (validates or stop.asked or minutes >= self.training.checkpoint_minutes):
+        [is_late] = self.world.max(minutes >= self.training.checkpoint_minutes)
+        every = self.training.keep_every
+        validates = self._validates()
+        if not (is_late or validates or (every and self.step % every == 0)):
             return
-        checkpoints.save(self.folder / "checkpoints", self._checkpoint(), self.training.keep_checkpoints)
-        self._saved_at = time.monotonic()
-        if stop.asked and self.step < self.training.num_steps:
-            raise TrainingStoppedError(f"stopped after step {self.step:,}, saved: the same command goes on from there")
+        self._save()
         if validates:
+            self.saver.wait()
             self._validate(metrics)
+
+    def _save(self) -> None:
+        """Copy everything in memory; the first rank's copy is then written while training goes on."""
+        if self.step == self._saved_step:
+            return
+        weights = snapshot(self.model.state_dict(), self.world)
+        optimizer = snapshot(self.optimizer.state(), self.world)
+        if self.world.rank == 0:
+            self.saver.save(Checkpoint(self.step, weights, optimizer, self.data, self.seconds, self.skipped))
+        self._saved_step, self._saved_at = self.step, time.monotonic()
+
+    def _stop_if_asked(self, stop: Stop) -> None:
+        """Save and leave where any rank was asked to; all leave together, for the end of one is the end of all."""
+        [signal] = self.world.max(stop.number)
+        if not signal:
+            return
+        self._save()
+        self.saver.wait()
+        ranks.wait()
+        raise TrainingStoppedError(
+            f"stopped after step {self.step:,}, saved: the same command goes on from there", int(signal)
+        )
 
     def _validates(self) -> bool:
         """Whether a validation is due: at every `validation_every` of training, and at the end."""
         every = math.ceil(self.training.validation_every * self.training.num_steps)
         return self.step % every == 0 or self.step == self.training.num_steps
 
-    def _validate(self, metrics: Metrics) -> None:
-        scores = self.validation.bits_per_byte(self.model)
+    def _validate(self, metrics: Metrics | Silence) -> None:
+        scores = self.validation.bits_per_byte(self.objective, self.world)
         if scores:
             tokens = self.step * self.training.batch_tokens
             metrics.write({"step": self.step, "tokens": tokens, "validation": scores})
             shown = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
             console.print(f"  step {self.step:,}: bits per byte {shown}")
 
-    def _checkpoint(self) -> Checkpoint:
-        return Checkpoint(self.step, self.model.state_dict(), self.optimizer.state(), self.data, self.seconds)
+
+def _fill(batch: Batch, num_rows: int) -> list[np.ndarray]:
+    """Tokens, targets and any segments (num_rows, time): where a rank has a row less than others, one without targets."""
+    missing = num_rows - len(batch.tokens)
+    found = [array for array in (batch.tokens, batch.targets, batch.segments) if array is not None]
+    arrays = [np.concatenate([array, array[:missing]]) for array in found]
+    arrays[1][len(batch.tokens) :] = IGNORED
+    return arrays

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from keylm import machine, recipe
 from keylm.screen import console
+from keylm.train.distributed import World
 
 _WINDOW_STEPS = 20
 
@@ -16,11 +17,11 @@ _WINDOW_STEPS = 20
 class Live:
     """Shows one line while a `with` block trains; where there is no terminal, a line at every twentieth."""
 
-    def __init__(self, name: str, model: recipe.Model, training: recipe.Training, step: int) -> None:
+    def __init__(self, name: str, model: recipe.Model, training: recipe.Training, step: int, world: World) -> None:
         self.name, self.training, self.step = name, training, step
         dtype = machine.compute_dtype(training.compute_dtype)
         tokens = min(training.micro_batch_tokens, training.batch_tokens)
-        self._limit = machine.product_rate(model, tokens, dtype)
+        self._limit = world.size * machine.product_rate(model, tokens, dtype, world.device)
         self._flops = machine.flops_per_token(model, training.sequence_length)
         self._recent: deque[tuple[float, float]] = deque(maxlen=_WINDOW_STEPS)
         self._progress = Progress(
@@ -46,7 +47,7 @@ class Live:
             self._progress.stop()
 
     def limit_share(self, tokens_per_second: float) -> float:
-        """Model operations per second over this machine's product rate at the model's shapes."""
+        """Model operations per second over the product rate of all ranks at the model's shapes."""
         return tokens_per_second * self._flops / self._limit
 
     def advance(self, loss: float, seconds: float) -> None:

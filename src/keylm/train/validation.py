@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
-from keylm.data.batches import StreamBlocks
+from keylm.data.batches import IGNORED, StreamBlocks
 from keylm.data.store import TokenStore
-from keylm.model import KeyLM
+from keylm.train.distributed import ALONE, World
 
 
 @dataclass(frozen=True)
@@ -24,28 +25,31 @@ class Validation:
     length: int
     """Tokens per sequence."""
 
-    def bits_per_byte(self, model: KeyLM) -> dict[str, float]:
+    def bits_per_byte(self, objective: nn.Module, world: World = ALONE) -> dict[str, float]:
         """Bits that the model needs per byte of text, by source; sources without validation text are left out.
 
-        Sequences are coded one by one, so their first tokens lack context: `keylm eval` measures with a sliding
-        window, and a little lower.
+        The ranks divide the sequences among themselves, and all get the scores. Sequences are coded one by one, so
+        their first tokens lack context: `keylm eval` measures with a sliding window, and a little lower.
         """
         found = {name: store for name, store in self.stores.items() if store.num_documents and self.num_bytes}
-        model.eval()
-        scores = {name: self._one(model, store) for name, store in found.items()}
-        model.train()
+        objective.eval()
+        scores = {name: self._one(objective, store, world) for name, store in found.items()}
+        objective.train()
         return scores
 
-    def _one(self, model: KeyLM, store: TokenStore) -> float:
+    @torch.no_grad()
+    def _one(self, objective: nn.Module, store: TokenStore, world: World) -> float:
         blocks = StreamBlocks(store, self.length)
         bytes_per_token = float(store.document_bytes.sum()) / store.num_tokens
         num_blocks = min(blocks.num_blocks, math.ceil(self.num_bytes / bytes_per_token / self.length))
         nats, num_targets = 0.0, 0
-        for block in range(num_blocks):
-            tokens, targets = blocks.read(block)
-            nats += (
-                model.nll(torch.from_numpy(tokens.astype(np.int64))[None], torch.from_numpy(targets)[None]).sum().item()
-            )
-            num_targets += len(targets)
-        bits: float = nats / math.log(2) / (num_targets * bytes_per_token)
-        return round(bits, 4)
+        # Every rank codes equally many sequences, for FSDP's sake: where there are none left, one that does not count.
+        for first in range(0, num_blocks, world.size):
+            found, following = blocks.read(min(first + world.rank, num_blocks - 1))
+            tokens, targets = torch.from_numpy(found.astype(np.int64))[None], torch.from_numpy(following)[None]
+            if first + world.rank >= num_blocks:
+                targets.fill_(IGNORED)
+            nats += objective(tokens.to(world.device), targets.to(world.device)).item()
+            num_targets += int((targets != IGNORED).sum())
+        total_nats, total_targets = world.sum(nats, num_targets)
+        return round(total_nats / math.log(2) / (total_targets * bytes_per_token), 4)

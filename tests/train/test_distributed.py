@@ -1,0 +1,115 @@
+"""Several ranks: the same curve as one alone, checkpoints that any number can go on from, and an end with a reason."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from processes import screen, start, train
+
+from keylm.run import Run, open_run
+from keylm.train.metrics import read
+
+ADAMW = "train.optimizer.kind=adamw"
+OFTEN = "train.checkpoint_minutes=0.00001"
+
+
+def rows(run: Run) -> list[dict]:
+    return read(run.stage("pretrain") / "metrics.jsonl")
+
+
+def losses(run: Run) -> list[float]:
+    return [row["loss"] for row in rows(run) if "loss" in row]
+
+
+def copy(run: Run, folder: Path) -> Run:
+    shutil.copytree(run.folder, folder)
+    return open_run(folder)
+
+
+@pytest.fixture(scope="module")
+def alone(prepared: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """Runs of one rank, by optimizer, to hold the others against."""
+    folder = tmp_path_factory.mktemp("alone")
+    runs = {kind: copy(prepared, folder / kind) for kind in ("adamw", "muon")}
+    for kind, run in runs.items():
+        train(run, 1, f"train.optimizer.kind={kind}")
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("size", "parallel", "kind"),
+    [(2, "ddp", "adamw"), (3, "ddp", "adamw"), (4, "ddp", "muon"), (2, "fsdp", "adamw"), (3, "fsdp", "muon")],
+)
+def test_the_loss_curve_is_that_of_one_rank(
+    size: int, parallel: str, kind: str, alone: dict[str, Run], tiny_run: Run
+) -> None:
+    """Three ranks share eight sequences unevenly. Micro-batches of one sequence: several to a step on every rank."""
+    overrides = [f"train.optimizer.kind={kind}", f"train.parallel={parallel}", "train.micro_batch_tokens=64"]
+    train(tiny_run, size, *overrides)
+    expected = alone[kind]
+    # Sums differ in their order; Muon iterates in bfloat16 and lets that grow from step to step.
+    tolerance = {"adamw": 1e-5, "muon": 3e-3}[kind]
+    assert losses(tiny_run) == pytest.approx(losses(expected), rel=tolerance)
+    for row, other in zip(rows(tiny_run), rows(expected), strict=True):
+        assert row.get("validation", {}) == pytest.approx(other.get("validation", {}), rel=3 * tolerance + 1e-4)
+    assert tiny_run.facts("pretrain")["ranks"] == size
+
+
+@pytest.mark.parametrize(("before", "after"), [("ddp 4", "ddp 1"), ("ddp 1", "fsdp 2"), ("fsdp 2", "ddp 1")])
+def test_any_number_of_ranks_goes_on_from_a_checkpoint(
+    before: str, after: str, alone: dict[str, Run], tiny_run: Run
+) -> None:
+    parallel, size = before.split()
+    processes = start(tiny_run, int(size), ADAMW, OFTEN, f"train.parallel={parallel}")
+    _wait_for_steps(tiny_run, 10)
+    processes[-1].terminate()
+    for process in processes:
+        process.join()
+    assert {process.exitcode for process in processes} == {128 + signal.SIGTERM}
+    assert len(losses(tiny_run)) < 30
+    parallel, size = after.split()
+    train(tiny_run, int(size), ADAMW, f"train.parallel={parallel}")
+    assert "goes on from step" in screen(tiny_run)
+    assert losses(tiny_run) == pytest.approx(losses(alone["adamw"]), rel=1e-5)
+
+
+def test_a_dead_rank_ends_the_others_with_a_reason(tiny_run: Run) -> None:
+    processes = start(tiny_run, 2, OFTEN)
+    _wait_for_steps(tiny_run, 3)
+    processes[1].kill()
+    processes[0].join(20)
+    assert processes[0].exitcode == 1
+    assert "rank 0 lost contact with another rank" in screen(tiny_run)
+
+
+def test_a_silent_rank_ends_the_others_in_time(tiny_run: Run) -> None:
+    processes = start(tiny_run, 2, OFTEN, "train.timeout_seconds=3")
+    _wait_for_steps(tiny_run, 3)
+    _stop_without_a_word(processes[1].pid)
+    processes[0].join(20)
+    processes[1].kill()
+    assert processes[0].exitcode == 1
+    assert "rank 0 lost contact with another rank" in screen(tiny_run)
+
+
+def test_more_ranks_than_sequences_are_refused(tiny_run: Run) -> None:
+    processes = start(tiny_run, 2, "train.batch_tokens=64", "train.micro_batch_tokens=64")
+    for process in processes:
+        process.join()
+    assert processes[0].exitcode == 2
+    assert "a step has 1 sequences, too few for 2 ranks" in screen(tiny_run)
+
+
+def _wait_for_steps(run: Run, number: int) -> None:
+    while len(losses(run)) < number:
+        time.sleep(0.01)
+
+
+def _stop_without_a_word(pid: int | None) -> None:
+    assert pid
+    os.kill(pid, signal.SIGSTOP)
