@@ -42,6 +42,7 @@ def test_help_imports_nothing_heavy() -> None:
         "info",
         "preview",
         "sources",
+        "watch",
         "report",
     ],
 )

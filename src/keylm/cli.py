@@ -182,6 +182,18 @@ def preview(
 
 
 @app.command(rich_help_panel=_LOOK)
+def watch(
+    run_folder: RunFolder,
+    once: Annotated[bool, typer.Option("--once", help="Print what there is now, and end.")] = False,
+) -> None:
+    """Watch a run that trains in another process: loss, speed, memory, time left, bits per byte, skipped steps."""
+    from keylm.run import open_run
+    from keylm.watch import show
+
+    show(open_run(run_folder), once)
+
+
+@app.command(rich_help_panel=_LOOK)
 def report(run_folder: RunFolder) -> None:
     """Write results.json and report.html of a run anew."""
     from keylm import stages
