@@ -57,9 +57,10 @@ class Trainer:
     """Sources that were read to their end."""
 
     def __post_init__(self) -> None:
-        if self.training.batch_size < self.world.size:
+        sequences = self.training.batch_tokens // self.training.sequence_length
+        if sequences < self.world.size:
             raise UserError(
-                f"{self.folder.name}: a step has {self.training.batch_size} sequences, too few for {self.world.size} "
+                f"{self.folder.name}: a step has {sequences} sequences, too few for {self.world.size} "
                 f"ranks: start fewer, or raise batch_tokens"
             )
         self.model.compute_dtype = machine.compute_dtype(self.training.compute_dtype)
@@ -148,7 +149,8 @@ class Trainer:
         A step can take minutes, and a notice is short: asked to stop, it is given up, and done again another time.
         """
         num_targets, num_rows = self.world.sum((batch.targets != IGNORED).sum(), len(batch.tokens))
-        arrays = _fill(batch, math.ceil(num_rows / self.world.size))
+        masks = [batch.segments] if self.training.mask_documents else []
+        arrays = _fill([batch.tokens, batch.targets, *masks], math.ceil(num_rows / self.world.size))
         rows = self.training.micro_batch_tokens // batch.tokens.shape[1]
         starts = range(0, len(arrays[0]), rows)
         total = 0.0
@@ -244,10 +246,9 @@ class Trainer:
             console.print(f"  step {self.step:,}: bits per byte {shown}")
 
 
-def _fill(batch: Batch, num_rows: int) -> list[np.ndarray]:
-    """Tokens, targets and any segments (num_rows, time): where a rank has a row less than others, one without targets."""
-    missing = num_rows - len(batch.tokens)
-    found = [array for array in (batch.tokens, batch.targets, batch.segments) if array is not None]
-    arrays = [np.concatenate([array, array[:missing]]) for array in found]
-    arrays[1][len(batch.tokens) :] = IGNORED
-    return arrays
+def _fill(arrays: list[np.ndarray], num_rows: int) -> list[np.ndarray]:
+    """Tokens, targets and more (num_rows, time); a rank that has a row less than others gets one without targets."""
+    present = len(arrays[0])
+    filled = [np.concatenate([array, array[: num_rows - present]]) for array in arrays]
+    filled[1][present:] = IGNORED
+    return filled
