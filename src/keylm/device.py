@@ -4,7 +4,7 @@
 |---|---|---|
 | ranks talk by | gloo | NCCL |
 | layers | run as they are | compiled by `torch.compile` |
-| attention within documents | each by itself (`keylm.packed`) | flex attention, which skips what is masked out in blocks |
+| attention within documents | each by itself (`keylm.packed`) | flex attention, which skips masked blocks |
 | attention without documents | torch's own choice | the same: flash attention in bfloat16 |
 """
 

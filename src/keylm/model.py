@@ -137,7 +137,7 @@ class KeyLM(nn.Module):
         segments: Tensor | None = None,
         *,
         positions: Tensor | None = None,
-        mask: Tensor | BlockMask | None = None,
+        mask: Tensor | None = None,
         caches: list[LayerCache] | None = None,
     ) -> Tensor:
         """Hidden states (B, T, H) after the last norm, for tokens (B, T) of int64.

@@ -149,7 +149,7 @@ class Trainer:
         A step can take minutes, and a notice is short: asked to stop, it is given up, and done again another time.
         """
         num_targets, num_rows = self.world.sum((batch.targets != IGNORED).sum(), len(batch.tokens))
-        masks = [batch.segments] if self.training.mask_documents else []
+        masks = [] if batch.segments is None else [batch.segments]
         arrays = _fill([batch.tokens, batch.targets, *masks], math.ceil(num_rows / self.world.size))
         rows = self.training.micro_batch_tokens // batch.tokens.shape[1]
         starts = range(0, len(arrays[0]), rows)
