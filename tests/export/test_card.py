@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData, metadata_load
 from safetensors.torch import load_file
 from tiny_run import tiny_run
 
@@ -36,6 +37,13 @@ def test_header_is_what_the_hub_knows(exported: Run) -> None:
     assert card.data.pipeline_tag == "text-generation"
     assert card.data.language == "en"
     assert card.data.model_name == (exported.recipe.title or exported.recipe.name)
+
+
+def test_header_says_nothing_that_the_hub_does_not_know(exported: Run) -> None:
+    """Whatever huggingface_hub's own class does not know, it keeps as an extra, which the hub shows nowhere."""
+    header = metadata_load(exported.stage("export") / "README.md")
+    known = inspect.signature(ModelCardData.__init__).parameters
+    assert set(header) <= set(known)
 
 
 def test_nothing_is_left_to_fill_in(exported: Run) -> None:

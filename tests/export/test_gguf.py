@@ -13,6 +13,7 @@ import torch
 import xllamacpp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from tiny_run import SIZES, tiny_run
 from tokenizers import Tokenizer as Backend
 from transformers import AutoModelForCausalLM
@@ -20,7 +21,9 @@ from transformers import AutoModelForCausalLM
 from keylm import export
 from keylm.chat import CHAT_TEMPLATE, encode, render
 from keylm.errors import UserError
-from keylm.export.gguf import read_header
+from keylm.export.gguf import read_header, read_weights
+from keylm.export.mixtures import FILE_TYPES
+from keylm.model import KeyLM
 from keylm.run import Run
 from keylm.tokenizer import CONTROL_TOKENS, SPLIT_REGEX, Tokenizer
 
@@ -39,6 +42,10 @@ PROMPTS = [
     [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Naïve 🦊: name 3 animals, please."}],
     [{"role": "user", "content": "Write <|im_end|> twice."}],
 ]
+
+
+# An answer that ends inside a character comes without probabilities: the bias makes it "a", and leaves them alone.
+AS_IT_IS = {"temperature": 0, "logit_bias": [["a", 1000]]}
 
 
 @pytest.fixture(scope="module", params=SPLIT_REGEX)
@@ -76,8 +83,7 @@ def test_header_gives_back_the_tokenizer(run: Run, text: str) -> None:
 @pytest.mark.parametrize(("kind", "tolerance"), [("F32", 5e-4), ("F16", 2e-2), ("BF16", 0.1), ("Q8_0", 0.5)])
 def test_llama_cpp_gives_the_probabilities_of_transformers(exported: Run, kind: str, tolerance: float) -> None:
     """Log-probabilities of the ten likeliest next tokens, against transformers in float32; bounds by precision."""
-    # An answer that ends inside a character comes without probabilities: the bias makes it "a", and leaves them alone.
-    request = {"n_predict": 1, "n_probs": 10, "temperature": 0, "logit_bias": [["a", 1000]]}
+    request = {"n_predict": 1, "n_probs": 10, **AS_IT_IS}
     path = gguf_of(exported, kind)
     llama, model, tokenizer = load(path, exact=True), transformers_model(exported), read_header(path).tokenizer
     for messages in PROMPTS:
@@ -201,3 +207,43 @@ def post(server: xllamacpp.Server, path: str, body: dict) -> dict:
     request = urllib.request.Request(server.listening_address + path, json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request) as response:
         return json.load(response)
+
+
+@pytest.mark.parametrize("kind", FILE_TYPES)
+def test_llama_cpp_runs_every_kind_as_we_decode_it(quantized: Run, kind: str) -> None:
+    """Log-probabilities of the next token from llama.cpp, against our decoder with the file's weights in float32."""
+    path = gguf_of(quantized, kind)
+    model = KeyLM(quantized.recipe.model)
+    model.load_state_dict(read_weights(path, quantized.recipe.model, model.state_dict()))
+    prompt = encode(read_header(path).tokenizer, PROMPTS[1], add_generation_prompt=True)[0]
+    answer = post(load(path, exact=True), "/completion", {"prompt": prompt, "n_predict": 1, "n_probs": 10, **AS_IT_IS})
+    expected = model.logits(torch.tensor([prompt]))[0, -1].log_softmax(-1)
+    # From Q8_0 on llama.cpp rounds activations to eight bits as well.
+    tolerance = {"F32": 5e-4, "F16": 2e-2, "BF16": 0.1}.get(kind, 0.6)
+    for candidate in answer["completion_probabilities"][0]["top_logprobs"]:
+        assert candidate["logprob"] == pytest.approx(expected[candidate["id"]].item(), abs=tolerance)
+
+
+def test_smaller_kinds_lose_more(quantized: Run) -> None:
+    weights = load_file(quantized.stage("export") / "transformers" / "model.safetensors")
+    paths = {kind: gguf_of(quantized, kind) for kind in FILE_TYPES}
+    errors = {kind: error(read_weights(path, quantized.recipe.model, weights), weights) for kind, path in paths.items()}
+    assert errors["F32"] == errors["BF16"] == 0
+    kinds = ["F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"]
+    assert [errors[kind] for kind in kinds] == sorted(errors[kind] for kind in kinds)
+    sizes = [paths[kind].stat().st_size for kind in FILE_TYPES]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """An export in every kind, of a model whose rows fill the blocks of k-quants."""
+    sizes = {**SIZES, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 3, "head_dim": 64}
+    run = tiny_run(tmp_path_factory.mktemp("runs") / "wide", model=sizes, export={"gguf": list(FILE_TYPES)})
+    export.build(run)
+    return run
+
+
+def error(decoded: dict[str, torch.Tensor], weights: dict[str, torch.Tensor]) -> float:
+    """Sum of squares of what was lost."""
+    return sum((decoded[name] - tensor.float()).square().sum().item() for name, tensor in weights.items())

@@ -11,8 +11,6 @@ from keylm.run import Run, write_text
 
 CHECKSUMS = "SHA256SUMS"
 
-_BEST_TO_RUN = ("Q8_0", "F16", "BF16", "F32")
-
 
 def build(run: Run) -> dict[str, Any]:
     """Write every release of the run's SFT weights into `run.stage("export")`.
@@ -26,7 +24,7 @@ def build(run: Run) -> dict[str, Any]:
     import torch
     from safetensors.torch import load_file
 
-    from keylm.export import card, gguf, huggingface, ollama
+    from keylm.export import card, fidelity, gguf, huggingface, mixtures, ollama
 
     if not run.weights("sft").exists():
         raise UserError(f"{run.folder} has no trained weights to export: run `keylm sft {run.folder}` first")
@@ -36,19 +34,27 @@ def build(run: Run) -> dict[str, Any]:
 
     huggingface.write(run, weights, folder / "transformers")
     for kind in run.recipe.export.gguf:
-        gguf.write(run, weights, kind, folder / f"{run.recipe.name}-{kind}.gguf")
-    ggufs = sorted(folder.glob("*.gguf"))
-    if ggufs:
-        ollama.write(run.recipe, best_to_run(ggufs).name, folder / "Modelfile")
+        gguf.write(run, weights, kind, gguf_path(run, kind))
+    if run.recipe.export.gguf:
+        best = mixtures.best_kind(run.recipe.export.gguf)
+        ollama.write(run.recipe, gguf_path(run, best).name, folder / "Modelfile")
+    quality = fidelity.measure(run, weights)
     for place in (folder, folder / "transformers"):
-        write_text(place / "README.md", card.text(run, num_parameters))
-    return {"num_parameters": num_parameters, "files": _write_checksums(folder)}
+        write_text(place / "README.md", card.text(run, num_parameters, quality))
+    return {"num_parameters": num_parameters, "gguf": quality, "files": _write_checksums(folder)}
+
+
+def gguf_path(run: Run, kind: str) -> Path:
+    """The GGUF file of a run's export, by its kind."""
+    return run.stage("export") / f"{run.recipe.name}-{kind}.gguf"
 
 
 def best_to_run(ggufs: list[Path]) -> Path:
-    """The one of several GGUF files to chat with: the smallest whose answers are as good as the weights'."""
-    ranks = {kind: rank for rank, kind in enumerate(_BEST_TO_RUN)}
-    return min(ggufs, key=lambda path: (ranks.get(path.stem.rpartition("-")[2], len(ranks)), path.name))
+    """The one of several GGUF files to chat with, by the kind in its name."""
+    from keylm.export.mixtures import best_kind
+
+    kinds = {path.stem.rpartition("-")[2]: path for path in sorted(ggufs)}
+    return kinds[best_kind(kinds)]
 
 
 def _write_checksums(folder: Path) -> dict[str, dict[str, Any]]:

@@ -8,8 +8,9 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from keylm.export import scores
+from keylm.export import fidelity, scores
 from keylm.export.gguf import LICENSE
+from keylm.export.mixtures import best_kind
 from keylm.export.scores import table
 from keylm.recipe import Hub, Recipe
 from keylm.run import Run
@@ -31,8 +32,8 @@ ollama run $name
 """
 
 
-def text(run: Run, num_parameters: int) -> str:
-    """The card of a run's release, YAML header included."""
+def text(run: Run, num_parameters: int, quality: dict[str, Any]) -> str:
+    """The card of a run's release, YAML header included; `quality` is what `fidelity.measure` found."""
     recipe = run.recipe
     model = recipe.model
     template = Template(resources.files("keylm.export").joinpath("card.md").read_text(encoding="utf-8"))
@@ -54,6 +55,7 @@ def text(run: Run, num_parameters: int) -> str:
         sft_tokens=f"{recipe.sft.tokens:,}",
         pretrain_sources=_source_table(recipe.data.sources),
         sft_sources=_source_table(recipe.sft.sources),
+        gguf_files=fidelity.section(quality),
         scores=scores.section(run),
     )
     return f"---\n{_header(recipe).to_yaml()}\n---\n\n{body}"
@@ -76,7 +78,7 @@ def _gguf_usage(recipe: Recipe) -> str:
     kinds = recipe.export.gguf
     if not kinds:
         return ""
-    return Template(_GGUF_USAGE).substitute(name=recipe.name, kind=kinds[-1], kinds=", ".join(kinds))
+    return Template(_GGUF_USAGE).substitute(name=recipe.name, kind=best_kind(kinds), kinds=", ".join(kinds))
 
 
 def _source_table(sources: list[Any]) -> str:

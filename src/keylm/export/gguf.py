@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,9 @@ from tokenizers import AddedToken, models
 
 from keylm.chat import CHAT_TEMPLATE
 from keylm.errors import UserError
-from keylm.recipe import Recipe
+from keylm.export import kquants
+from keylm.export.mixtures import FILE_TYPES, stored_type
+from keylm.recipe import Model, Recipe
 from keylm.run import Run
 from keylm.tokenizer import CONTROL_TOKENS, Tokenizer, assemble, merges
 
@@ -22,16 +25,10 @@ if TYPE_CHECKING:
 LICENSE = "apache-2.0"
 
 _ARCHITECTURE = gguf.MODEL_ARCH.QWEN3
-_FILE_TYPES = {
-    "F32": gguf.LlamaFileType.ALL_F32,
-    "F16": gguf.LlamaFileType.MOSTLY_F16,
-    "BF16": gguf.LlamaFileType.MOSTLY_BF16,
-    "Q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
-}
 
 
 def write(run: Run, weights: dict[str, torch.Tensor], kind: str, path: Path) -> None:
-    """Write one GGUF of `kind` (F32, F16, BF16 or Q8_0) from weights under transformers' Qwen3 names."""
+    """Write one GGUF of `kind` (a key of `mixtures.FILE_TYPES`) from weights under transformers' Qwen3 names."""
     partial = path.with_name(path.name + ".partial")
     writer = gguf.GGUFWriter(partial, gguf.MODEL_ARCH_NAMES[_ARCHITECTURE])
     _add_facts(writer, run.recipe, kind)
@@ -79,6 +76,15 @@ def read_header(path: Path) -> Header:
         raise UserError(f"{path} was not written by keylm: its header lacks {error}") from error
 
 
+def read_weights(path: Path, model: Model, names: Iterable[str]) -> dict[str, torch.Tensor]:
+    """The weights of a GGUF, decoded to float32, under the transformers' Qwen3 `names` that are asked for."""
+    import torch
+
+    stored = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+    decoded = {name: stored[theirs] for name, theirs in _llama_names(model, names).items()}
+    return {name: torch.tensor(gguf.quants.dequantize(part.data, part.tensor_type)) for name, part in decoded.items()}
+
+
 def _tokenizer(values: dict[str, Any]) -> Tokenizer:
     vocabulary = {token: index for index, token in enumerate(values[gguf.Keys.Tokenizer.LIST])}
     pairs = [tuple(merge.split(" ")) for merge in values[gguf.Keys.Tokenizer.MERGES]]
@@ -92,7 +98,7 @@ def _add_facts(writer: gguf.GGUFWriter, recipe: Recipe, kind: str) -> None:
     writer.add_name(recipe.title or recipe.name)
     writer.add_license(LICENSE)
     writer.add_languages(["en"])
-    writer.add_file_type(_FILE_TYPES[kind])
+    writer.add_file_type(FILE_TYPES[kind])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_sampling_temp(recipe.export.temperature)
     writer.add_sampling_penalty_repeat(recipe.export.repetition_penalty)
@@ -134,18 +140,14 @@ def _add_tokenizer(writer: gguf.GGUFWriter, run: Run) -> None:
 
 def _add_tensors(writer: gguf.GGUFWriter, recipe: Recipe, weights: dict[str, torch.Tensor], kind: str) -> None:
     """Add every tensor under llama.cpp's name. Query and key rows keep their order: `qwen3` turns pairs as we do."""
-    names = gguf.get_tensor_name_map(_ARCHITECTURE, recipe.model.num_hidden_layers)
+    names = _llama_names(recipe.model, weights)
     for name, tensor in weights.items():
-        stored = _stored_type(tensor, kind)
-        values = gguf.quants.quantize(tensor.float().numpy(), stored)
-        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), values, raw_dtype=stored)
+        stored = stored_type(names[name], tuple(tensor.shape), kind, recipe.model.num_hidden_layers)
+        values = kquants.quantize(tensor.float().numpy(), stored)
+        writer.add_tensor(names[name], values, raw_dtype=stored)
 
 
-def _stored_type(tensor: torch.Tensor, kind: str) -> gguf.GGMLQuantizationType:
-    """Norms stay F32; a matrix whose rows don't fill the blocks of a quantized type is stored as F16."""
-    stored = gguf.GGMLQuantizationType[kind]
-    if tensor.ndim == 1:
-        return gguf.GGMLQuantizationType.F32
-    if tensor.shape[-1] % gguf.GGML_QUANT_SIZES[stored][0]:
-        return gguf.GGMLQuantizationType.F16
-    return stored
+def _llama_names(model: Model, names: Iterable[str]) -> dict[str, str]:
+    """llama.cpp's name of each tensor, by transformers' name."""
+    known = gguf.get_tensor_name_map(_ARCHITECTURE, model.num_hidden_layers)
+    return {name: known.get_name(name, try_suffixes=(".weight",)) for name in names}
