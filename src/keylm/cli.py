@@ -143,6 +143,19 @@ def serve(
     start(model, host=host, port=port, num_threads=threads)
 
 
+@app.command(rich_help_panel=_USE)
+def push(
+    run_folder: RunFolder,
+    repository: Annotated[str, typer.Argument(help="Repository on the Hugging Face hub, as OWNER/NAME.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+) -> None:
+    """Publish a run's export on the Hugging Face hub."""
+    from keylm.export.hub import push as upload
+    from keylm.run import open_run
+
+    print(upload(open_run(run_folder), repository, private))
+
+
 @app.command(rich_help_panel=_LOOK)
 def info(recipe: RecipeOrRun, set_: Overrides = None) -> None:
     """Show a recipe's parameters, tokens, operations, memory, and the time it takes on this machine."""
