@@ -156,6 +156,18 @@ def push(
     print(upload(open_run(run_folder), repository, private))
 
 
+@app.command(name="import", rich_help_panel=_USE)
+def import_(
+    source: Annotated[str, typer.Argument(help="A transformers folder, or a model's name on the Hugging Face hub.")],
+    run_: Folder = None,
+    base: Annotated[bool, typer.Option("--base", help="Leave the sft stage to do, on the imported weights.")] = False,
+) -> None:
+    """Make a run of a Qwen3 model that somebody else trained, to tune, measure, export or serve it."""
+    from keylm.importing import import_model
+
+    print(import_model(source, run_, base).folder)
+
+
 @app.command(rich_help_panel=_LOOK)
 def info(recipe: RecipeOrRun, set_: Overrides = None) -> None:
     """Show a recipe's parameters, tokens, operations, memory, and the time it takes on this machine."""

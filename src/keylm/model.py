@@ -179,6 +179,12 @@ def load(config: recipe.Model, path: Path) -> KeyLM:
     return model.eval()
 
 
+def weight_shapes(config: recipe.Model) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor of a model's `state_dict()`, without making one."""
+    with torch.device("meta"):
+        return {name: tuple(tensor.shape) for name, tensor in KeyLM(config).state_dict().items()}
+
+
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """`x @ weight.T` in the dtype of `x`; the float32 weight is cast on the way."""
     return F.linear(x, weight.to(x.dtype))

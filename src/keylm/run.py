@@ -19,6 +19,9 @@ STAGES = ("tokenizer", "prepare", "pretrain", "sft", "eval", "export")
 _SHARE = {"weight", "category", "max_epochs"}
 """What decides how much of a source is read in training, and nothing before it."""
 
+IMPORTED = "imported"
+"""Stands where a fingerprint would, in a stage that came from elsewhere and was made from no recipe."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -49,7 +52,7 @@ class Run:
             UserError: it was made, or begun, from another recipe.
         """
         begun = self._read(stage, "begun.json")
-        if begun and begun["fingerprint"] != self.fingerprint(stage):
+        if begun and begun["fingerprint"] not in (self.fingerprint(stage), IMPORTED):
             raise UserError(
                 f"{self.stage(stage)} was made from other settings than this recipe's: "
                 f"name another run folder with --run, or delete that folder to make it again"
@@ -77,6 +80,12 @@ class Run:
         if facts is None:
             raise UserError(f"{self.folder} has no finished `{stage}` stage: run `keylm {stage} {self.folder}` first")
         return facts
+
+    def origin(self, stage: str) -> str | None:
+        """Where a stage was imported from; None where it was made here, or not yet."""
+        facts = self._read(stage, "stage.json") or {}
+        origin: str | None = facts.get("imported")
+        return origin
 
     def _read(self, stage: str, file: str) -> dict[str, Any] | None:
         path = self.stage(stage) / file

@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from keylm.export import fidelity, scores
-from keylm.export.gguf import LICENSE
+from keylm.export.gguf import licence
 from keylm.export.mixtures import best_kind
 from keylm.export.scores import table
 from keylm.recipe import Hub, Recipe
@@ -32,6 +32,20 @@ ollama run $name
 """
 
 
+_PRETRAINING = """\
+Pretraining read $tokens tokens, with $optimizer. Mixture, by share of tokens:
+
+$sources"""
+_TUNING = """\
+Instruction tuning read $tokens tokens, with the loss on the assistant's words alone. Mixture:
+
+$sources"""
+_LICENCES = {
+    "apache-2.0": "The weights are under Apache-2.0. The texts they learned from are under the licences listed above.",
+    "other": "The weights are under the licence of the model that they were imported from.",
+}
+
+
 def text(run: Run, num_parameters: int, quality: dict[str, Any]) -> str:
     """The card of a run's release, YAML header included; `quality` is what `fidelity.measure` found."""
     recipe = run.recipe
@@ -50,28 +64,49 @@ def text(run: Run, num_parameters: int, quality: dict[str, Any]) -> str:
         vocab=f"{model.vocab_size:,}",
         pre_tokenizer=recipe.tokenizer.pre_tokenizer,
         gguf_usage=_gguf_usage(recipe),
-        pretrain_tokens=f"{recipe.train.tokens:,}",
-        pretrain_optimizer=recipe.train.optimizer.kind,
-        sft_tokens=f"{recipe.sft.tokens:,}",
-        pretrain_sources=_source_table(recipe.data.sources),
-        sft_sources=_source_table(recipe.sft.sources),
+        made=_made(run),
+        training=_training(run),
+        licence=_LICENCES[licence(run)],
         gguf_files=fidelity.section(quality),
         scores=scores.section(run),
     )
-    return f"---\n{_header(recipe).to_yaml()}\n---\n\n{body}"
+    return f"---\n{_header(run).to_yaml()}\n---\n\n{body}"
 
 
-def _header(recipe: Recipe) -> ModelCardData:
-    sources = [*recipe.data.sources, *recipe.sft.sources]
+def _header(run: Run) -> ModelCardData:
+    recipe = run.recipe
+    trained = {"pretrain": recipe.data.sources, "sft": recipe.sft.sources}
+    sources = [source for stage, learned in trained.items() if not run.origin(stage) for source in learned]
     return ModelCardData(
         model_name=recipe.title or recipe.name,
         language="en",
-        license=LICENSE,
+        license=licence(run),
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["keylm", "chat", "small-language-model", *(["gguf"] if recipe.export.gguf else [])],
         datasets=sorted({source.dataset for source in sources if isinstance(source, Hub)}) or None,
     )
+
+
+def _made(run: Run) -> str:
+    if not run.origin("pretrain"):
+        return "trained from scratch"
+    return "exported" if run.origin("sft") else "tuned"
+
+
+def _training(run: Run) -> str:
+    """What shaped the weights: two stages with their mixtures, or where the weights came from."""
+    recipe, origin = run.recipe, run.origin("pretrain")
+    parts = [f"The weights were imported from `{origin}`: how they were trained is told there.\n"] if origin else []
+    stages = {
+        "pretrain": (_PRETRAINING, recipe.train, recipe.data.sources),
+        "sft": (_TUNING, recipe.sft, recipe.sft.sources),
+    }
+    for stage, (template, training, sources) in stages.items():
+        if not run.origin(stage):
+            facts = {"tokens": f"{training.tokens:,}", "optimizer": training.optimizer.kind}
+            parts.append(Template(template).substitute(**facts, sources=_source_table(sources)))
+    return "\n".join([*parts, "Everything that shaped the model here is in the recipe, `recipe.yaml`, of its run."])
 
 
 def _gguf_usage(recipe: Recipe) -> str:

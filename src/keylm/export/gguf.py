@@ -22,8 +22,6 @@ from keylm.tokenizer import CONTROL_TOKENS, Tokenizer, assemble, merges
 if TYPE_CHECKING:
     import torch
 
-LICENSE = "apache-2.0"
-
 _ARCHITECTURE = gguf.MODEL_ARCH.QWEN3
 
 
@@ -31,7 +29,7 @@ def write(run: Run, weights: dict[str, torch.Tensor], kind: str, path: Path) -> 
     """Write one GGUF of `kind` (a key of `mixtures.FILE_TYPES`) from weights under transformers' Qwen3 names."""
     partial = path.with_name(path.name + ".partial")
     writer = gguf.GGUFWriter(partial, gguf.MODEL_ARCH_NAMES[_ARCHITECTURE])
-    _add_facts(writer, run.recipe, kind)
+    _add_facts(writer, run, kind)
     _add_sizes(writer, run.recipe)
     _add_tokenizer(writer, run)
     _add_tensors(writer, run.recipe, weights, kind)
@@ -85,6 +83,11 @@ def read_weights(path: Path, model: Model, names: Iterable[str]) -> dict[str, to
     return {name: torch.tensor(gguf.quants.dequantize(part.data, part.tensor_type)) for name, part in decoded.items()}
 
 
+def licence(run: Run) -> str:
+    """The licence of a run's weights, by the hub's names: ours, or that of whoever made imported ones."""
+    return "other" if run.origin("pretrain") else "apache-2.0"
+
+
 def _tokenizer(values: dict[str, Any]) -> Tokenizer:
     vocabulary = {token: index for index, token in enumerate(values[gguf.Keys.Tokenizer.LIST])}
     pairs = [tuple(merge.split(" ")) for merge in values[gguf.Keys.Tokenizer.MERGES]]
@@ -93,10 +96,11 @@ def _tokenizer(values: dict[str, Any]) -> Tokenizer:
     return Tokenizer(backend)
 
 
-def _add_facts(writer: gguf.GGUFWriter, recipe: Recipe, kind: str) -> None:
+def _add_facts(writer: gguf.GGUFWriter, run: Run, kind: str) -> None:
+    recipe = run.recipe
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_name(recipe.title or recipe.name)
-    writer.add_license(LICENSE)
+    writer.add_license(licence(run))
     writer.add_languages(["en"])
     writer.add_file_type(FILE_TYPES[kind])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
