@@ -7,7 +7,14 @@ import pytest
 from tiny_run import tiny_run
 
 from keylm import export
+from keylm.export import proof
 from keylm.run import Run, open_run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_texts() -> None:
+    """Exports in tests check every code point, but few random texts: `test_proof` looks at all of them."""
+    proof.NUM_TEXTS = 1000
 
 
 @pytest.fixture(scope="session")

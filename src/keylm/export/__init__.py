@@ -24,7 +24,7 @@ def build(run: Run) -> dict[str, Any]:
     import torch
     from safetensors.torch import load_file
 
-    from keylm.export import card, fidelity, gguf, huggingface, mixtures, ollama
+    from keylm.export import card, fidelity, gguf, huggingface, mixtures, ollama, proof
 
     if not run.weights("sft").exists():
         raise UserError(f"{run.folder} has no trained weights to export: run `keylm sft {run.folder}` first")
@@ -38,10 +38,10 @@ def build(run: Run) -> dict[str, Any]:
     if run.recipe.export.gguf:
         best = mixtures.best_kind(run.recipe.export.gguf)
         ollama.write(run.recipe, gguf_path(run, best).name, folder / "Modelfile")
-    quality = fidelity.measure(run, weights)
+    quality, checked = fidelity.measure(run, weights), proof.check(run, weights)
     for place in (folder, folder / "transformers"):
-        write_text(place / "README.md", card.text(run, num_parameters, quality))
-    return {"num_parameters": num_parameters, "gguf": quality, "files": _write_checksums(folder)}
+        write_text(place / "README.md", card.text(run, num_parameters, quality, checked))
+    return {"num_parameters": num_parameters, "gguf": quality, "checked": checked, "files": _write_checksums(folder)}
 
 
 def gguf_path(run: Run, kind: str) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from keylm.export import fidelity, scores
+from keylm.export import fidelity, proof, scores
 from keylm.export.gguf import licence
 from keylm.export.mixtures import best_kind
 from keylm.export.scores import table
@@ -46,8 +46,11 @@ _LICENCES = {
 }
 
 
-def text(run: Run, num_parameters: int, quality: dict[str, Any]) -> str:
-    """The card of a run's release, YAML header included; `quality` is what `fidelity.measure` found."""
+def text(run: Run, num_parameters: int, quality: dict[str, Any], checked: dict[str, Any]) -> str:
+    """The card of a run's release, YAML header included.
+
+    `quality` is what `fidelity.measure` found, `checked` what `proof.check` did.
+    """
     recipe = run.recipe
     model = recipe.model
     template = Template(resources.files("keylm.export").joinpath("card.md").read_text(encoding="utf-8"))
@@ -69,6 +72,7 @@ def text(run: Run, num_parameters: int, quality: dict[str, Any]) -> str:
         licence=_LICENCES[licence(run)],
         gguf_files=fidelity.section(quality),
         scores=scores.section(run),
+        checked=proof.section(checked),
     )
     return f"---\n{_header(run).to_yaml()}\n---\n\n{body}"
 

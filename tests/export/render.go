@@ -1,0 +1,26 @@
+// Renders a template as Ollama does: Go's text/template over messages with a role and a content.
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"text/template"
+)
+
+type message struct{ Role, Content string }
+
+type request struct {
+	Template string
+	Messages []message
+}
+
+func main() {
+	var asked request
+	if err := json.NewDecoder(os.Stdin).Decode(&asked); err != nil {
+		panic(err)
+	}
+	parsed := template.Must(template.New("").Parse(asked.Template))
+	if err := parsed.Execute(os.Stdout, map[string]any{"Messages": asked.Messages}); err != nil {
+		panic(err)
+	}
+}
