@@ -135,12 +135,16 @@ def serve(
     model: Exported,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+    api_key: Annotated[
+        str | None,
+        typer.Option(envvar="KEYLM_API_KEY", help="What clients must show; needed where others can reach the server."),
+    ] = None,
     threads: Threads = None,
 ) -> None:
     """Serve an exported model: an OpenAI-compatible API and a web page to chat on."""
     from keylm.serve.server import serve as start
 
-    start(model, host=host, port=port, num_threads=threads)
+    start(model, host=host, port=port, num_threads=threads, api_key=api_key)
 
 
 @app.command(rich_help_panel=_USE)

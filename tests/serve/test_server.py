@@ -3,34 +3,66 @@
 from __future__ import annotations
 
 import json
+import os
+import select
+import signal
 import socket
+import subprocess
+import sys
 import threading
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 
 import openai
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keylm.errors import UserError
-from keylm.serve.engine import Engine
-from keylm.serve.server import MAX_BODY_BYTES, Server
+from keylm.run import Run
+from keylm.serve.engine import Engine, find_gguf
+from keylm.serve.limits import Limits
+from keylm.serve.parameters import Parameters
+from keylm.serve.server import Server, serve
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is a tide?"}]
 GREEDY = {"model": "any", "temperature": 0, "max_tokens": 12}
 
 
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=5)),
+    lambda values: st.one_of(st.lists(values, max_size=3), st.dictionaries(st.text(max_size=5), values, max_size=3)),
+    max_leaves=5,
+)
+FIELDS = [
+    "messages",
+    "temperature",
+    "stop",
+    "logit_bias",
+    "seed",
+    "grammar",
+    "json_schema",
+    "n",
+    "stream_options",
+    "model",
+]
+BODIES = st.builds(
+    lambda fields, other: {"messages": MESSAGES, **fields, **other},
+    st.dictionaries(st.sampled_from([*FIELDS, *Parameters.model_fields]), JSON, max_size=3),
+    st.dictionaries(st.text(max_size=5), JSON, max_size=1),
+)
+
+
 @pytest.fixture(scope="module")
 def server(engine: Engine) -> Iterator[Server]:
-    with Server(engine, "127.0.0.1", 0) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
+    with running(engine) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +144,17 @@ def test_models(client: openai.OpenAI, engine: Engine) -> None:
         ({"messages": [{"role": "user", "content": "long " * 500}], "stream": True}, "context"),
         ({"temperature": "hot"}, "temperature"),
         ({"max_tokens": 10**30}, "too large"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"temperature": True}, "temperature"),
+        ({"top_p": 1.5}, "top_p"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": "many"}, "max_tokens"),
+        ({"stop": [1]}, "stop"),
+        ({"stop": ["x"] * 17}, "stop"),
+        ({"seed": 1.5}, "seed"),
+        ({"logit_bias": "a"}, "logit_bias"),
+        ({"id_slot": 3}, "there is no parameter `id_slot`"),
+        ({"wizardry": 1}, "there is no parameter `wizardry`"),
         ({"n": 2}, "`n`"),
         ({"tools": [{"type": "function"}]}, "`tools`"),
         ({"response_format": {"type": "json_object"}}, "`response_format`"),
@@ -122,6 +165,25 @@ def test_bad_requests_get_a_sentence(server: Server, change: dict, words: str) -
     assert status == 400
     assert words in answer["error"]["message"]
     assert answer["error"]["type"] == "invalid_request_error"
+
+
+def test_a_refusal_names_the_parameter(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model="any", messages=MESSAGES, top_p=7)
+    assert caught.value.param == "top_p"
+
+
+def test_what_openais_clients_send_besides_is_let_through(client: openai.OpenAI) -> None:
+    extras = {"user": "me", "seed": 3, "top_p": 0.9, "frequency_penalty": 0.1, "stop": ["\n\n"], "logit_bias": {"5": 1}}
+    own = {"top_k": 40, "min_p": 0.05, "repeat_penalty": 1.1, "grammar": "root ::= [a-z]+", "json_schema": None}
+    answer = client.chat.completions.create(messages=MESSAGES, **GREEDY, **extras, extra_body=own)
+    assert answer.choices[0].message.content.isalpha()
+
+
+def test_an_answer_without_a_limit_ends_with_the_context(client: openai.OpenAI, engine: Engine) -> None:
+    answer = client.completions.create(model="any", prompt=[5], extra_body={"ignore_eos": True})
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage.total_tokens <= engine.header.context_length
 
 
 def test_an_overlong_conversation_has_openais_code(client: openai.OpenAI) -> None:
@@ -138,8 +200,11 @@ def test_an_overlong_conversation_has_openais_code(client: openai.OpenAI) -> Non
         ("/v1/chat/completions", b"[" * 100_000, 400),
         ("/v1/chat/completions", b"\xff\xfe", 400),
         ("/v1/chat/completions", rb'{"messages": [{"role": "user", "content": "\ud800"}]}', 400),
-        ("/v1/chat/completions", b" " * (MAX_BODY_BYTES + 1), 413),
+        ("/v1/chat/completions", b" " * (Limits().body_bytes + 1), 413),
         ("/v1/completions", b'{"prompt": ["two", "texts"]}', 400),
+        ("/v1/completions", b'{"prompt": [true]}', 400),
+        ("/v1/completions", b'{"prompt": [-1]}', 400),
+        ("/v1/completions", b'{"prompt": "a", "grammar": "root ::= nothing"}', 400),
         ("/v1/completions", b'{"prompt": [1000000]}', 400),
         ("/v1/nothing", b"{}", 404),
     ],
@@ -163,6 +228,55 @@ def test_health_and_metrics(server: Server) -> None:
         assert b"llamacpp:prompt_tokens_total" in response.read()
 
 
+def test_metrics_count_responses(server: Server) -> None:
+    post(server, "/v1/chat/completions", b"{")
+    metrics = _metrics(server)
+    assert metrics['keylm:responses_total{status="400"}'] >= 1
+    assert metrics["keylm:answers_running"] == metrics["keylm:requests_waiting"] == 0
+    names = [line.split()[2] for line in _get(server, "/metrics").splitlines() if line.startswith("# TYPE")]
+    assert len(names) == len(set(names))
+
+
+@settings(max_examples=100, deadline=None)
+@given(body=BODIES)
+def test_whatever_is_sent_is_answered(server: Server, body: dict) -> None:
+    """Any JSON in any field: an answer or a refusal of OpenAI's shape, and never a failure of ours."""
+    status, answer = post(server, "/v1/chat/completions", json.dumps({**body, "max_tokens": 1}).encode())
+    assert status in (200, 400)
+    assert answer.keys() >= ({"choices", "usage"} if status == 200 else {"error"})
+
+
+def test_100_megabytes_are_refused_unread(server: Server) -> None:
+    status, answer = post(server, "/v1/chat/completions", bytes(100_000_000))
+    assert status == 413
+    assert "4,000,000 bytes" in answer["error"]["message"]
+
+
+def test_a_client_that_leaves_stops_its_answer(server: Server) -> None:
+    """Streamed or not: no slot goes on writing for nobody."""
+    for stream in (True, False):
+        body = {"messages": MESSAGES, "stream": stream, "max_tokens": 200, "ignore_eos": True}
+        before = _metrics(server)["llamacpp:tokens_predicted_total"]
+        for _ in range(4):
+            with _ask(server, body):
+                _until(lambda: server.gate.running == 1)
+            _until(lambda: server.gate.running == 0)
+        assert _metrics(server)["llamacpp:tokens_predicted_total"] - before < 4 * 200
+
+
+def test_broken_connections_leave_nothing_behind(server: Server) -> None:
+    def files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    _get(server, "/health")
+    before = files(), threading.active_count()
+    for bytes_sent in (b"", b"GET", b"POST /v1/completions HTTP/1.1\r\nContent-Length: 100\r\n\r\n{", b"\x16\x03\x01"):
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", server.server_port)) as connection:
+                connection.sendall(bytes_sent)
+    _until(lambda: (files(), threading.active_count()) <= before)
+
+
 def test_a_client_that_leaves_harms_nobody(server: Server, client: openai.OpenAI) -> None:
     body = json.dumps({"messages": MESSAGES, "stream": True, "max_tokens": 200, "ignore_eos": True}).encode()
     for _ in range(8):  # twice as many as there are slots: none may stay taken
@@ -177,6 +291,128 @@ def test_many_at_once_are_all_answered(client: openai.OpenAI) -> None:
     with ThreadPoolExecutor(16) as threads:
         answers = list(threads.map(lambda _: client.chat.completions.create(messages=MESSAGES, **GREEDY), range(32)))
     assert {answer.usage.completion_tokens for answer in answers} == {12}
+
+
+def test_a_full_line_is_refused_and_a_stop_is_waited_for(engine: Engine) -> None:
+    """One answer runs, one waits, the third is told to come again; a stopping server finishes what runs."""
+    body = json.dumps({"messages": MESSAGES, "max_tokens": 1}).encode()
+    with running(engine, Limits(answers=1, waiting=1)) as server, ThreadPoolExecutor(2) as threads:
+        with server.gate.enter():
+            waiting = threads.submit(post, server, "/v1/chat/completions", body)
+            _until(lambda: server.gate.waiting == 1)
+            status, answer = post(server, "/v1/chat/completions", body)
+            assert (status, answer["error"]["code"]) == (503, "overloaded")
+            finished = threads.submit(server.gate.close, 20)
+            status, answer = waiting.result()
+            assert status == 503
+            assert "stopping" in answer["error"]["message"]
+            assert not finished.done()
+        assert finished.result() is True
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_takes_too_long_is_ended(engine: Engine, stream: bool) -> None:
+    with running(engine, Limits(answer_seconds=0)) as server:
+        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+        with pytest.raises(openai.APIError, match="the answer took over 0 s"):
+            list(client.chat.completions.create(messages=MESSAGES, stream=stream, **GREEDY))
+        assert server.gate.running == 0
+
+
+def test_waiting_too_long_is_ended(engine: Engine) -> None:
+    with running(engine, Limits(answers=0, waiting_seconds=0.05)) as server:
+        status, answer = post(server, "/v1/chat/completions", json.dumps({"messages": MESSAGES}).encode())
+    assert (status, answer["error"]["type"]) == (503, "server_error")
+
+
+def test_slow_and_silent_clients_are_let_go(engine: Engine) -> None:
+    with running(engine, Limits(silence_seconds=0.3, body_seconds=0.5)) as server:
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 1000\r\n\r\n"
+        with _connection(server) as silent:
+            silent.sendall(head)
+            assert silent.recv(100) == b""
+        with _connection(server) as slow:
+            slow.sendall(head)
+            while not select.select([slow], [], [], 0.1)[0]:
+                slow.sendall(b" ")
+            assert slow.recv(100).startswith(b"HTTP/1.1 408")
+
+
+def test_too_many_connections_are_closed(engine: Engine) -> None:
+    with running(engine, Limits(connections=2)) as server:
+        with _connection(server), _connection(server), _connection(server) as third:
+            assert third.recv(10) == b""
+
+        def serves_again() -> bool:
+            with suppress(ConnectionError):
+                return _get(server, "/health") == '{"status": "ok"}'
+            return False
+
+        _until(serves_again)
+
+
+def test_with_a_key_only_its_holders_get_answers(engine: Engine) -> None:
+    with running(engine, api_key="secret") as server:
+        assert _get(server, "/health")
+        assert "<html" in _get(server, "/")
+        for path in ("/metrics", "/v1/models"):
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                _get(server, path)
+            assert caught.value.code == 401
+            assert caught.value.headers["WWW-Authenticate"] == "Bearer"
+        for key in ("none", "secre", "sécret"):
+            status, answer = post(server, "/v1/chat/completions", b"{}", {"Authorization": f"Bearer {key}"})
+            assert (status, answer["error"]["code"]) == (401, "invalid_api_key")
+        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="secret", max_retries=0)
+        assert client.chat.completions.create(messages=MESSAGES, **GREEDY).usage.completion_tokens == 12
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
+def test_a_public_address_needs_a_key(exported: Run, host: str) -> None:
+    with pytest.raises(UserError, match="give a key with --api-key or KEYLM_API_KEY"):
+        serve(exported.folder, host=host)
+
+
+def test_the_command_finishes_its_answer_when_it_is_stopped(exported: Run) -> None:
+    command = [sys.executable, "-m", "keylm.cli", "serve", str(exported.folder), "--port", "0", "--threads", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "KEYLM_API_KEY": "k"})
+    url = next(line for line in process.stderr if "http" in line).split(" is at ")[1].split()[0]
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0)
+    chunks = client.chat.completions.create(
+        messages=MESSAGES, model="any", max_tokens=200, stream=True, extra_body={"ignore_eos": True}
+    )
+    first = next(iter(chunks))
+    process.send_signal(signal.SIGTERM)
+    rest = list(chunks)
+    assert first.choices[0].delta.role == "assistant"
+    assert rest[-1].usage.completion_tokens == 200
+    assert process.wait(30) == 0
+    assert "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.slow
+def test_200_clients_for_some_seconds(exported: Run) -> None:
+    """Each asks again and again, and every third leaves in the middle; memory and files stay what they were."""
+    with closing(Engine(find_gguf(exported.folder), num_slots=4, num_threads=1)) as engine, running(engine) as server:
+        body = json.dumps({"messages": MESSAGES, "max_tokens": 8, "stream": True, "ignore_eos": True}).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+
+        def ask(number: int) -> bool:
+            with _connection(server) as connection:
+                connection.sendall(head.encode() + body)
+                if number % 3 == 0:
+                    return connection.recv(15) == b"HTTP/1.1 200 OK"
+                answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+            return answer.startswith(b"HTTP/1.1 200") and b"data: [DONE]" in answer
+
+        with ThreadPoolExecutor(200) as threads:
+            assert all(threads.map(ask, range(400)))
+            _until(lambda: server.gate.running == 0)
+            before = psutil.Process().memory_info().rss, psutil.Process().num_fds()
+            assert all(threads.map(ask, range(1600)))
+        _until(lambda: server.gate.running == 0)
+        _until(lambda: psutil.Process().num_fds() <= before[1])
+        assert psutil.Process().memory_info().rss < before[0] + 50e6
 
 
 def test_a_taken_port_gets_a_sentence(server: Server, engine: Engine) -> None:
@@ -195,8 +431,53 @@ def test_page_is_one_file(server: Server) -> None:
     assert "innerHTML" not in page
 
 
-def post(server: Server, path: str, body: bytes) -> tuple[int, dict]:
+@contextmanager
+def running(engine: Engine, limits: Limits | None = None, api_key: str | None = None) -> Iterator[Server]:
+    with Server(engine, "127.0.0.1", 0, api_key, limits) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def _get(server: Server, path: str) -> str:
+    with urllib.request.urlopen(server.url + path) as response:
+        return response.read().decode()
+
+
+def _metrics(server: Server) -> dict[str, float]:
+    lines = [line.rsplit(" ", 1) for line in _get(server, "/metrics").splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in lines}
+
+
+def _connection(server: Server) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.server_port), timeout=60)
+
+
+def _ask(server: Server, body: dict) -> socket.socket:
+    content = json.dumps(body).encode()
+    connection = _connection(server)
+    connection.sendall(
+        f"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
+    )
+    return connection
+
+
+def _until(true: Callable[[], bool]) -> None:
+    """Wait for something that is to happen soon."""
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def post(server: Server, path: str, body: bytes, headers: dict[str, str] | None = None) -> tuple[int, dict]:
     request = urllib.request.Request(server.url + path, body, {"Content-Type": "application/json"})
+    for name, value in (headers or {}).items():
+        request.add_header(name, value)
     try:
         with urllib.request.urlopen(request) as response:
             return response.status, json.load(response)

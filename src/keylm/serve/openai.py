@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+from pydantic import ValidationError
+
 from keylm.chat import Message
 from keylm.errors import UserError
 from keylm.export.gguf import Header
 from keylm.serve.engine import Chunk, Engine
+from keylm.serve.parameters import IGNORED, Parameters
 
 Body = dict[str, Any]
 """A JSON object that comes in or goes out."""
@@ -21,12 +24,14 @@ _ONLY = {"n": 1, "logprobs": False, "tools": [], "functions": [], "response_form
 
 
 class RequestError(Exception):
-    """A request that cannot be answered, with its HTTP status, and OpenAI's code where it has one for the reason."""
+    """A request that cannot be answered, with its HTTP status, OpenAI's code where it has one for the reason, and the
+    parameter that is wrong."""
 
-    def __init__(self, status: int, message: str, code: str | None = None) -> None:
+    def __init__(self, status: int, message: str, code: str | None = None, param: str | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
+        self.param = param
 
 
 @dataclass(frozen=True)
@@ -78,10 +83,10 @@ def merged(chunks: list[Chunk]) -> Chunk:
     return {**chunks[-1], "choices": [{**chunks[-1]["choices"][0], "text": text}]}
 
 
-def error(status: int, message: str, code: str | None = None) -> Body:
+def error(problem: RequestError) -> Body:
     """An error, as OpenAI's clients understand it."""
-    kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
-    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+    kind = "server_error" if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
+    return {"error": {"message": str(problem), "type": kind, "param": problem.param, "code": problem.code}}
 
 
 def models(header: Header, created: int) -> Body:
@@ -93,27 +98,36 @@ def models(header: Header, created: int) -> Body:
 
 def _text_request(_engine: Engine, body: Body) -> Body:
     prompt = body.get("prompt")
-    ids = isinstance(prompt, list) and all(isinstance(token, int) for token in prompt)
+    ids = isinstance(prompt, list) and all(type(token) is int for token in prompt)
     if not prompt or not (ids or isinstance(prompt, str)):
         raise RequestError(HTTPStatus.BAD_REQUEST, "`prompt` must be one text or one list of token ids")
-    return _plain(body)
+    return {**_parameters(body), "prompt": prompt}
 
 
 def _chat_request(engine: Engine, body: Body) -> Body:
-    request = {key: value for key, value in _plain(body).items() if key not in ("messages", "max_completion_tokens")}
-    if "max_completion_tokens" in body:
-        request["max_tokens"] = body["max_completion_tokens"]
+    request = _parameters(body)
     try:
         return {**request, "prompt": engine.prompt(_messages(body.get("messages")))}
     except UserError as problem:
         raise RequestError(HTTPStatus.BAD_REQUEST, str(problem)) from problem
 
 
-def _plain(body: Body) -> Body:
+def _parameters(body: Body) -> Body:
+    """What the engine is to be told of a request besides its prompt, checked."""
     for field, only in _ONLY.items():
         if body.get(field) not in (None, only):
-            raise RequestError(HTTPStatus.BAD_REQUEST, f"`{field}` can only be {json.dumps(only)} here")
-    return {key: value for key, value in body.items() if key not in _ONLY}
+            raise RequestError(HTTPStatus.BAD_REQUEST, f"`{field}` can only be {json.dumps(only)} here", param=field)
+    given = {key: value for key, value in body.items() if key not in (*_ONLY, *IGNORED, "messages", "prompt")}
+    if "max_completion_tokens" in given:
+        given["max_tokens"] = given.pop("max_completion_tokens")
+    try:
+        return Parameters.model_validate(given).model_dump(exclude_none=True)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = str(problem["loc"][0])
+        unknown = problem["type"] == "extra_forbidden"
+        message = f"there is no parameter `{field:.100}`" if unknown else f"`{field}`: {problem['msg']}"
+        raise RequestError(HTTPStatus.BAD_REQUEST, message, param=field) from error
 
 
 def _messages(value: Any) -> list[Message]:

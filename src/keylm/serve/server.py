@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import hmac
+import ipaddress
 import json
+import selectors
+import signal
+import socket
+import sys
+import threading
 import time
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,14 +24,8 @@ from keylm.errors import UserError
 from keylm.screen import console
 from keylm.serve import openai
 from keylm.serve.engine import Chunk, Engine, find_gguf
+from keylm.serve.limits import Gate, Limits, NoRoomError
 from keylm.serve.openai import RequestError, Shape
-
-NUM_SLOTS = 4
-"""Answers written at the same time; further requests wait until one of them ends."""
-MAX_BODY_BYTES = 4_000_000
-"""Longest request body: many times the longest context."""
-SILENCE_SECONDS = 120
-"""How long a connection may neither send nor take anything."""
 
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -32,19 +35,49 @@ _HEADERS = {
 """The page is one file and talks to this server alone."""
 
 
-def serve(model: Path, host: str = "127.0.0.1", port: int = 8080, num_threads: int | None = None) -> None:
+def serve(
+    model: Path,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    num_threads: int | None = None,
+    api_key: str | None = None,
+) -> None:
     """Serve a run, an export folder or a GGUF file until Ctrl-C, on `num_threads` (by default the physical cores).
 
+    Stopped by Ctrl-C or SIGTERM, it finishes the answers that are being written; a second Ctrl-C ends them.
+
     Raises:
-        UserError: there is no GGUF to serve, or the address is taken.
+        UserError: there is no GGUF to serve, the address is taken, or it is public and there is no `api_key`.
     """
-    with closing(Engine(find_gguf(model), NUM_SLOTS, num_threads)) as engine, Server(engine, host, port) as server:
+    limits = Limits()
+    path = find_gguf(model)
+    _require_key(host, api_key)
+    with (
+        closing(Engine(path, limits.answers, num_threads)) as engine,
+        Server(engine, host, port, api_key, limits) as server,
+    ):
         console.print(
             f"{engine.header.name} is at {server.url} until Ctrl-C: open it in a browser, or ask it", markup=False
         )
         console.print(_example(server.url), style="dim", markup=False, soft_wrap=True)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         with suppress(KeyboardInterrupt):
             server.serve_forever()
+        with suppress(KeyboardInterrupt):
+            server.finish()
+
+
+def _require_key(host: str, api_key: str | None) -> None:
+    """Refuse to be open to everybody: only this machine may ask without a key."""
+    if not api_key and not _is_loopback(host):
+        raise UserError(f"{host} is open to others: give a key with --api-key or KEYLM_API_KEY, or serve on 127.0.0.1")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Server(ThreadingHTTPServer):
@@ -53,20 +86,75 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, engine: Engine, host: str, port: int) -> None:
-        """Bind to `host` and `port` (0: any free port).
+    def __init__(
+        self, engine: Engine, host: str, port: int, api_key: str | None = None, limits: Limits | None = None
+    ) -> None:
+        """Bind to `host` and `port` (0: any free port). With an `api_key`, whoever asks for text must have it.
 
         Raises:
             UserError: the address cannot be had.
         """
         self.engine = engine
+        self.api_key = api_key
+        self.limits = limits or Limits()
+        self.gate = Gate(self.limits)
         self.started = int(time.time())
+        self._responses: Counter[int] = Counter()
+        self._counting = threading.Lock()
+        self._places = threading.BoundedSemaphore(self.limits.connections)
+        if ":" in host:
+            self.address_family = socket.AF_INET6
         try:
             super().__init__((host, port), Handler)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"cannot listen on {host}:{port} ({reason}): choose with --host and --port") from error
-        self.url = f"http://{host}:{self.server_port}"
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.server_port}"
+
+    def finish(self) -> None:
+        """Take no more connections, and wait for the answers that are being written."""
+        self.server_close()
+        if self.gate.running:
+            console.print(f"finishing {self.gate.running} answers; Ctrl-C again ends them", style="dim")
+        self.gate.close(self.limits.grace_seconds)
+
+    def count(self, status: int) -> None:
+        """Count a response, for the metrics."""
+        with self._counting:
+            self._responses[status] += 1
+
+    def metrics(self) -> str:
+        """llama.cpp's counters and ours, in Prometheus's text format."""
+        answered = "".join(
+            f'keylm:responses_total{{status="{status}"}} {count}\n' for status, count in sorted(self._responses.items())
+        )
+        return (
+            f"{self.engine.metrics()}"
+            f"# HELP keylm:responses_total HTTP responses by status.\n# TYPE keylm:responses_total counter\n{answered}"
+            "# HELP keylm:answers_running Answers being written.\n# TYPE keylm:answers_running gauge\n"
+            f"keylm:answers_running {self.gate.running}\n"
+            "# HELP keylm:requests_waiting Requests in line.\n# TYPE keylm:requests_waiting gauge\n"
+            f"keylm:requests_waiting {self.gate.waiting}\n"
+        )
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Give a connection its thread, or close it at once if there are too many."""
+        if self._places.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """A connection, until it ends."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that vanishes is no error; of anything else the screen shows the traceback."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -74,8 +162,12 @@ class Handler(BaseHTTPRequestHandler):
 
     server: Server
     protocol_version = "HTTP/1.1"
-    timeout = SILENCE_SECONDS
     disable_nagle_algorithm = True
+
+    def setup(self) -> None:
+        """Set the longest silence before anything is read."""
+        super().setup()
+        self.connection.settimeout(self.server.limits.silence_seconds)
 
     def do_GET(self) -> None:
         """The page, and what there is to know of the server."""
@@ -86,26 +178,21 @@ class Handler(BaseHTTPRequestHandler):
             case "/health":
                 self._send_json({"status": "ok"})
             case "/v1/models":
-                self._send_json(openai.models(self.server.engine.header, self.server.started))
+                self._guarded(self._models)
             case "/metrics":
-                self._send(self.server.engine.metrics().encode(), "text/plain; version=0.0.4")
+                self._guarded(self._metrics)
             case path:
                 self.send_error(HTTPStatus.NOT_FOUND, f"there is no GET {path}")
 
     def do_POST(self) -> None:
         """The two ways to ask for text."""
-        try:
-            match self.path.partition("?")[0]:
-                case "/v1/chat/completions":
-                    self._answer(openai.CHAT)
-                case "/v1/completions":
-                    self._answer(openai.TEXT)
-                case path:
-                    raise RequestError(HTTPStatus.NOT_FOUND, f"there is no POST {path}")
-        except RequestError as error:
-            self._refuse(error)
-        except (ConnectionError, TimeoutError):
-            self.close_connection = True
+        match self.path.partition("?")[0]:
+            case "/v1/chat/completions":
+                self._guarded(lambda: self._answer(openai.CHAT))
+            case "/v1/completions":
+                self._guarded(lambda: self._answer(openai.TEXT))
+            case path:
+                self.send_error(HTTPStatus.NOT_FOUND, f"there is no POST {path}")
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """What the base class says of broken requests, in OpenAI's shape."""
@@ -114,19 +201,73 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Keep the screen quiet: `/metrics` counts the requests."""
 
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:  # noqa: ARG002
+        """Count the response."""
+        self.server.count(int(code))
+
+    def _guarded(self, act: Callable[[], None]) -> None:
+        """Do what only holders of the key may ask for; a refusal is sent, and a client that left is let go."""
+        try:
+            self._check_key()
+            act()
+        except RequestError as error:
+            self._refuse(error)
+        except NoRoomError as error:
+            self._refuse(RequestError(HTTPStatus.SERVICE_UNAVAILABLE, str(error), "overloaded"))
+        except (ConnectionError, TimeoutError):
+            self.close_connection = True
+
+    def _check_key(self) -> None:
+        key = self.server.api_key
+        given = (self.headers["Authorization"] or "").removeprefix("Bearer ")
+        if key and not hmac.compare_digest(given.encode(errors="replace"), key.encode()):
+            self._discard_body()
+            raise RequestError(HTTPStatus.UNAUTHORIZED, "this server asks for its API key", "invalid_api_key")
+
+    def _models(self) -> None:
+        self._send_json(openai.models(self.server.engine.header, self.server.started))
+
+    def _metrics(self) -> None:
+        self._send(self.server.metrics().encode(), "text/plain; version=0.0.4")
+
     def _answer(self, shape: Shape) -> None:
         body = openai.parse(self._body())
         request = shape.request(self.server.engine, body)
-        if body.get("stream"):
-            self._stream(request, shape)
-            return
+        with self.server.gate.enter():
+            self._stream(request, shape) if body.get("stream") else self._whole(request, shape)
+
+    def _whole(self, request: dict[str, Any], shape: Shape) -> None:
         chunks: list[Chunk] = []
 
         def collect(chunk: Chunk) -> None:
             chunks.append(openai.checked(chunk))
+            self._check_client()
 
-        self.server.engine.complete(request, collect)
+        self._complete(request, collect)
         self._send_json(shape.whole(openai.merged(chunks)))
+
+    def _complete(self, request: dict[str, Any], on_chunk: Callable[[Chunk], None]) -> None:
+        """Have an answer written, up to the longest time that one may take."""
+        deadline = time.monotonic() + self.server.limits.answer_seconds
+
+        def timely(chunk: Chunk) -> None:
+            on_chunk(chunk)
+            if time.monotonic() > deadline:
+                seconds = self.server.limits.answer_seconds
+                raise RequestError(HTTPStatus.GATEWAY_TIMEOUT, f"the answer took over {seconds:g} s", "timeout")
+
+        self.server.engine.complete(request, timely)
+
+    def _check_client(self) -> None:
+        """Notice a client that left while nothing is written to it.
+
+        Raises:
+            ConnectionError: it did.
+        """
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.connection, selectors.EVENT_READ)
+            if selector.select(0) and not self.connection.recv(1, socket.MSG_PEEK):
+                raise ConnectionResetError
 
     def _stream(self, request: dict[str, Any], shape: Shape) -> None:
         """Send each piece as it comes. The status waits for the first piece, so that a refusal gets its own."""
@@ -141,29 +282,52 @@ class Handler(BaseHTTPRequestHandler):
                 started = True
             self._send_events([chunk if "error" in chunk else shape.event(chunk)])
 
-        self.server.engine.complete(request, send)
+        try:
+            self._complete(request, send)
+        except RequestError as error:
+            if not started:
+                raise
+            self._send_events([openai.error(error)])
         self._send_chunk(b"data: [DONE]\n\n")
         self._send_chunk(b"")
 
     def _refuse(self, error: RequestError) -> None:
         """Send an error, and close the connection: what is left of the request is not read."""
         self.close_connection = True
-        self._send_json(openai.error(error.status, str(error), error.code), error.status)
+        self._send_json(openai.error(error), error.status)
 
     def _body(self) -> bytes:
+        limits, length = self.server.limits, self._length()
+        if length > limits.body_bytes:
+            self._discard_body()
+            raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is over {limits.body_bytes:,} bytes")
+        return b"".join(self._pieces(length))
+
+    def _length(self) -> int:
         try:
             length = int(self.headers["Content-Length"])
         except (TypeError, ValueError) as error:
             raise RequestError(HTTPStatus.LENGTH_REQUIRED, "the request needs a Content-Length") from error
-        if not 0 <= length <= MAX_BODY_BYTES:
-            self._discard(length)
-            raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is over {MAX_BODY_BYTES:,} bytes")
-        return self.rfile.read(length)
+        if length < 0:
+            raise RequestError(HTTPStatus.BAD_REQUEST, "the Content-Length is negative")
+        return length
 
-    def _discard(self, length: int) -> None:
+    def _discard_body(self) -> None:
         """Read a body without keeping it: a client that is still sending would never see the answer."""
-        while length > 0 and (piece := self.rfile.read(min(length, 65_536))):
+        if self.command == "POST":
+            for _ in self._pieces(self._length()):
+                pass
+
+    def _pieces(self, length: int) -> Iterator[bytes]:
+        """The body as it arrives, until it is whole or takes too long."""
+        deadline = time.monotonic() + self.server.limits.body_seconds
+        while length > 0 and (piece := self.rfile.read1(min(length, 65_536))):
             length -= len(piece)
+            yield piece
+            if time.monotonic() > deadline:
+                raise RequestError(HTTPStatus.REQUEST_TIMEOUT, "the body took too long to arrive")
+        if length:
+            raise ConnectionResetError
 
     def _send_json(self, value: Any, status: int = HTTPStatus.OK) -> None:
         self._send(json.dumps(value).encode(), "application/json", status)
@@ -176,6 +340,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in {"Content-Type": kind, **_HEADERS, **headers}.items():
             self.send_header(name, value)
+        if status == HTTPStatus.UNAUTHORIZED:
+            self.send_header("WWW-Authenticate", "Bearer")
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            self.send_header("Retry-After", "5")
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
