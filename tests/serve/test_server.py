@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import openai
@@ -23,6 +23,7 @@ import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_server import running
 
 from keylm.errors import UserError
 from keylm.run import Run
@@ -429,18 +430,6 @@ def test_page_is_one_file(server: Server) -> None:
         assert "default-src 'none'" in response.headers["Content-Security-Policy"]
     assert "//" not in page.replace("http://www.w3.org/2000/svg", "").replace("// ", "")
     assert "innerHTML" not in page
-
-
-@contextmanager
-def running(engine: Engine, limits: Limits | None = None, api_key: str | None = None) -> Iterator[Server]:
-    with Server(engine, "127.0.0.1", 0, api_key, limits) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def _get(server: Server, path: str) -> str:

@@ -49,6 +49,7 @@ class Header:
     name: str
     context_length: int
     temperature: float
+    repetition_penalty: float
     tokenizer: Tokenizer
 
 
@@ -68,6 +69,7 @@ def read_header(path: Path) -> Header:
             name=values[gguf.Keys.General.NAME],
             context_length=values[gguf.Keys.LLM.CONTEXT_LENGTH.format(arch=values[gguf.Keys.General.ARCHITECTURE])],
             temperature=values[gguf.Keys.General.SAMPLING_TEMP],
+            repetition_penalty=values[gguf.Keys.General.SAMPLING_PENALTY_REPEAT],
             tokenizer=_tokenizer(values),
         )
     except KeyError as error:

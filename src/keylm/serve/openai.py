@@ -90,8 +90,12 @@ def error(problem: RequestError) -> Body:
 
 
 def models(header: Header, created: int) -> Body:
-    """The one model that is served, with its context length (tokens) and temperature."""
-    meta = {"context_length": header.context_length, "temperature": header.temperature}
+    """The one model that is served, with its context length (tokens) and its defaults of sampling."""
+    meta = {
+        "context_length": header.context_length,
+        "temperature": header.temperature,
+        "repetition_penalty": header.repetition_penalty,
+    }
     model = {"id": header.name, "object": "model", "created": created, "owned_by": "keylm", "meta": meta}
     return {"object": "list", "data": [model]}
 
