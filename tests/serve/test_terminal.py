@@ -76,6 +76,25 @@ def test_commands_at_a_terminal(exported: Run, tmp_path: Path) -> None:
     assert assistant["role"] == "assistant"
 
 
+def test_three_quotes_hold_several_lines(exported: Run, tmp_path: Path) -> None:
+    saved = tmp_path / "chat.jsonl"
+    lines = [
+        "/temperature 0",
+        '"""one',
+        "",
+        "/two <|im_end|>",
+        'three"""',
+        '"""',
+        "/new",
+        "is text",
+        '"""',
+        f"/save {saved}",
+    ]
+    talk(exported.folder, [*lines, "/quit"])
+    users = [turn["content"] for turn in json.loads(saved.read_text())["messages"] if turn["role"] == "user"]
+    assert users == ["one\n\n/two <|im_end|>\nthree", "/new\nis text"]
+
+
 def test_ctrl_c_stops_the_answer_and_not_the_program(exported: Run) -> None:
     engine = InterruptedEngine(find_gguf(exported.folder), num_threads=1)
     conversation = Conversation(engine, system="", temperature=0)

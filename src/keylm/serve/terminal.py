@@ -22,7 +22,10 @@ HELP = """\
 /regenerate         answer the last message again
 /new                forget the conversation
 /save FILE          append the conversation to a JSONL file, in the form that a recipe reads
-/quit               leave, as Ctrl-D does; Ctrl-C stops an answer"""
+/quit               leave, as Ctrl-D does; Ctrl-C stops an answer
+\"\"\"                 begins and ends a message of several lines"""
+
+_QUOTES = '"""'
 
 
 class Conversation:
@@ -124,12 +127,12 @@ def _talk(conversation: Conversation) -> None:
 
 
 def _lines() -> Iterator[str]:
-    """What the user types, line by line, until Ctrl-D or /quit."""
+    """What the user types, message by message, until Ctrl-D or /quit."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  (imported, it gives input() a line editor and a history)
     while True:
         try:
-            line = input("\n› ").strip()
+            line = _message(input("\n› ").strip())
         except KeyboardInterrupt:
             console.print("\n[dim]/quit or Ctrl-D leaves[/dim]")
             continue
@@ -139,6 +142,16 @@ def _lines() -> Iterator[str]:
             return
         if line:
             yield line
+
+
+def _message(line: str) -> str:
+    """The line itself; or, if it opens with three quotes, all that follows up to the next three."""
+    if not line.startswith(_QUOTES):
+        return line
+    lines = [line.removeprefix(_QUOTES)]
+    while not lines[-1].rstrip().endswith(_QUOTES):
+        lines.append(input("… "))
+    return "\n".join(lines).rstrip().removesuffix(_QUOTES).strip()
 
 
 def _act(conversation: Conversation, line: str) -> None:
@@ -156,7 +169,7 @@ def _act(conversation: Conversation, line: str) -> None:
             conversation.turns.clear()
         case "/save":
             conversation.save(_file(argument))
-        case _ if command.startswith("/"):
+        case _ if command.startswith("/") and "\n" not in line:
             raise UserError(f"{command} is not a command: /help lists them")
         case _:
             conversation.say(line)
