@@ -231,6 +231,20 @@ def report(run_folder: RunFolder) -> None:
     stages.report(open_run(run_folder))
 
 
+@app.command(rich_help_panel=_LOOK)
+def doctor(
+    folder: Annotated[Path, typer.Argument(help="Where runs will lie: its disk is looked at.")] = Path(),
+) -> None:
+    """Show what is installed, what this machine can do, and how to get what is missing.
+
+    The exit code is 1 if a stage cannot run.
+    """
+    from keylm.doctor import show
+
+    if not show(folder):
+        raise typer.Exit(1)
+
+
 def main() -> None:
     """Run the command line; a failure on purpose is one sentence and an exit code, without a traceback."""
     import sys

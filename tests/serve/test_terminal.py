@@ -78,21 +78,11 @@ def test_commands_at_a_terminal(exported: Run, tmp_path: Path) -> None:
 
 def test_three_quotes_hold_several_lines(exported: Run, tmp_path: Path) -> None:
     saved = tmp_path / "chat.jsonl"
-    lines = [
-        "/temperature 0",
-        '"""one',
-        "",
-        "/two <|im_end|>",
-        'three"""',
-        '"""',
-        "/new",
-        "is text",
-        '"""',
-        f"/save {saved}",
-    ]
-    talk(exported.folder, [*lines, "/quit"])
-    users = [turn["content"] for turn in json.loads(saved.read_text())["messages"] if turn["role"] == "user"]
-    assert users == ["one\n\n/two <|im_end|>\nthree", "/new\nis text"]
+    first = ['"""one', "", "/two <|im_end|>", 'three"""', f"/save {saved}", "/new"]
+    second = ['"""', "/new", "is text", '"""', f"/save {saved}"]
+    talk(exported.folder, ["/temperature 0", *first, *second, "/quit"])
+    said = [json.loads(line)["messages"][0]["content"] for line in saved.read_text().splitlines()]
+    assert said == ["one\n\n/two <|im_end|>\nthree", "/new\nis text"]
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_program(exported: Run) -> None:
@@ -128,7 +118,9 @@ def talk(model: Path, lines: list[str]) -> str:
         f"from pathlib import Path; from keylm.serve.terminal import chat; chat(Path({str(model)!r}), num_threads=1)"
     )
     keyboard, terminal = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-c", program], stdin=terminal, stdout=terminal, stderr=terminal)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
+    )
     os.close(terminal)
     os.write(keyboard, "".join(line + "\n" for line in lines).encode())
     shown = b""
