@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import write_tiny_recipe
+from tiny_recipe import write_tiny_recipe
 
 from keylm import stages
 from keylm.run import Run, open_run
