@@ -5,7 +5,7 @@
 | ranks talk by | gloo | NCCL |
 | layers | run as they are | compiled by `torch.compile` |
 | attention within documents | each by itself (`keylm.packed`) | flex attention, which skips masked blocks |
-| attention without documents | torch's own choice | the same: flash attention in bfloat16 |
+| attention without documents | `keylm.kernels`, or torch's | torch's own choice: flash attention in bfloat16 |
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from keylm import machine, ranks
+from keylm.kernels.ops import causal_attention
 from keylm.packed import Documents
 
 Mask = Tensor | Documents | BlockMask | None
@@ -44,7 +45,8 @@ def compile_layers(layers: nn.ModuleList, device: torch.device) -> None:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
-    """Grouped-query attention of queries (B, N, T, D) to keys and values (B, K, S, D), by the kernel that fits `mask`.
+    """Grouped-query attention of queries (B, N, T, D) to keys and values (B, K, S, D): (B, T, N, D), by the kernel that
+    fits `mask`.
 
     Args:
         mask: None (causal), boolean (True where a query may look), or what `within_documents` gave.
@@ -54,8 +56,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
     if isinstance(mask, BlockMask):
         seen = flex_attention(q, k, v, block_mask=mask, enable_gqa=True)
         assert isinstance(seen, Tensor)
-        return seen
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
+        return seen.transpose(1, 2)
+    if mask is None:
+        return causal_attention(q, k, v)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True).transpose(1, 2)
 
 
 def within_documents(segments: Tensor, dtype: torch.dtype) -> Mask:

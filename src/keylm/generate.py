@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from keylm.model import KeyLM, LayerCache, linear
+from keylm.kernels.ops import linear
+from keylm.model import KeyLM, LayerCache
 
 
 @torch.no_grad()

@@ -105,7 +105,7 @@ def _write(attention: Attention, values: Tensor, outputs: Tensor, gain: float) -
 
 
 def _heads_per_group(attention: Attention) -> int:
-    return attention.widths[0] // attention.widths[1]
+    return attention.num_heads[0] // attention.num_heads[1]
 
 
 def _orthonormal(rows: int, columns: int, generator: Generator) -> Tensor:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from keylm.data.batches import IGNORED
+from keylm.kernels.ops import accumulate, cross_entropy
 
 _CHUNK_ROWS = 512
 """Positions whose logits are held at a time. Always as many: every new shape costs oneDNN a kernel and its memory."""
@@ -48,13 +49,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ignored = targets == IGNORED
         order = ignored.to(torch.int8).argsort(stable=True)
         for chunk in torch.split(order[: _whole_chunks(len(targets) - int(ignored.sum()))], _CHUNK_ROWS):
-            h, counts, picked = hidden[chunk], ~ignored[chunk, None], targets[chunk, None].clamp(min=0)
-            log_p = F.linear(h, low).float().log_softmax(dim=1)
-            total -= (log_p.gather(1, picked) * counts).sum()
-            grad = log_p.exp_().scatter_add_(1, picked, torch.full_like(picked, -1, dtype=log_p.dtype))
-            grad = (grad * counts).to(low.dtype)
+            h = hidden[chunk]
+            nll, grad = cross_entropy(F.linear(h, low), targets[chunk])
+            total += nll.sum()
             grad_hidden[chunk] = grad @ low
-            grad_weight += grad.T @ h
+            accumulate(grad_weight, grad.T @ h)
         ctx.save_for_backward(grad_hidden, grad_weight)
         return total
 

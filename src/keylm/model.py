@@ -1,7 +1,8 @@
 """The decoder: Qwen3's graph, under transformers' parameter names, readable in one sitting.
 
 Shapes: batch (B), time (T), hidden_size (H), query heads (N), key/value heads (K), head_dim (D), vocabulary (V).
-Parameters are float32; matrix products run in `compute_dtype`.
+Parameters are float32; matrix products run in `compute_dtype`. What lies between products is in `keylm.kernels.ops`, in
+plain torch and compiled.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from keylm import device, recipe
 from keylm.device import Mask
+from keylm.kernels.ops import add_rms_norm, heads, linear, norm_linear, swiglu_linear
 from keylm.loss import linear_cross_entropy, linear_nll
 from keylm.packed import document_positions
 
@@ -45,9 +46,12 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
         self.eps = eps
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise `x` of shape (..., width), in its own dtype."""
-        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+    def forward(self, x: Tensor, delta: Tensor | None, *weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Add `delta` to the residual stream `x`, both (..., width); return the stream and a normed copy, multiplied
+        with `weights` side by side if there are any."""
+        if weights:
+            return norm_linear(x, delta, self.weight, self.eps, *weights)
+        return add_rms_norm(x, delta, self.weight, self.eps)
 
 
 class Attention(nn.Module):
@@ -63,20 +67,20 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(queries, hidden, bias=False)
         self.q_norm = RMSNorm(self.head_dim, config.rms_norm_eps)
         self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps)
-        self.widths = [queries, keys, keys]
+        self.num_heads = config.num_attention_heads, config.num_key_value_heads
 
-    def forward(self, x: Tensor, rotary: Tensor, mask: Mask, cache: LayerCache | None) -> Tensor:
-        """(B, T, H) to (B, T, H). `mask` says where a query may look, as `device.attend` has it."""
-        # One product for the three: the weights are cast to the compute dtype anyway, so joining them costs nothing.
-        weight = torch.cat([self.q_proj.weight, self.k_proj.weight, self.v_proj.weight])
-        q, k, v = (self._heads(part) for part in torch.split(linear(x, weight), self.widths, dim=-1))
-        q, k, v = rotate(self.q_norm(q), rotary), rotate(self.k_norm(k), rotary), v.transpose(1, 2)
+    @property
+    def input_weights(self) -> tuple[Tensor, ...]:
+        """The three that the normed stream is multiplied with, as one."""
+        return self.q_proj.weight, self.k_proj.weight, self.v_proj.weight
+
+    def forward(self, qkv: Tensor, rotary: Tensor, mask: Mask, cache: LayerCache | None) -> Tensor:
+        """Queries, keys and values (B, T, (N + 2 K) D) to (B, T, H). `mask` says where a query may look, as
+        `device.attend` has it."""
+        q, k, v = heads(qkv, self.q_norm.weight, self.k_norm.weight, rotary, self.num_heads, self.q_norm.eps)
         if cache is not None:
             k, v = cache.extend(k, v)
-        return linear(device.attend(q, k, v, mask).transpose(1, 2).flatten(2), self.o_proj.weight)
-
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:-1], -1, self.head_dim)
+        return linear(device.attend(q, k, v, mask).flatten(2), self.o_proj.weight)
 
 
 class FeedForward(nn.Module):
@@ -88,10 +92,14 @@ class FeedForward(nn.Module):
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, H) to (B, T, H)."""
-        gate, up = linear(x, torch.cat([self.gate_proj.weight, self.up_proj.weight])).chunk(2, dim=-1)
-        return linear(F.silu(gate) * up, self.down_proj.weight)
+    @property
+    def input_weights(self) -> tuple[Tensor, ...]:
+        """The two that the normed stream is multiplied with, as one."""
+        return self.gate_proj.weight, self.up_proj.weight
+
+    def forward(self, gate_up: Tensor) -> Tensor:
+        """Gate and up (B, T, 2 intermediate_size) to (B, T, H)."""
+        return swiglu_linear(gate_up, self.down_proj.weight)
 
 
 class Layer(nn.Module):
@@ -104,11 +112,16 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = FeedForward(config)
 
-    def forward(self, x: Tensor, rotary: Tensor, mask: Mask, cache: LayerCache | None) -> Tensor:
-        """(B, T, H) to (B, T, H)."""
-        x = x + self.self_attn(self.input_layernorm(x), rotary, mask, cache)
-        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
-        return out
+    def forward(
+        self, x: Tensor, delta: Tensor | None, rotary: Tensor, mask: Mask, cache: LayerCache | None
+    ) -> tuple[Tensor, Tensor]:
+        """The stream (B, T, H) and what the layer before adds to it, to the same for the layer after.
+
+        Adding is left to the next norm, which reads the sum anyway."""
+        x, qkv = self.input_layernorm(x, delta, *self.self_attn.input_weights)
+        delta = self.self_attn(qkv, rotary, mask, cache)
+        x, gate_up = self.post_attention_layernorm(x, delta, *self.mlp.input_weights)
+        return x, self.mlp(gate_up)
 
 
 class Decoder(nn.Module):
@@ -150,11 +163,11 @@ class KeyLM(nn.Module):
             positions, seen = document_positions(segments), device.within_documents(segments, self.compute_dtype)
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
-        rotary = rotary_table(positions, self.config).to(self.compute_dtype)
-        x = self.model.embed_tokens(tokens).to(self.compute_dtype)
+        rotary = rotary_table(positions, self.config)
+        x, delta = self.model.embed_tokens(tokens).to(self.compute_dtype), None
         for index, layer in enumerate(self.model.layers):
-            x = layer(x, rotary, seen, caches[index] if caches else None)
-        hidden: Tensor = self.model.norm(x)
+            x, delta = layer(x, delta, rotary, seen, caches[index] if caches else None)
+        hidden: Tensor = self.model.norm(x, delta)[1]
         return hidden
 
     def loss(self, tokens: Tensor, targets: Tensor, segments: Tensor | None = None) -> Tensor:
@@ -185,22 +198,9 @@ def weight_shapes(config: recipe.Model) -> dict[str, tuple[int, ...]]:
         return {name: tuple(tensor.shape) for name, tensor in KeyLM(config).state_dict().items()}
 
 
-def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """`x @ weight.T` in the dtype of `x`; the float32 weight is cast on the way."""
-    return F.linear(x, weight.to(x.dtype))
-
-
 def rotary_table(positions: Tensor, config: recipe.Model) -> Tensor:
     """Cosines and sines of rotary embedding (Su et al. 2021), (2, B, T, 1, D), for positions (B, T)."""
     exponents = torch.arange(0, config.head_dim, 2, device=positions.device) / config.head_dim
     angles = positions[..., None].float() / config.rope_theta**exponents
     angles = torch.cat([angles, angles], dim=-1)[:, :, None]
     return torch.stack([angles.cos(), angles.sin()])
-
-
-def rotate(x: Tensor, rotary: Tensor) -> Tensor:
-    """Turn heads (B, T, N, D) by their positions, and bring the heads to the front: (B, N, T, D)."""
-    cos, sin = rotary
-    left, right = x.chunk(2, dim=-1)
-    turned: Tensor = x * cos + torch.cat([-right, left], dim=-1) * sin
-    return turned.transpose(1, 2)

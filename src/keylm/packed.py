@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-_MULTIPLE = 32
-"""In bfloat16, lengths are rounded up to a multiple of this: every new shape costs a kernel and its memory."""
+from keylm.kernels.ops import causal_attention
+
+_MULTIPLE = 64
+"""In bfloat16, lengths are rounded up to a multiple of this: every new shape costs a kernel and its memory, and the
+compiled attention of `keylm.kernels` works in blocks of so many queries."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,12 @@ class Documents:
         return Documents(list(zip(counts.tolist(), sizes.tolist(), strict=True)), places)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attention of queries (B, N, T, D) on keys and values (B, K, T, D): (B, N, T, D)."""
+        """Attention of queries (B, N, T, D) on keys and values (B, K, T, D): (B, T, N, D)."""
         laid_out = [torch.split(self._lay_out(x), [count * length for count, length in self.groups]) for x in (q, k, v)]
         seen = [_attend_alike(*parts) for parts in zip(*laid_out, self.groups, strict=True)]
-        flat = torch.cat([x.transpose(1, 2).flatten(0, 1) for x in seen])
+        flat = torch.cat([x.flatten(0, 1) for x in seen])
         back: Tensor = _Take.apply(flat, self.places)  # type: ignore[no-untyped-call]
-        return back.view(q.shape[0], q.shape[2], *q.shape[1::2]).transpose(1, 2)
+        return back.view(q.shape[0], q.shape[2], *q.shape[1::2])
 
     def _lay_out(self, x: Tensor) -> Tensor:
         """(B, N, T, D) to (padded, N, D)."""
@@ -92,6 +94,6 @@ def _ranges(starts: Tensor, lengths: Tensor) -> Tensor:
 
 
 def _attend_alike(q: Tensor, k: Tensor, v: Tensor, group: tuple[int, int]) -> Tensor:
-    """Attention in documents of one length: from (count * length, N or K, D) to (count, N, length, D)."""
+    """Attention in documents of one length: from (count * length, N or K, D) to (count, length, N, D)."""
     q, k, v = (x.view(*group, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+    return causal_attention(q, k, v)

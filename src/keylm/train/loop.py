@@ -57,6 +57,7 @@ class Trainer:
     """Sources that were read to their end."""
 
     def __post_init__(self) -> None:
+        machine.keep_freed_memory()
         sequences = self.training.batch_tokens // self.training.sequence_length
         if sequences < self.world.size:
             raise UserError(

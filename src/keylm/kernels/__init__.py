@@ -1,0 +1,1 @@
+"""What bfloat16 training on a CPU does between matrix products, in few passes over memory."""

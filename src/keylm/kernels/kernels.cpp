@@ -1,0 +1,403 @@
+// What bfloat16 training on a CPU spends outside of matrix products, each in as few passes over memory as it takes.
+//
+// Arrays are contiguous. bfloat16 is held as uint16_t, arithmetic is float32. A row is done by one thread, sums over
+// rows go through a fixed number of partial sums: results do not depend on how many threads there are. Loops are plain
+// C++ for the compiler to vectorise. `keylm/kernels/ops.py` has the same functions in torch, and says what they are.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+using bf16 = uint16_t;
+
+namespace {
+
+inline float up(bf16 x) {
+    uint32_t bits = uint32_t(x) << 16;
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
+}
+
+inline bf16 down(float x) {  // to nearest, ties to even
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    return bf16((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+// e^x to about 1e-7, relative, for x in [-87, 88], and that of the nearer end elsewhere: 2^n by the exponent's bits, the
+// rest by a polynomial (Cephes' expf). NaN stays NaN.
+inline float exp_fast(float x) {
+    x = x > 88.0f ? 88.0f : x;
+    x = x < -87.0f ? -87.0f : x;
+    float n = __builtin_rintf(x * 1.44269504f);
+    float r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    int32_t bits = (int32_t(n) + 127) << 23;
+    float power;
+    std::memcpy(&power, &bits, 4);
+    return p * power;
+}
+
+inline float sigmoid(float x) { return 1.0f / (1.0f + exp_fast(-x)); }
+
+inline float inverse_rms(const bf16* x, int64_t width, float eps) {
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < width; i++) sum += up(x[i]) * up(x[i]);
+    return 1.0f / std::sqrt(sum / width + eps);
+}
+
+constexpr int64_t PARTS = 32;  // partial sums over rows
+
+struct Rows {
+    int64_t first, last;
+};
+
+inline Rows part_of(int64_t rows, int64_t part) { return {rows * part / PARTS, rows * (part + 1) / PARTS}; }
+
+// Products of blocks, C (M, N) = A (M, K) B (K, N), or += : torch's at::native::cpublas::brgemm, which is oneDNN's.
+// B is interleaved: rows 2i and 2i+1 stand as pairs.
+using Product = void (*)(int64_t M, int64_t N, int64_t K, int64_t ld_a, int64_t ld_b, int64_t ld_c, bool add,
+                         const bf16* A, const bf16* B, float* C, bool interleaved);
+using Release = void (*)(bool interleaved);
+
+constexpr int64_t QUERIES = 64;  // a block of queries
+constexpr int64_t KEYS = 512;    // a block of keys, at most
+
+// (rows, width) with a leading dimension, to interleaved (rows / 2, width, 2).
+void interleave(const bf16* x, int64_t stride, int64_t rows, int64_t width, bf16* out) {
+    for (int64_t r = 0; r < rows; r += 2) {
+        const bf16 *even = x + r * stride, *odd = even + stride;
+        uint32_t* pairs = reinterpret_cast<uint32_t*>(out + r * width);
+#pragma omp simd
+        for (int64_t i = 0; i < width; i++) pairs[i] = uint32_t(even[i]) | uint32_t(odd[i]) << 16;
+    }
+}
+
+// (rows, width) to the interleaved transpose (width / 2, rows, 2). Pairs along a row stay pairs.
+void interleave_transposed(const bf16* x, int64_t stride, int64_t rows, int64_t width, bf16* out) {
+    uint32_t* pairs = reinterpret_cast<uint32_t*>(out);
+    for (int64_t tile = 0; tile < rows; tile += 16)
+        for (int64_t i = 0; i < width / 2; i++)
+            for (int64_t r = tile; r < std::min(tile + 16, rows); r++)
+                std::memcpy(&pairs[i * rows + r], x + r * stride + 2 * i, 4);
+}
+
+}  // namespace
+
+extern "C" {
+
+// total = x + delta (x itself without delta); out = total / rms(total) * weight.
+void add_rms_norm(const bf16* x, const bf16* delta, const float* weight, bf16* total, bf16* out, int64_t rows,
+                  int64_t width, float eps) {
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        const bf16* row = x + r * width;
+        if (delta) {
+            bf16* sum = total + r * width;
+#pragma omp simd
+            for (int64_t i = 0; i < width; i++) sum[i] = down(up(row[i]) + up(delta[r * width + i]));
+            row = sum;
+        }
+        float scale = inverse_rms(row, width, eps);
+        bf16* o = out + r * width;
+#pragma omp simd
+        for (int64_t i = 0; i < width; i++) o[i] = down(up(row[i]) * scale * weight[i]);
+    }
+}
+
+// Gradient of the above in total, grad_total (what comes along the residual stream, or null) included; the weight's
+// gradient is the sum of `parts` (PARTS, width). `out` is made once more: it need not be kept between forward and
+// backward.
+void add_rms_norm_backward(const bf16* total, const float* weight, const bf16* grad_out, const bf16* grad_total,
+                           bf16* grad, bf16* out, float* parts, int64_t rows, int64_t width, float eps) {
+#pragma omp parallel for schedule(static)
+    for (int64_t part = 0; part < PARTS; part++) {
+        float* grad_weight = parts + part * width;
+        std::fill(grad_weight, grad_weight + width, 0.0f);
+        Rows mine = part_of(rows, part);
+        for (int64_t r = mine.first; r < mine.last; r++) {
+            const bf16 *x = total + r * width, *g = grad_out + r * width;
+            float scale = inverse_rms(x, width, eps), dot = 0;
+#pragma omp simd reduction(+ : dot)
+            for (int64_t i = 0; i < width; i++) {
+                float product = up(g[i]) * up(x[i]) * scale;
+                grad_weight[i] += product;
+                dot += product * weight[i];
+            }
+            dot /= width;
+            bf16 *o = grad + r * width, *again = out + r * width;
+            const bf16* along = grad_total ? grad_total + r * width : nullptr;
+#pragma omp simd
+            for (int64_t i = 0; i < width; i++) {
+                float own = scale * (up(g[i]) * weight[i] - up(x[i]) * scale * dot);
+                again[i] = down(up(x[i]) * scale * weight[i]);
+                o[i] = down(along ? own + up(along[i]) : own);
+            }
+        }
+    }
+}
+
+// silu(gate) * up, for gate_up (rows, 2 width).
+void swiglu(const bf16* gate_up, bf16* out, int64_t rows, int64_t width) {
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        const bf16 *gate = gate_up + r * 2 * width, *value = gate + width;
+        bf16* o = out + r * width;
+#pragma omp simd
+        for (int64_t i = 0; i < width; i++) o[i] = down(up(gate[i]) * sigmoid(up(gate[i])) * up(value[i]));
+    }
+}
+
+// Gradient in gate_up, and once more the result, which then need not be kept between forward and backward.
+void swiglu_backward(const bf16* gate_up, const bf16* grad_out, bf16* grad, bf16* out, int64_t rows, int64_t width) {
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        const bf16 *gate = gate_up + r * 2 * width, *value = gate + width, *go = grad_out + r * width;
+        bf16 *grad_gate = grad + r * 2 * width, *grad_value = grad_gate + width, *o = out + r * width;
+#pragma omp simd
+        for (int64_t i = 0; i < width; i++) {
+            float x = up(gate[i]), s = sigmoid(x), v = up(value[i]), g = up(go[i]);
+            o[i] = down(x * s * v);
+            grad_value[i] = down(g * x * s);
+            grad_gate[i] = down(g * v * s * (1.0f + x * (1.0f - s)));
+        }
+    }
+}
+
+// Split qkv (batch, time, N + 2K, D) in heads at the front; norm queries and keys, turn them by their positions.
+// rotary is (2, batch or 1, time, D): cosines, then sines.
+void heads(const bf16* qkv, const float* q_weight, const float* k_weight, const float* rotary, bf16* q, bf16* k,
+           bf16* v, int64_t batch, int64_t time, int64_t N, int64_t K, int64_t D, int64_t rotary_batch, float eps) {
+    const int64_t half = D / 2;
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < batch * time; r++) {
+        int64_t b = r / time, t = r % time;
+        const float* cos = rotary + (rotary_batch == 1 ? t : r) * D;
+        const float* sin = cos + rotary_batch * time * D;
+        for (int64_t h = 0; h < N + K; h++) {
+            const bf16* x = qkv + (r * (N + 2 * K) + h) * D;
+            const float* weight = h < N ? q_weight : k_weight;
+            bf16* o = h < N ? q + ((b * N + h) * time + t) * D : k + ((b * K + h - N) * time + t) * D;
+            float scale = inverse_rms(x, D, eps);
+#pragma omp simd
+            for (int64_t i = 0; i < half; i++) {
+                float left = up(x[i]) * scale * weight[i], right = up(x[i + half]) * scale * weight[i + half];
+                o[i] = down(left * cos[i] - right * sin[i]);
+                o[i + half] = down(right * cos[i] + left * sin[i]);
+            }
+        }
+        for (int64_t h = 0; h < K; h++)
+            std::memcpy(v + ((b * K + h) * time + t) * D, qkv + (r * (N + 2 * K) + N + K + h) * D, 2 * D);
+    }
+}
+
+// Gradient of the above in qkv; those of the norms' weights are sums of `parts` (PARTS, 2, D).
+void heads_backward(const bf16* qkv, const float* q_weight, const float* k_weight, const float* rotary,
+                    const bf16* grad_q, const bf16* grad_k, const bf16* grad_v, bf16* grad, float* parts,
+                    int64_t batch, int64_t time, int64_t N, int64_t K, int64_t D, int64_t rotary_batch, float eps) {
+    const int64_t half = D / 2;
+#pragma omp parallel for schedule(static)
+    for (int64_t part = 0; part < PARTS; part++) {
+        float* sums = parts + part * 2 * D;
+        std::fill(sums, sums + 2 * D, 0.0f);
+        std::vector<float> turned(D);
+        float* g = turned.data();
+        Rows mine = part_of(batch * time, part);
+        for (int64_t r = mine.first; r < mine.last; r++) {
+            int64_t b = r / time, t = r % time;
+            const float* cos = rotary + (rotary_batch == 1 ? t : r) * D;
+            const float* sin = cos + rotary_batch * time * D;
+            for (int64_t h = 0; h < N + K; h++) {
+                const bf16* x = qkv + (r * (N + 2 * K) + h) * D;
+                bf16* o = grad + (r * (N + 2 * K) + h) * D;
+                const bf16* go = h < N ? grad_q + ((b * N + h) * time + t) * D
+                                       : grad_k + ((b * K + h - N) * time + t) * D;
+                const float* weight = h < N ? q_weight : k_weight;
+                float* grad_weight = h < N ? sums : sums + D;
+#pragma omp simd
+                for (int64_t i = 0; i < half; i++) {
+                    g[i] = up(go[i]) * cos[i] + up(go[i + half]) * sin[i];
+                    g[i + half] = up(go[i + half]) * cos[i] - up(go[i]) * sin[i];
+                }
+                float scale = inverse_rms(x, D, eps), dot = 0;
+#pragma omp simd reduction(+ : dot)
+                for (int64_t i = 0; i < D; i++) {
+                    float product = g[i] * up(x[i]) * scale;
+                    grad_weight[i] += product;
+                    dot += product * weight[i];
+                }
+                dot /= D;
+#pragma omp simd
+                for (int64_t i = 0; i < D; i++) o[i] = down(scale * (g[i] * weight[i] - up(x[i]) * scale * dot));
+            }
+            for (int64_t h = 0; h < K; h++)
+                std::memcpy(grad + (r * (N + 2 * K) + N + K + h) * D, grad_v + ((b * K + h) * time + t) * D, 2 * D);
+        }
+    }
+}
+
+// Causal attention (Dao et al. 2022): q (batch, N, time, D), k and v (batch, K, time, D), out (batch, time, N, D);
+// lse (batch, N, time) is the logarithm of each softmax's denominator, for the backward pass.
+void attention(Product product, Release release, const bf16* q, const bf16* k, const bf16* v, bf16* out, float* lse,
+               int64_t batch, int64_t N, int64_t K, int64_t time, int64_t D) {
+    const int64_t group = N / K;
+    const float scale = 1.0f / std::sqrt(float(D));
+#pragma omp parallel
+    {
+        std::vector<bf16> keys(time * D), values(time * D), weights(QUERIES * time);
+        std::vector<float> scores(QUERIES * time), sums(QUERIES), block(QUERIES * D);
+#pragma omp for schedule(static)
+        for (int64_t task = 0; task < batch * K; task++) {
+            interleave_transposed(k + task * time * D, D, time, D, keys.data());
+            interleave(v + task * time * D, D, time, D, values.data());
+            for (int64_t head = task * group; head < (task + 1) * group; head++)
+                for (int64_t first = 0; first < time; first += QUERIES) {
+                    const int64_t seen = first + QUERIES;
+                    product(QUERIES, seen, D, D, time, time, false, q + (head * time + first) * D, keys.data(),
+                            scores.data(), true);
+                    for (int64_t r = 0; r < QUERIES; r++) {
+                        float* s = scores.data() + r * time;
+                        bf16* p = weights.data() + r * time;
+                        const int64_t own = first + r + 1;
+                        float top = -INFINITY, sum = 0;
+#pragma omp simd reduction(max : top)
+                        for (int64_t j = 0; j < own; j++) top = s[j] > top ? s[j] : top;
+#pragma omp simd reduction(+ : sum)
+                        for (int64_t j = 0; j < own; j++) {
+                            float e = exp_fast((s[j] - top) * scale);
+                            sum += e;
+                            p[j] = down(e);
+                        }
+                        std::fill(p + own, p + seen, bf16(0));
+                        sums[r] = 1.0f / sum;
+                        lse[head * time + first + r] = top * scale + std::log(sum);
+                    }
+                    product(QUERIES, D, seen, time, D, D, false, weights.data(), values.data(), block.data(), true);
+                    for (int64_t r = 0; r < QUERIES; r++) {
+                        bf16* o = out + (((head / N) * time + first + r) * N + head % N) * D;
+#pragma omp simd
+                        for (int64_t i = 0; i < D; i++) o[i] = down(block[r * D + i] * sums[r]);
+                    }
+                }
+        }
+        release(true);
+    }
+}
+
+// Gradients of the above. Scores are made again, transposed: keys down, queries across.
+void attention_backward(Product product, Release release, const bf16* q, const bf16* k, const bf16* v,
+                        const bf16* out, const float* lse, const bf16* grad_out, bf16* grad_q, bf16* grad_k,
+                        bf16* grad_v, int64_t batch, int64_t N, int64_t K, int64_t time, int64_t D) {
+    const int64_t group = N / K, keys_at_once = std::min(KEYS, time), B = QUERIES;
+    const float scale = 1.0f / std::sqrt(float(D));
+#pragma omp parallel
+    {
+        std::vector<bf16> keys_down(D * time), p(keys_at_once * B), ds(keys_at_once * B), ds_pairs(keys_at_once * B);
+        std::vector<bf16> q_across(B * D), q_pairs(B * D), go_across(B * D), go_pairs(B * D);
+        std::vector<float> scores(keys_at_once * B), dp(keys_at_once * B), dq(D * B), delta(B), dk(time * D), dv(time * D);
+#pragma omp for schedule(static)
+        for (int64_t task = 0; task < batch * K; task++) {
+            const bf16 *keys = k + task * time * D, *values = v + task * time * D;
+            for (int64_t t = 0; t < time; t++)
+                for (int64_t i = 0; i < D; i++) keys_down[i * time + t] = keys[t * D + i];
+            std::fill(dk.begin(), dk.end(), 0.0f);
+            std::fill(dv.begin(), dv.end(), 0.0f);
+            for (int64_t head = task * group; head < (task + 1) * group; head++)
+                for (int64_t first = 0; first < time; first += B) {
+                    const bf16* queries = q + (head * time + first) * D;
+                    const int64_t place = (((head / N) * time + first) * N + head % N) * D;
+                    const float* log_sums = lse + head * time + first;
+                    interleave_transposed(queries, D, B, D, q_across.data());
+                    interleave(queries, D, B, D, q_pairs.data());
+                    interleave_transposed(grad_out + place, N * D, B, D, go_across.data());
+                    interleave(grad_out + place, N * D, B, D, go_pairs.data());
+                    for (int64_t r = 0; r < B; r++) {
+                        const bf16 *o = out + place + r * N * D, *g = grad_out + place + r * N * D;
+                        float sum = 0;
+#pragma omp simd reduction(+ : sum)
+                        for (int64_t i = 0; i < D; i++) sum += up(o[i]) * up(g[i]);
+                        delta[r] = sum;
+                    }
+                    for (int64_t from = 0; from < first + B; from += keys_at_once) {
+                        const int64_t count = std::min(keys_at_once, first + B - from);
+                        product(count, B, D, D, B, B, false, keys + from * D, q_across.data(), scores.data(), true);
+                        product(count, B, D, D, B, B, false, values + from * D, go_across.data(), dp.data(), true);
+                        for (int64_t j = 0; j < count; j++) {
+                            const int64_t hidden = std::max<int64_t>(0, from + j - first);  // queries before this key
+                            const float *s = scores.data() + j * B, *d = dp.data() + j * B;
+                            bf16 *pj = p.data() + j * B, *dj = ds.data() + j * B;
+#pragma omp simd
+                            for (int64_t i = 0; i < QUERIES; i++) {
+                                float e = i < hidden ? 0.0f : exp_fast(s[i] * scale - log_sums[i]);
+                                pj[i] = down(e);
+                                dj[i] = down(e * (d[i] - delta[i]) * scale);
+                            }
+                        }
+                        interleave(ds.data(), B, count, B, ds_pairs.data());
+                        product(count, D, B, B, D, D, true, p.data(), go_pairs.data(), dv.data() + from * D, true);
+                        product(count, D, B, B, D, D, true, ds.data(), q_pairs.data(), dk.data() + from * D, true);
+                        product(D, B, count, time, B, B, from > 0, keys_down.data() + from, ds_pairs.data(), dq.data(),
+                                true);
+                    }
+                    bf16* o = grad_q + (head * time + first) * D;
+                    for (int64_t r = 0; r < B; r++)
+                        for (int64_t i = 0; i < D; i++) o[r * D + i] = down(dq[i * B + r]);
+                }
+            bf16 *ok = grad_k + task * time * D, *ov = grad_v + task * time * D;
+#pragma omp simd
+            for (int64_t i = 0; i < time * D; i++) ok[i] = down(dk[i]);
+#pragma omp simd
+            for (int64_t i = 0; i < time * D; i++) ov[i] = down(dv[i]);
+        }
+        release(true);
+    }
+}
+
+// Negative log-likelihood of each row's target (0 where it is negative), and the logits' gradient in their place.
+void cross_entropy(bf16* logits, const int64_t* targets, float* nll, int64_t rows, int64_t width) {
+#pragma omp parallel
+    {
+        std::vector<float> weights(width);
+        float* w = weights.data();
+#pragma omp for schedule(static)
+        for (int64_t r = 0; r < rows; r++) {
+            bf16* x = logits + r * width;
+            if (targets[r] < 0) {
+                std::fill(x, x + width, bf16(0));
+                nll[r] = 0;
+                continue;
+            }
+            float top = -INFINITY, sum = 0;
+#pragma omp simd reduction(max : top)
+            for (int64_t i = 0; i < width; i++) top = up(x[i]) > top ? up(x[i]) : top;
+#pragma omp simd reduction(+ : sum)
+            for (int64_t i = 0; i < width; i++) {
+                w[i] = exp_fast(up(x[i]) - top);
+                sum += w[i];
+            }
+            nll[r] = std::log(sum) + top - up(x[targets[r]]);
+            const float scale = 1.0f / sum, own = w[targets[r]] * scale - 1.0f;
+#pragma omp simd
+            for (int64_t i = 0; i < width; i++) x[i] = down(w[i] * scale);
+            x[targets[r]] = down(own);
+        }
+    }
+}
+
+// sum += x, a product in bfloat16 onto a float32 gradient.
+void accumulate(float* sum, const bf16* x, int64_t count) {
+#pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < count; i++) sum[i] += up(x[i]);
+}
+
+}  // extern "C"
