@@ -21,6 +21,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "A source of kind `instructions`": recipe.Instructions,
     "A source of kind `drills`": recipe.Drills,
     "A source of kind `typos`": recipe.Typos,
+    "A source of kind `verified`": recipe.Verified,
     "`prepare`": recipe.Prepare,
     "`train`": recipe.Training,
     "`train.optimizer`": recipe.Optimizer,

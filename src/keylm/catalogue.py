@@ -11,7 +11,7 @@ from keylm import recipe as recipes
 from keylm.data import files, hub, shards
 from keylm.data.registry import ENTRIES, Entry
 from keylm.errors import MissingSourceError
-from keylm.recipe import Drills, Files, Hub, InstalledDocs, Instructions, Source, Typos
+from keylm.recipe import Drills, Files, Hub, InstalledDocs, Instructions, Source, Typos, Verified
 from keylm.screen import output
 
 
@@ -41,6 +41,8 @@ def state(source: Source) -> str:
             return "installed"
         case Instructions() | Drills() | Typos():
             return "made here"
+        case Verified():
+            return state(source.of)
         case _:
             assert_never(source)
 

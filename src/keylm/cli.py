@@ -93,6 +93,9 @@ def evaluate(
     tasks: Annotated[str, typer.Option(help="lm_eval tasks, separated by commas, such as hellaswag,piqa.")] = "",
     data: Annotated[Path | None, typer.Option(help="Folder with the tasks' data files, for use offline.")] = None,
     limit: Annotated[int | None, typer.Option(help="Documents per task (default: all).")] = None,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Also choose without the question (the eval stage always does).")
+    ] = False,
     set_: Overrides = None,
     run_: Folder = None,
 ) -> None:
@@ -106,7 +109,7 @@ def evaluate(
     from keylm.evaluate import lm_tasks
     from keylm.run import open_run
 
-    lm_tasks.run_and_print(open_run(recipe, set_, run_), tasks.split(","), limit, data)
+    lm_tasks.run_and_print(open_run(recipe, set_, run_), tasks.split(","), limit, data, baselines)
 
 
 @app.command(rich_help_panel=_LINE)

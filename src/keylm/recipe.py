@@ -187,6 +187,9 @@ class Instructions(_Source):
     kind: Literal["instructions"] = "instructions"
     num_documents: PositiveCount = 20_000
     """How many conversations are generated."""
+    kinds: Literal["basic", "all"] = "basic"
+    """Kinds of constraints asked for: `basic`, the 19 that a model of a few million parameters learns in minutes, or
+    `all` 50."""
 
 
 def _default_text() -> list[Source]:
@@ -225,7 +228,18 @@ class Typos(_Source):
         return self
 
 
-Source = Annotated[Files | Hub | InstalledDocs | Instructions | Drills | Typos, Field(discriminator="kind")]
+class Verified(_Source):
+    """Real exchanges with one to five constraints added to the request, the answer made to follow them, and checked.
+
+    Conversations whose last answer is not plain prose are left out.
+    """
+
+    kind: Literal["verified"] = "verified"
+    of: Annotated[Files | Hub, Field(discriminator="kind")]
+    """The source of the exchanges."""
+
+
+Source = Annotated[Files | Hub | InstalledDocs | Instructions | Drills | Typos | Verified, Field(discriminator="kind")]
 
 
 class Clean(Part):

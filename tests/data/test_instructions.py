@@ -1,11 +1,10 @@
-import importlib
+import hashlib
 import itertools
-import os
+import json
 import re
 from collections import Counter
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -13,34 +12,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keylm.data.instructions import (
+    KIND_SETS,
+    SPLITS,
     Task,
-    constraints,
     conversations,
     exercises,
     generate,
     held_out,
     sampler,
-    topical,
     topics,
     words,
 )
-from keylm.data.instructions.constraints import KINDS, Constraint, compatible, count_sentences
+from keylm.data.instructions.constraints import ALL_KINDS, BASIC, KINDS, NEW_KINDS, Constraint
+from keylm.data.instructions.constraints.start_end import EndPhrase
 from keylm.data.instructions.exercises import EXERCISES
 from keylm.data.instructions.sampler import Phrasings, Sampler
 
-OLIVES = topics.Topic("green olives", "things")
-BY_KIND = {kind.kind: kind for kind in KINDS}
-
 
 def a_sampler(seed: object, held_out: bool = False) -> Sampler:
-    return Sampler(Random(str(seed)), held_out)
+    return Sampler(Random(str(seed)), new_words=held_out, new_phrasings=held_out)
 
 
 @cache
 def training_prompts() -> str:
     return "\n".join(
         message["content"].lower()
-        for document in generate(8000, 7)
+        for document in [*generate(8000, 7), *generate(8000, 8, KINDS)]
         for message in document
         if message["role"] == "user"
     )
@@ -61,32 +58,6 @@ def test_documents_are_conversations_that_the_assistant_ends() -> None:
         assert [message["role"] for message in document] == ["user", "assistant"] * (len(document) // 2)
         assert all(message["content"].strip() == message["content"] != "" for message in document)
         assert not any("<|" in message["content"] or "{" in message["content"][1:] for message in document)
-
-
-@pytest.mark.parametrize("held_out", [False, True])
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
-def test_answers_follow_their_instruction(kind: type[Constraint], held_out: bool) -> None:
-    for seed in range(200):
-        example = topical(a_sampler(seed, held_out), [kind])
-        assert example.task.kinds == [kind.kind]
-        assert example.task.followed(example.answer) == [True]
-        assert example.task.names_topic(example.answer)
-
-
-@pytest.mark.parametrize(
-    "pair", list(itertools.combinations(KINDS, 2)), ids=lambda pair: f"{pair[0].kind}, {pair[1].kind}"
-)
-def test_answers_follow_two_instructions_at_once(pair: tuple[type[Constraint], type[Constraint]]) -> None:
-    for seed in range(8):
-        example = topical(a_sampler(seed), list(pair))
-        assert len(example.task.checks) == 1 + compatible(*pair)
-        assert all(example.task.followed(example.answer))
-
-
-def test_most_kinds_go_together() -> None:
-    pairs = list(itertools.combinations(KINDS, 2))
-    assert sum(compatible(*pair) for pair in pairs) > len(pairs) / 2
-    assert all(compatible(*pair) == compatible(*reversed(pair)) for pair in pairs)
 
 
 @pytest.mark.parametrize("held_out", [False, True])
@@ -140,8 +111,13 @@ def test_held_out_topics_are_in_no_training_prompt() -> None:
     assert not [topic for topic in asked if re.search(rf"\b{topic}\b", training_prompts())]
 
 
+def longest_piece(phrasing: str) -> str:
+    """The longest stretch of a phrasing without a slot."""
+    return max(re.split(r"\{\w*\}", phrasing.lower()), key=len).strip(' \n:.?"')
+
+
 def all_phrasings() -> dict[str, Phrasings]:
-    found = {kind.kind: kind.phrasings for kind in KINDS} | {"endings": constraints.EndPhrase.endings}
+    found = {kind.kind: kind.phrasings() for kind in ALL_KINDS} | {"endings": EndPhrase.endings}
     for module in (exercises, topics):
         found |= {name: value for name, value in vars(module).items() if isinstance(value, Phrasings)}
     return found
@@ -152,7 +128,7 @@ def test_held_out_phrasings_are_never_said_in_training(phrasings: Phrasings) -> 
     assert len(set(phrasings.held_out)) >= 2
     assert len(set(phrasings.train)) >= 5
     for phrasing in phrasings.held_out:
-        longest = max(re.split(r"\{\w*\}", phrasing.lower()), key=len).strip(' \n:.?"')
+        longest = longest_piece(phrasing)
         assert len(longest.split()) > 1
         assert longest not in training_prompts()
 
@@ -162,13 +138,48 @@ def test_requests_are_phrased_in_many_ways() -> None:
     assert len(set(topics.REQUESTS.held_out)) >= 8
 
 
-def test_held_out_tasks_take_the_kinds_in_turn() -> None:
-    tasks = held_out(720, 0)
+@pytest.mark.parametrize(("kinds", "split"), list(itertools.product(KIND_SETS, SPLITS)))
+def test_held_out_tasks_take_the_kinds_in_turn(kinds: str, split: str) -> None:
+    tasks = held_out(720, 0, split, KIND_SETS[kinds])
     counts = Counter(kind for task in tasks for kind in task.kinds)
-    assert set(BY_KIND) <= set(counts)
+    asked = NEW_KINDS if SPLITS[split].new_kinds else KIND_SETS[kinds]
+    assert {kind.kind for kind in asked} <= set(counts)
     assert max(counts.values()) <= 3 * min(counts.values())
     assert sum(task.topic is not None for task in tasks) > len(tasks) / 2
-    assert any(not task.checks for task in tasks)
+    assert any(not task.checks for task in tasks) != SPLITS[split].new_kinds
+
+
+def test_each_split_is_new_in_its_own_way() -> None:
+    trained = set().union(*(content_words(topics.sample_topic(a_sampler(seed)).name) for seed in range(20_000)))
+    for name, split in SPLITS.items():
+        tasks = held_out(400, 0, name)
+        asked = set().union(*(content_words(task.topic) for task in tasks if task.topic))
+        assert len(asked & trained) == 0 if split.new_words else len(asked & trained) > len(asked) / 2
+        phrased = [kind.phrasings() for task in tasks for kind in task.checks if isinstance(kind, Constraint)]
+        prompts = [task.messages[0]["content"].lower() for task in tasks]
+        for phrasings in phrased:
+            said = {longest_piece(each) for each in phrasings.held_out}
+            assert split.new_phrasings == any(piece in prompt for prompt in prompts for piece in said)
+
+
+def test_new_kinds_are_never_trained() -> None:
+    assert len(NEW_KINDS) >= 8
+    assert not set(NEW_KINDS) & {*BASIC, *KINDS}
+    assert len(KINDS) >= 40
+
+
+def test_training_asks_for_every_kind_of_its_set() -> None:
+    """Every kind leaves a piece of one of its phrasings in the prompts."""
+    for kind in KINDS:
+        pieces = {longest_piece(each) for each in kind.phrasings().train}
+        assert any(piece in training_prompts() for piece in pieces), kind.kind
+
+
+def test_the_basic_documents_stay_what_the_quickstart_was_measured_on() -> None:
+    text = json.dumps(list(generate(500, 0)))
+    assert (
+        hashlib.sha256(text.encode()).hexdigest() == "ca3d3b56e936c2d40a63534ccc857f4eb6c482b7ef9bc8f5279ed26a8b945765"
+    )
 
 
 @given(st.text("abcdefghijklmnopqrstuvwxyz", min_size=1))
@@ -184,45 +195,7 @@ def test_a_fifth_of_every_word_list_is_held_out() -> None:
         assert 0.1 < len(held) / len(set(listed)) < 0.3
 
 
-# What the checks mean, by hand
-
-CASES: list[tuple[Constraint, list[str], list[str]]] = [
-    (constraints.Keywords(("lamp", "sea")), ["A LAMP by the seaside."], ["A lamp.", "The sea."]),
-    (constraints.Frequency("lamp", 2), ["Lamp and lamps."], ["A lamp."]),
-    (constraints.Forbidden("lamp"), ["Two lamps."], ["A lamp.", "LAMP!"]),
-    (constraints.Sentences(2), ["One. Two!", "Is it 3.5? Yes."], ["One.", "One. Two. Three."]),
-    (constraints.MaxWords(3), ["One, two three."], ["One two three four."]),
-    (constraints.Bullets(2), ["- a\n- b", "So:\n* a\n* b"], ["- a", "- a\n- b\n- c", "a\nb"]),
-    (constraints.NumberedList(2), ["1. a\n2. b", "1) a\n2) b"], ["1. a", "2. a\n1. b", "1. a\n2. b\n3. c", "- a\n- b"]),
-    (constraints.Paragraphs(2), ["a\n***\nb", "***\na\n***\nb"], ["a\n\nb", "a\n***\n***\nb", "a\n***\nb\n***\nc"]),
-    (constraints.Highlights(2), ["*a* and *b*", "**a** and *b*"], ["*a* and b", "* * and * *"]),
-    (constraints.Title(), ["<<a>>\nText.", "Text.\n<<a>>"], ["<a>", "<<>>", "<< >>", "<<a\n>>"]),
-    (constraints.StartPhrase("Sea lamp"), ["Sea lamp: yes.", " sea lamp"], ["The sea lamp."]),
-    (constraints.EndPhrase("Ask me."), ["So. Ask me.", '"So. ASK ME."'], ["Ask me. So.", "Ask me"]),
-    (constraints.Postscript("P.S."), ["So.\nP.S. Hm.", "p. s. hm"], ["PS hm"]),
-    (constraints.Postscript("P.P.S"), ["So.\nP.P.S hm"], ["So.\nP.S. Hm."]),
-    (constraints.RepeatRequest("Say hi."), ["Say hi.\nHi.", "SAY HI. Hi."], ["Hi.\nSay hi.", "Say hi"]),
-    (constraints.NoCommas(), ["One two."], ["One, two."]),
-    (constraints.Lowercase(), ["one 2."], ["One.", "ONE.", "12."]),
-    (constraints.Uppercase(), ["ONE 2."], ["One.", "one.", "12."]),
-    (
-        constraints.Json("lamp"),
-        ['{"lamp": 1}', '```json\n{"lamp": "a"}\n```'],
-        ['{"a": "lamp"}', '["lamp"]', "{lamp: 1}"],
-    ),
-    (constraints.Quotation(), ['"a"', ' "a b." '], ['"a', "a", "'a'", '"']),
-]
-
-
-@pytest.mark.parametrize(("constraint", "good", "bad"), CASES, ids=[case[0].kind for case in CASES])
-def test_checks_mean_what_they_say(constraint: Constraint, good: list[str], bad: list[str]) -> None:
-    task = Task([], None, (constraint,))
-    assert [answer for answer in good if task.followed(answer) != [True]] == []
-    assert [answer for answer in [*bad, "", " \n"] if task.followed(answer) != [False]] == []
-
-
-def test_every_kind_has_a_case_by_hand() -> None:
-    assert {type(constraint) for constraint, _, _ in CASES} == set(KINDS)
+# What else is judged
 
 
 @pytest.mark.parametrize(
@@ -263,102 +236,3 @@ def test_requests_can_be_put_before_or_after_a_text() -> None:
         "what is first? {text}",
         "{text}\nWhat is first?",
     )
-
-
-# The same kinds in lm_eval's IFEval
-
-
-@pytest.fixture(scope="module")
-def ifeval():
-    """lm_eval's checkers, with nltk's data from the shared folder where there is one."""
-    import langdetect
-    import nltk
-
-    langdetect.DetectorFactory.seed = 0
-    nltk.data.path.insert(0, str(Path(os.environ.get("KEYLM_SHARED", "")) / "eval" / "nltk_data"))
-    return importlib.import_module("lm_eval.tasks.ifeval.instructions")
-
-
-def some_answers() -> list[str]:
-    """Answers to all kinds, the prompts themselves, and pieces of both."""
-    examples = [topical(a_sampler(f"answers {seed}"), [kind]) for seed in range(6) for kind in KINDS]
-    texts = [text for example in examples for text in (example.answer, example.task.messages[0]["content"])]
-    return [
-        *texts,
-        *(text[: len(text) // 2] for text in texts),
-        *(text.upper() for text in texts[:40]),
-        "*a\n***",
-        "12",
-    ]
-
-
-SAME_KINDS = {
-    "KeywordChecker": (constraints.Keywords, lambda own: {"keywords": list(own.words)}),
-    "KeywordFrequencyChecker": (
-        constraints.Frequency,
-        lambda own: {"keyword": own.word, "frequency": own.times, "relation": "at least"},
-    ),
-    "ForbiddenWords": (constraints.Forbidden, lambda own: {"forbidden_words": [own.word]}),
-    "NumberOfWords": (constraints.MaxWords, lambda own: {"num_words": own.limit + 1, "relation": "less than"}),
-    "BulletListChecker": (constraints.Bullets, lambda own: {"num_bullets": own.count}),
-    "ParagraphChecker": (constraints.Paragraphs, lambda own: {"num_paragraphs": own.count}),
-    "HighlightSectionChecker": (constraints.Highlights, lambda own: {"num_highlights": own.count}),
-    "TitleChecker": (constraints.Title, lambda own: {}),
-    "EndChecker": (constraints.EndPhrase, lambda own: {"end_phrase": own.ending}),
-    "PostscriptChecker": (constraints.Postscript, lambda own: {"postscript_marker": own.marker}),
-    "RepeatPromptThenAnswer": (constraints.RepeatRequest, lambda own: {"prompt_to_repeat": own.request}),
-    "CommaChecker": (constraints.NoCommas, lambda own: {}),
-    "QuotationChecker": (constraints.Quotation, lambda own: {}),
-}
-
-
-@pytest.mark.parametrize("name", SAME_KINDS)
-def test_checks_agree_with_lm_eval(ifeval, name: str) -> None:
-    kind, arguments = SAME_KINDS[name]
-    answers, seen = some_answers(), set()
-    for seed in range(12):
-        example = topical(a_sampler(f"check {seed}"), [kind])
-        (own,) = example.task.checks
-        theirs = getattr(ifeval, name)(name)
-        theirs.build_description(**arguments(own))
-        for answer in [example.answer, *answers]:
-            assert own.check(answer) == theirs.check_following(answer), (own, answer)
-            seen.add(own.check(answer))
-    assert seen == {True, False}
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("LowercaseLettersEnglishChecker", constraints.Lowercase),
-        ("CapitalLettersEnglishChecker", constraints.Uppercase),
-    ],
-)
-def test_cases_agree_with_lm_eval_on_english(ifeval, name: str, kind: type[Constraint]) -> None:
-    own, theirs = kind(), getattr(ifeval, name)(name)
-    answers = some_answers()
-    assert not [answer for answer in answers if theirs.check_following(answer) and not own.check(answer)]
-    english = "there is a lot to say about green olives, and people in every village have something to say."
-    assert theirs.check_following(english) == own.check(english)
-    assert theirs.check_following(english.upper()) == own.check(english.upper())
-
-
-def test_json_is_json_to_lm_eval(ifeval) -> None:
-    own, theirs = constraints.Json("lamp"), ifeval.JsonFormat("json")
-    for answer in [
-        '{"lamp": "a"}',
-        '```json\n{"lamp": "a"}\n```',
-        "{lamp}",
-        "lamp",
-        '{"lamp": "a"',
-        "```",
-        '{"sea": 1}',
-    ]:
-        assert own.check(answer) == (theirs.check_following(answer) and '"lamp"' in answer)
-
-
-def test_sentences_are_counted_as_lm_eval_counts_them(ifeval, shared: Path) -> None:
-    for seed in range(150):
-        draw = a_sampler(seed)
-        answer = " ".join(topics.sentences(topics.sample_topic(draw), draw.number(1, 4), draw))
-        assert count_sentences(answer) == ifeval.instructions_util.count_sentences(answer)

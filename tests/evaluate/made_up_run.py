@@ -82,6 +82,8 @@ def _scores(followed: float) -> dict[str, Any]:
     nulls = {"constant sentence": 0.14, "echoed prompt": 0.43, "empty": 0.0}
     return {
         **_score(followed),
+        "within_noise_of": ["echoed prompt"] if followed < 0.5 else [],
+        "splits": {"new kinds": {**_score(followed / 2), "within_noise_of": [], "null_answers": {}}},
         "null_answers": {name: _score(share) for name, share in nulls.items()},
         "samples": talks * 3,
     }
@@ -97,6 +99,9 @@ def _score(share: float) -> dict[str, Any]:
         "instructions": sum(KINDS.values()),
         "prompts": 40,
         "topics": 30,
+        "standard_error": 0.03,
+        "echoed": 0.2,
+        "words": 17.5,
         "by_kind": {kind: {"followed": round(share * count), "of": count} for kind, count in KINDS.items()},
     }
 
@@ -127,4 +132,10 @@ def _typo_rows(bits: float, followed: float) -> dict[str, dict[str, float]]:
 def _task(score: float) -> dict[str, Any]:
     blind = {"chance": 0.25, "longest choice": 0.243, "shortest choice": 0.262}
     metrics = {"acc": score, "acc_norm": score + 0.01}
-    return {"documents": 1838, "scores": metrics, "standard_errors": dict.fromkeys(metrics, 0.0116), "null": blind}
+    return {
+        "documents": 1838,
+        "scores": metrics,
+        "standard_errors": dict.fromkeys(metrics, 0.0116),
+        "null": blind,
+        "within_noise_of": {metric: [] for metric in metrics},
+    }

@@ -7,7 +7,7 @@ from keylm import recipe
 from keylm.data.instructions import Task, held_out
 from keylm.data.instructions.constraints import EndPhrase, NoCommas, Quotation, Uppercase
 from keylm.data.instructions.task import ask
-from keylm.evaluate.instructions import CONSTANT_SENTENCE, measure, null_answers, score
+from keylm.evaluate.instructions import CONSTANT_SENTENCE, echoed, measure, measure_splits, null_answers, score
 from keylm.model import KeyLM
 from keylm.tokenizer import Tokenizer, train
 
@@ -62,6 +62,8 @@ def test_null_answers_know_nothing_but_the_prompt() -> None:
     assert nulls["constant sentence"] == [CONSTANT_SENTENCE] * 4
     assert nulls["echoed prompt"] == ["Quote olives.", "Shout about ants.", "Say bye.", "Tell me about bees."]
     assert nulls["empty"] == [""] * 4
+    assert all("Quote olives." in answer or "Quote" not in answer for answer in nulls["echo with filler"])
+    assert score(nulls["echo with filler"], TASKS).on_topic.share == 1
 
 
 def test_null_answers_score_low_on_held_out_tasks() -> None:
@@ -70,6 +72,15 @@ def test_null_answers_score_low_on_held_out_tasks() -> None:
     assert followed["empty"] == 0
     assert 0 < followed["constant sentence"] < 0.25
     assert followed["constant sentence"] < followed["echoed prompt"] < 0.45
+
+
+def test_echo_is_the_longest_common_run_of_words() -> None:
+    task = Task(ask("Tell me about old green bees today."), "bees")
+    assert echoed("Some old green bees sing.", task) == 3 / 5
+    assert echoed("Tell me about old green bees today.", task) == 1
+    assert echoed("", task) == echoed("Wasps fly.", task) == 0
+    scored = score(["Some old green bees sing.", ""], [task, task])
+    assert (scored.echoed, scored.words) == (0.3, 2.5)
 
 
 def test_a_model_is_measured(tokenizer: Tokenizer) -> None:
@@ -94,4 +105,7 @@ def test_a_model_is_measured(tokenizer: Tokenizer) -> None:
     assert facts["followed"] == score(answers, TASKS).followed.share
     assert facts["on_topic"] == score(answers, TASKS).on_topic.share
     assert facts["null_answers"]["echoed prompt"]["on_topic"] == 1
+    assert "echoed prompt" in facts["within_noise_of"]
+    splits = measure_splits(model, tokenizer, {"new kinds": TASKS[:1], "new topics": TASKS[1:]}, max_new_tokens=4)
+    assert [row["instructions"] for row in splits.values()] == [2, 1]
     assert facts["by_kind"]["no commas"]["of"] == 1

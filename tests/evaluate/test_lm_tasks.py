@@ -77,6 +77,25 @@ def test_a_score_is_what_our_own_model_gives(run: Run, tmp_path: Path, no_networ
     assert scores["null"] == {"chance": 0.5, "longest choice": 0.5, "shortest choice": 0.5}
 
 
+def test_choosing_without_the_question_is_a_baseline(run: Run, tmp_path: Path, no_network: None) -> None:
+    """With one question for all documents, the choice cannot depend on it: likelihoods of the choices alone decide."""
+    rows = [{"goal": "g", "sol1": f"the {number} fox", "sol2": f"dog {number}", "label": 0} for number in range(6)]
+    write_rows(tmp_path / "piqa.jsonl.gz", rows)
+    facts = run_tasks(run, ["piqa"], data=tmp_path, baselines=True)["piqa"]
+    model = models.load(run.recipe.model, run.weights("sft"))
+    tokenizer = Tokenizer.load(run.stage("tokenizer"))
+    hits = 0
+    for row in rows:
+        likelihoods = []
+        for answer in (f" {row['sol1']}", f" {row['sol2']}"):
+            ids = [tokenizer.end_of_text, *tokenizer.encode(answer)]
+            log_p = model.logits(torch.tensor([ids[:-1]])).log_softmax(-1)[0]
+            likelihoods.append(sum(log_p[index - 1, ids[index]].item() for index in range(1, len(ids))))
+        hits += likelihoods[0] >= likelihoods[1]
+    assert facts["null"]["without question"] == hits / len(rows)
+    assert set(facts["within_noise_of"]) == set(facts["scores"])
+
+
 def test_ifeval_is_asked_in_the_chat_template_and_fits_the_context(
     run: Run, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_network: None
 ) -> None:

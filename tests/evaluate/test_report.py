@@ -8,7 +8,7 @@ import pytest
 from made_up_run import ATTACK, made_up_run, write_metrics
 
 from keylm.evaluate import plots, report
-from keylm.run import Run, create
+from keylm.run import Run, create, read_json, write_json
 
 LOADS = {"src", "srcset", "href", "xlink:href", "data", "action", "poster", "background"}
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -87,6 +87,19 @@ def test_it_says_what_happened(text: str) -> None:
         "vocab_size: 4096",
     ):
         assert fact in words, fact
+
+
+def test_a_score_within_noise_is_said_to_be_so(run: Run, tmp_path: Path) -> None:
+    path = run.stage("eval") / "instructions.json"
+    found = read_json(path)
+    weak = {**found, "sft": {**found["sft"], "followed": 0.44}}
+    write_json(path, weak)
+    try:
+        report.build(run)
+        words = " ".join(Page((run.folder / "report.html").read_text(encoding="utf-8")).words.split())
+    finally:
+        write_json(path, found)
+    assert "best null answer 43%: within noise of it" in words
 
 
 def test_every_plot_is_whole_and_takes_the_page_s_ink(text: str) -> None:

@@ -26,7 +26,7 @@ def generate(num_documents: int, seed: int) -> Iterator[str]:
 
 def document(rng: Random) -> str:
     """One to eight words, five to nine times."""
-    sampler = Sampler(rng, held_out=False)
+    sampler = Sampler(rng)
     phrase = " ".join(_word(sampler) for _ in range(rng.randint(1, 8)))
     return rng.choice(_SEPARATORS).join([rng.choice((phrase, phrase.capitalize()))] * rng.randint(5, 9))
 

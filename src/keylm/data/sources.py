@@ -8,10 +8,11 @@ from typing import assert_never
 
 from keylm.data import drills, files, hub, installed_docs, instructions, typos
 from keylm.data.documents import Document
+from keylm.data.instructions import verified
 from keylm.data.reading import WHOLE, Part, Reading
 from keylm.data.typos import Siblings
 from keylm.errors import KeyLMError, MissingSourceError
-from keylm.recipe import Drills, Files, Hub, InstalledDocs, Instructions, Source, Typos
+from keylm.recipe import Drills, Files, Hub, InstalledDocs, Instructions, Source, Typos, Verified
 
 ALONE = Siblings()
 """What a source that is not made of others needs to know of them."""
@@ -76,7 +77,7 @@ def _read_all(source: Source, seed: int, reading: Reading, part: Part, siblings:
         case InstalledDocs():
             return installed_docs.read(reading)
         case Instructions():
-            talks = instructions.generate(source.num_documents, seed)
+            talks = instructions.generate(source.num_documents, seed, instructions.KIND_SETS[source.kinds])
             return _counted((Document(messages=tuple(talk)) for talk in talks), source.num_documents, reading)
         case Drills():
             texts = drills.generate(source.num_documents, seed)
@@ -84,6 +85,8 @@ def _read_all(source: Source, seed: int, reading: Reading, part: Part, siblings:
         case Typos():
             bases = [siblings.trained_on(base, read_if_there(base, seed)) for base in map(siblings.named, source.of)]
             return _counted(typos.generate(typos.in_turn(bases), source, seed), source.num_documents, reading)
+        case Verified():
+            return verified.read(read(source.of, seed, reading), seed)
         case _:
             assert_never(source)
 

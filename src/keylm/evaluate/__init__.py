@@ -12,6 +12,7 @@ from keylm.run import Run, read_json, write_json
 if TYPE_CHECKING:
     from keylm.data.store import TokenStore
     from keylm.model import KeyLM
+    from keylm.recipe import Recipe
 
 
 def build(run: Run) -> dict[str, Any]:
@@ -45,7 +46,8 @@ def _tasks(run: Run) -> dict[str, Any]:
     from keylm.evaluate.lm_tasks import run_tasks
 
     settings = run.recipe.eval
-    return run_tasks(run, settings.tasks, settings.limit, Path(settings.data) if settings.data else None)
+    data = Path(settings.data) if settings.data else None
+    return run_tasks(run, settings.tasks, settings.limit, data, baselines=True)
 
 
 def _bits_per_byte(run: Run) -> dict[str, Any]:
@@ -69,18 +71,31 @@ def _bits_per_byte(run: Run) -> dict[str, Any]:
 
 
 def _instructions(run: Run) -> dict[str, Any]:
-    """Held-out generated instructions, followed before and after SFT."""
+    """Held-out generated instructions, followed before and after SFT; of the last weights, the other splits too."""
     if not run.recipe.eval.instructions:
         return {}
-    from keylm.data.instructions import held_out
-    from keylm.evaluate.instructions import measure
+    from keylm.data.instructions import KIND_SETS, SPLITS, held_out
+    from keylm.evaluate.instructions import measure, measure_splits
     from keylm.tokenizer import Tokenizer
 
+    settings, seed, kinds = run.recipe.eval, run.recipe.seed, KIND_SETS[_trained_kinds(run.recipe)]
     tokenizer = Tokenizer.load(run.stage("tokenizer"))
-    tasks = held_out(run.recipe.eval.instructions, run.recipe.seed)
-    return {
-        stage: measure(model, tokenizer, tasks, run.recipe.eval.max_new_tokens) for stage, model in _models(run).items()
-    }
+    fewer = -(-settings.instructions // 4)
+    headline = held_out(settings.instructions, seed, kinds=kinds)
+    splits = {split: held_out(fewer, seed, split, kinds) for split in list(SPLITS)[1:]}
+    models = _models(run)
+    found = {stage: measure(model, tokenizer, headline, settings.max_new_tokens) for stage, model in models.items()}
+    if models:
+        last = list(models)[-1]
+        found[last]["splits"] = measure_splits(models[last], tokenizer, splits, settings.max_new_tokens)
+    return found
+
+
+def _trained_kinds(recipe: Recipe) -> str:
+    """The largest set of kinds that any source asks for."""
+    sources = [*recipe.data.sources, *recipe.sft.sources]
+    asks_all = any(source.kind == "verified" or getattr(source, "kinds", "") == "all" for source in sources)
+    return "all" if asks_all else "basic"
 
 
 def _typos(run: Run) -> dict[str, Any]:

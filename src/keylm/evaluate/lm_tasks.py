@@ -1,4 +1,4 @@
-"""Public benchmarks through lm_eval, in this process: its own prompts and metrics, on our weights in transformers.
+"""Public benchmarks through lm_eval, in this process: its own prompts and metrics, on our weights.
 
 The data come from the hub, or, where a folder is named, from that folder alone:
 
@@ -22,6 +22,7 @@ import yaml
 from rich.table import Table
 
 from keylm.errors import UserError
+from keylm.evaluate.noise import remark, within_noise
 from keylm.run import Run
 from keylm.screen import console
 
@@ -36,7 +37,7 @@ _BATCH_SIZE = 16
 
 
 def run_tasks(
-    run: Run, names: Sequence[str], limit: int | None = None, data: Path | None = None
+    run: Run, names: Sequence[str], limit: int | None = None, data: Path | None = None, baselines: bool = False
 ) -> dict[str, dict[str, Any]]:
     """Score a run's last weights (SFT, or else pretraining) on lm_eval tasks.
 
@@ -45,20 +46,22 @@ def run_tasks(
         names: tasks, or without `data` also groups and tags, by lm_eval's names.
         limit: documents per task; all by default.
         data: folder with the data files; without it they come from the hub.
+        baselines: also let the model choose between the answers without their question.
 
     Returns:
-        By task: `documents`, `scores` and `standard_errors` by metric, and `null`, the scores of blind answers.
+        By task: `documents`, `scores` and `standard_errors` by metric, `null`, the scores of blind answers, and
+        `within_noise_of`, by metric the blind answers that the score does not clearly beat.
 
     Raises:
         UserError: a task is unknown, or its data are not there, or the run is not trained.
     """
     loaded = load_tasks(names, data)
-    model = _load_model(run)
+    model = load_model(run)
     for task in (task for part in loaded for task in part["tasks"].values()):
         _check_choices(task, model, limit)
     scores: dict[str, dict[str, Any]] = {}
     for part in loaded:
-        scores |= _score(model, part, limit)
+        scores |= _score(model, part, limit, baselines)
     return scores
 
 
@@ -83,15 +86,18 @@ def scored_items(names: Sequence[str], data: Path | None = None) -> Iterator[Sco
                 yield ScoredItem(name, *_readings(task, document))
 
 
-def run_and_print(run: Run, names: Sequence[str], limit: int | None = None, data: Path | None = None) -> None:
+def run_and_print(
+    run: Run, names: Sequence[str], limit: int | None = None, data: Path | None = None, baselines: bool = False
+) -> None:
     """Score as `run_tasks` does, and print a table."""
-    scores = run_tasks(run, names, limit, data)
+    scores = run_tasks(run, names, limit, data, baselines)
     blind = list(dict.fromkeys(name for facts in scores.values() for name in facts["null"]))
-    table = Table("task", "documents", "metric", "score", "± s.e.", *blind, box=None, padding=(0, 2, 0, 0))
+    table = Table("task", "documents", "metric", "score", "± s.e.", *blind, "", box=None, padding=(0, 2, 0, 0))
     for name, facts in scores.items():
         for metric, score in facts["scores"].items():
             shares = [score, facts["standard_errors"].get(metric), *(facts["null"].get(answer) for answer in blind)]
-            table.add_row(name, f"{facts['documents']:,}", metric, *(_percent(share) for share in shares))
+            said = remark(facts["within_noise_of"].get(metric, []))
+            table.add_row(name, f"{facts['documents']:,}", metric, *(_percent(share) for share in shares), said)
     console.print(table)
 
 
@@ -173,11 +179,13 @@ def _from_folder(manager: TaskManager, name: str, data: Path) -> TaskDict:
         return manager.load([str(config)])
 
 
-def _load_model(run: Run) -> LM:
-    """The run's last weights as transformers' Qwen3, in float32, under lm_eval's adapter."""
-    from lm_eval.models.huggingface import HFLM
+def load_model(run: Run) -> LM:
+    """The run's last weights in float32: our own model, which scores given answers, and transformers', which writes."""
     from safetensors.torch import load_file
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+    from keylm import model as models
+    from keylm.evaluate.native_lm import NativeLM
 
     trained = [run.weights(stage) for stage in ("sft", "pretrain") if run.weights(stage).exists()]
     if not trained:
@@ -186,10 +194,11 @@ def _load_model(run: Run) -> LM:
     model = Qwen3ForCausalLM(config)
     model.load_state_dict(load_file(trained[0]))
     tokenizer = PreTrainedTokenizerFast.from_pretrained(run.stage("tokenizer"))
-    return HFLM(pretrained=model.eval(), tokenizer=tokenizer, batch_size=_BATCH_SIZE, add_bos_token=False)
+    options = {"pretrained": model.eval(), "tokenizer": tokenizer, "batch_size": _BATCH_SIZE, "add_bos_token": False}
+    return NativeLM(models.load(run.recipe.model, trained[0]), **options)
 
 
-def _score(model: LM, loaded: TaskDict, limit: int | None) -> dict[str, dict[str, Any]]:
+def _score(model: LM, loaded: TaskDict, limit: int | None, baselines: bool) -> dict[str, dict[str, Any]]:
     """Tasks that ask for an answer are asked in the chat template; those that compare likelihoods are plain text."""
     from lm_eval.evaluator import evaluate
 
@@ -198,14 +207,22 @@ def _score(model: LM, loaded: TaskDict, limit: int | None) -> dict[str, dict[str
         _fit_answers(task, model.max_length)
     chats = any(task.OUTPUT_TYPE == "generate_until" for task in tasks.values())
     rows = evaluate(lm=model, task_dict=loaded, limit=limit, apply_chat_template=chats, log_samples=False)["results"]
+    return {name: _facts(row, tasks.get(name), model, limit, baselines) for name, row in rows.items()}
+
+
+def _facts(row: dict[str, Any], task: Task | None, model: LM, limit: int | None, baselines: bool) -> dict[str, Any]:
+    """A task's scores beside those of blind answers; a group of tasks has none."""
+    scores, errors = _numbers(row, ","), _numbers(row, "_stderr,")
+    nulls: dict[str, float] = {}
+    if task is not None and _has_one_right_choice(task):
+        nulls = _blind_scores(task, limit) | (_scores_without_question(task, model, limit) if baselines else {})
+    near = {metric: within_noise(score, errors.get(metric, 0.0), nulls) for metric, score in scores.items()}
     return {
-        name: {
-            "documents": row["sample_len"],
-            "scores": _numbers(row, ","),
-            "standard_errors": _numbers(row, "_stderr,"),
-            "null": _blind_scores(tasks[name], limit) if name in tasks else {},
-        }
-        for name, row in rows.items()
+        "documents": row["sample_len"],
+        "scores": scores,
+        "standard_errors": errors,
+        "null": nulls,
+        "within_noise_of": near,
     }
 
 
@@ -256,8 +273,6 @@ def _numbers(row: dict[str, Any], mark: str) -> dict[str, float]:
 
 def _blind_scores(task: Task, limit: int | None) -> dict[str, float]:
     """What answers score that never read the question: by chance, always the longest choice, always the shortest."""
-    if task.OUTPUT_TYPE != "multiple_choice" or task.multiple_input or task.multiple_target:
-        return {}
     documents = list(islice(task.eval_docs, limit))
     lengths = [[len(choice) for choice in task.doc_to_choice(document)] for document in documents]
     right = [_right_choice(task, document) for document in documents]
@@ -266,6 +281,33 @@ def _blind_scores(task: Task, limit: int | None) -> dict[str, float]:
         "longest choice": fmean(row.index(max(row)) == index for row, index in zip(lengths, right, strict=True)),
         "shortest choice": fmean(row.index(min(row)) == index for row, index in zip(lengths, right, strict=True)),
     }
+
+
+def _scores_without_question(task: Task, model: LM, limit: int | None) -> dict[str, float]:
+    """What the model scores when it sees the choices alone, by likelihood and by likelihood per character."""
+    from lm_eval.api.instance import Instance
+
+    documents = list(islice(task.eval_docs, limit))
+    choices = [task.doc_to_choice(document) for document in documents]
+    texts = [f"{task.config.target_delimiter}{choice}" for row in choices for choice in row]
+    asked = [Instance("loglikelihood", {}, ("", text), number) for number, text in enumerate(texts)]
+    found = iter(model.loglikelihood(asked, disable_tqdm=True))
+    likelihoods = [[next(found)[0] for _ in row] for row in choices]
+    per_character = [
+        [said / max(1, len(choice)) for said, choice in zip(row, names, strict=True)]
+        for row, names in zip(likelihoods, choices, strict=True)
+    ]
+    right = [_right_choice(task, document) for document in documents]
+    return {
+        "without question": fmean(row.index(max(row)) == index for row, index in zip(likelihoods, right, strict=True)),
+        "without question, per character": fmean(
+            row.index(max(row)) == index for row, index in zip(per_character, right, strict=True)
+        ),
+    }
+
+
+def _has_one_right_choice(task: Task) -> bool:
+    return task.OUTPUT_TYPE == "multiple_choice" and not task.multiple_input and not task.multiple_target
 
 
 def _right_choice(task: Task, document: dict[str, Any]) -> int:

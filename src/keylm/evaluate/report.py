@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from keylm.evaluate import plots, results
+from keylm.evaluate import noise, plots, results
 from keylm.run import Run, write_text
 from keylm.train import metrics
 
@@ -58,12 +58,19 @@ def _cards(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield (
             percent(scores["sft"]["followed"], 0),
             f"of held-out instructions followed; before SFT {percent(scores['pretrain']['followed'], 0)}, "
-            f"best null answer {percent(best_null['followed'], 0)}",
+            f"best null answer {percent(best_null['followed'], 0)}{_doubt(scores['sft'], best_null)}",
         )
         yield percent(scores["sft"]["on_topic"], 0), "of answers name the topic asked about"
     if found["stages"]:
         peak = max(stage["peak_memory_bytes"] for stage in found["stages"].values())
         yield duration(sum(stage["seconds"] for stage in found["stages"].values())), f"in all; peak memory {gib(peak)}"
+
+
+def _doubt(scores: dict[str, Any], best_null: dict[str, Any]) -> str:
+    """What has to be said of a score that is not clearly above the best null answer's."""
+    error = noise.standard_error(scores["followed"], scores["instructions"])
+    near = noise.within_noise(scores["followed"], error, {"it": best_null["followed"]})
+    return f": {noise.remark(near)}" if near else ""
 
 
 def _curves(rows: list[dict[str, Any]]) -> list[Markup]:
@@ -142,7 +149,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "duration": duration, "gib": gib}
+    environment.filters |= {"percent": percent, "duration": duration, "gib": gib, "remark": noise.remark}
     return environment
 
 

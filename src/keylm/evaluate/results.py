@@ -17,7 +17,8 @@ from keylm.run import STAGES, Run, read_json, write_json
 
 PACKAGES = ("keylm", "torch", "transformers", "tokenizers", "lm_eval", "gguf", "xllamacpp")
 
-_NOT_SCORES = ("samples", "null_answers")
+_NOT_SCORES = ("samples", "null_answers", "splits")
+_OF_A_SPLIT = ("followed", "standard_error", "instructions", "within_noise_of")
 
 
 def build(run: Run) -> dict[str, Any]:
@@ -95,6 +96,12 @@ def _trained(stages: dict[str, dict[str, Any]]) -> dict[str, dict[str, int]]:
 
 def _instructions(found: dict[str, Any]) -> dict[str, Any]:
     """Scores by stage, and those of the null answers, which do not depend on the stage."""
-    scores = {stage: {key: row[key] for key in row if key not in _NOT_SCORES} for stage, row in found.items()}
+    scores = {stage: _scores(row) for stage, row in found.items()}
     nulls: dict[str, Any] = next((row["null_answers"] for row in found.values()), {})
     return {**scores, "null_answers": nulls}
+
+
+def _scores(row: dict[str, Any]) -> dict[str, Any]:
+    """What a program wants to know of one stage's scores."""
+    splits = {name: {key: part[key] for key in _OF_A_SPLIT} for name, part in row.get("splits", {}).items()}
+    return {**{key: row[key] for key in row if key not in _NOT_SCORES}, **({"splits": splits} if splits else {})}

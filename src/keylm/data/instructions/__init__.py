@@ -1,100 +1,83 @@
 """Generated instructions: conversations to train on, and held-out tasks to be judged by.
 
-Document `i` is a pure function of the seed and of `i`. Held-out tasks use words, names and phrasings that no training
-document uses for the same purpose (`keylm.data.instructions.words.is_held_out`, `Phrasings`).
+Document `i` is a pure function of the seed and of `i`. Held-out tasks use words, names, phrasings and kinds of
+constraints that no training document uses (`keylm.data.instructions.words.is_held_out`, `Phrasings`, `NEW_KINDS`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from random import Random
 
 from keylm.chat import Message
-from keylm.data.instructions.constraints import KINDS, Brief, Constraint, Draft, compatible
+from keylm.data.instructions.constraints import BASIC, KINDS, NEW_KINDS, Constraint
 from keylm.data.instructions.conversations import CONVERSATIONS
 from keylm.data.instructions.exercises import EXERCISES
+from keylm.data.instructions.requests import Kinds, topical
 from keylm.data.instructions.sampler import Sampler
-from keylm.data.instructions.task import Check, Example, Task, ask
-from keylm.data.instructions.topics import request, sample_topic, sentences
+from keylm.data.instructions.task import Check, Example, Task
 
-__all__ = ["Check", "Example", "Task", "generate", "held_out"]
+__all__ = ["KIND_SETS", "SPLITS", "Check", "Example", "Task", "generate", "held_out"]
 
 SHARES = {"request": 0.64, "exercise": 0.26, "conversation": 0.10}
 """Share of each sort of document in training."""
 
+KIND_SETS: dict[str, Kinds] = {"basic": BASIC, "all": KINDS}
+"""Kinds of constraints that training can ask for, by the name of the set."""
 
-def generate(num_documents: int, seed: int) -> Iterator[list[Message]]:
+
+@dataclass(frozen=True)
+class Split:
+    """What a held-out task has that training has not."""
+
+    new_words: bool
+    new_phrasings: bool
+    new_kinds: bool = False
+
+
+SPLITS = {
+    "new topics and phrasings": Split(new_words=True, new_phrasings=True),
+    "new topics": Split(new_words=True, new_phrasings=False),
+    "new phrasings": Split(new_words=False, new_phrasings=True),
+    "new kinds": Split(new_words=True, new_phrasings=True, new_kinds=True),
+}
+"""The splits of evaluation; the first is the headline."""
+
+
+def generate(num_documents: int, seed: int, kinds: Kinds = BASIC) -> Iterator[list[Message]]:
     """Training conversations; the assistant's turns satisfy what the user's turns ask."""
     for index in range(num_documents):
-        yield document(seed, index)
+        yield document(seed, index, kinds)
 
 
-def document(seed: int, index: int) -> list[Message]:
+def document(seed: int, index: int, kinds: Kinds = BASIC) -> list[Message]:
     """Training conversation number `index`."""
-    sampler = Sampler(Random(f"{seed}:{index}"), held_out=False)
+    sampler = Sampler(Random(f"{seed}:{index}"))
     (sort,) = sampler.rng.choices(list(SHARES), list(SHARES.values()))
     if sort == "conversation":
         return sampler.choice(CONVERSATIONS)(sampler)
     if sort == "exercise":
         return sampler.choice(EXERCISES)(sampler).document
-    return topical(sampler, sampler.rng.sample(KINDS, sampler.choice((0, 1, 1, 1, 2)))).document
+    return topical(sampler, sampler.rng.sample(kinds, sampler.choice((0, 1, 1, 1, 2)))).document
 
 
-def held_out(num: int, seed: int) -> list[Task]:
-    """Evaluation tasks: the kinds in turn, so that each has its even share, and a plain request among them."""
-    constrained = (partial(_constrained, kind) for kind in KINDS)
-    makers: list[Callable[[Sampler], Example]] = [topical, *constrained, *dict.fromkeys(EXERCISES)]
-    samplers = (Sampler(Random(f"held out:{seed}:{index}"), held_out=True) for index in range(num))
+def held_out(num: int, seed: int, split: str = "new topics and phrasings", kinds: Kinds = BASIC) -> list[Task]:
+    """Evaluation tasks of a split: the kinds in turn, so that each has its even share.
+
+    New kinds come alone; among the others there are plain requests and exercises too.
+    """
+    new = SPLITS[split]
+    makers: list[Callable[[Sampler], Example]] = [partial(topical, kinds=[kind]) for kind in NEW_KINDS]
+    if not new.new_kinds:
+        makers = [topical, *(partial(_constrained, kind, kinds) for kind in kinds), *dict.fromkeys(EXERCISES)]
+    name = "held out" if split == next(iter(SPLITS)) else f"held out, {split}"
+    draws = (Random(f"{name}:{seed}:{index}") for index in range(num))
+    samplers = [Sampler(draw, new.new_words, new.new_phrasings) for draw in draws]
     return [makers[index % len(makers)](sampler).task for index, sampler in enumerate(samplers)]
 
 
-def topical(sampler: Sampler, kinds: Sequence[type[Constraint]] = ()) -> Example:
-    """A request about a topic under constraints of these kinds, and an answer that follows them.
-
-    Kinds that do not go with one before them are left out. Chance can make a request that its answer fails (a
-    forbidden word that is part of the topic): such a request is drawn again.
-    """
-    while True:
-        topic = sample_topic(sampler)
-        brief = Brief(topic, request(topic, sampler), sampler)
-        constraints = tuple(kind.sample(brief) for kind in _compatible(kinds))
-        prompt = _arrange(brief.request, [constraint.phrase(sampler) for constraint in constraints], sampler)
-        task, answer = Task(ask(prompt), topic.name, constraints), _answer(brief, constraints)
-        if all(task.followed(answer)):
-            return Example(task, answer)
-
-
-def _constrained(kind: type[Constraint], sampler: Sampler) -> Example:
+def _constrained(kind: type[Constraint], kinds: Kinds, sampler: Sampler) -> Example:
     """A request of this kind, one in three with a second constraint."""
-    return topical(sampler, [kind, *sampler.rng.sample(KINDS, sampler.choice((0, 0, 1)))])
-
-
-def _compatible(kinds: Sequence[type[Constraint]]) -> list[type[Constraint]]:
-    chosen: list[type[Constraint]] = []
-    for kind in kinds:
-        if all(compatible(kind, other) for other in chosen):
-            chosen.append(kind)
-    return sorted(chosen, key=KINDS.index)
-
-
-def _arrange(request: str, asks: list[str], sampler: Sampler) -> str:
-    """The request and what constrains it, in one of several orders."""
-    if not asks:
-        return request.rstrip(".") if sampler.chance(0.3) else request
-    order = sampler.choice(("after", "after", "after", "before", "lines"))
-    if order == "before":
-        return " ".join([*asks, request])
-    return ("\n" if order == "lines" else " ").join([request, *asks])
-
-
-def _answer(brief: Brief, constraints: Sequence[Constraint]) -> str:
-    wanted = (constraint.num_sentences for constraint in constraints)
-    count = next(filter(None, wanted), brief.sampler.number(2, 3))
-    draft = Draft(brief, sentences(brief.topic, count, brief.sampler))
-    for constraint in constraints:
-        constraint.shape(draft)
-    text = draft.text
-    for constraint in constraints:
-        text = constraint.polish(text)
-    return text
+    return topical(sampler, [kind, *sampler.rng.sample(kinds, sampler.choice((0, 0, 1)))])

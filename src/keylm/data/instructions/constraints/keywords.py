@@ -1,0 +1,342 @@
+"""Kinds about words and letters: to use, to leave out, how often, in which order."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from keylm.data.instructions.constraints.base import NUMBERS, Brief, Constraint, Draft, listed
+from keylm.data.instructions.constraints.spoiling import MENTIONS, add_sentence, in_case_of, mention, swap_word
+from keylm.data.instructions.sampler import Sampler
+
+
+@dataclass(frozen=True)
+class Keywords(Constraint):
+    """Use given words, inside other words or not."""
+
+    kind = "keywords"
+    parts = frozenset({"words", "length"})
+    words: tuple[str, ...]
+    num_sentences = 2
+
+    @classmethod
+    def sample(cls, brief: Brief) -> Self:
+        """One to three ordinary words."""
+        return cls(tuple(brief.words(brief.sampler.number(1, 3))))
+
+    @property
+    def slots(self) -> dict[str, object]:
+        """The words as a list in a sentence."""
+        return {"words": f"the {'word' if len(self.words) == 1 else 'words'} {listed(self.words)}"}
+
+    def shape(self, draft: Draft) -> None:
+        """Give the last sentence to the words, which a real answer has already."""
+        if not draft.brief.is_real:
+            draft.sentences[-1] = draft.brief.sampler.choice(MENTIONS).format(listed(self.words))
+
+    def check(self, answer: str) -> bool:
+        """Whether every word occurs, in small or capital letters."""
+        return all(re.search(word, answer, re.IGNORECASE) for word in self.words)
+
+    def spoil(self, answer: str, sampler: Sampler) -> str:
+        """Another word in the place of one of them."""
+        return swap_word(sampler.choice(self.words), answer, sampler)
+
+
+@dataclass(frozen=True)
+class _Times(Constraint):
+    """Base of the kinds that count a word."""
+
+    word: str
+    times: int
+
+    @property
+    def slots(self) -> dict[str, object]:
+        """The word, and how often as a digit and in words."""
+        often = "once" if self.times == 1 else "twice" if self.times == 2 else f"{NUMBERS[self.times]} times"
+        return {"word": self.word, "times": self.times, "often": often}
+
+    def occurrences(self, answer: str) -> int:
+        """How often the word occurs, in small or capital letters, inside other words or not."""
+        return len(re.findall(self.word, answer, re.IGNORECASE))
+
+    def _mention(self, draft: Draft, times: int) -> None:
+        """Give the last sentences of an invented answer to the word."""
+        mentions = draft.brief.sampler.rng.sample(MENTIONS, times)
+        draft.sentences[1:] = [each.format(self.word) for each in mentions]
+
+
+@dataclass(frozen=True)
+class Frequency(_Times):
+    """Use a word at least so many times."""
+
+    kind = "keyword frequency"
+    parts = frozenset({"words", "length"})
+
+    @classmethod
+    def sample(cls, brief: Brief) -> Self:
+        """An ordinary word, two or three times; of a real answer, a word that it says so often."""
+        if not brief.is_real:
+            return cls(brief.sampler.word(), brief.sampler.number(2, 3))
+        word = brief.known_words[0]
+        return cls(word, max(2, min(3, brief.text.count(word))))
+
+    @property
+    def num_sentences(self) -> int:
+        """A sentence about the topic and one for each time."""
+        return 1 + self.times
+
+    def shape(self, draft: Draft) -> None:
+        """Give every sentence but the first to the word."""
+        if not draft.brief.is_real:
+            self._mention(draft, self.times)
+
+    def check(self, answer: str) -> bool:
+        """Whether the word occurs often enough."""
+        return self.occurrences(answer) >= self.times
+
+    def spoil(self, answer: str, sampler: Sampler) -> str:
+        """Another word in its place, but for the first times."""
+        return swap_word(self.word, answer, sampler, keep=self.times - 1)
+
+
+@dataclass(frozen=True)
+class FewerTimes(_Times):
+    """Use a word fewer than so many times."""
+
+    kind = "keyword at most"
+    parts = frozenset({"words", "length"})
+
+    @classmethod
+    def sample(cls, brief: Brief) -> Self:
+        """An ordinary word, fewer than two or three times."""
+        return cls(brief.words(1)[0], brief.sampler.number(2, 3))
+
+    @property
+    def num_sentences(self) -> int:
+        """A sentence about the topic and one for each time that is allowed."""
+        return self.times
+
+    def shape(self, draft: Draft) -> None:
+        """As often as is allowed."""
+        if not draft.brief.is_real:
+            self._mention(draft, self.times - 1)
+
+    def check(self, answer: str) -> bool:
+        """Whether the word does not occur too often."""
+        return self.occurrences(answer) < self.times
+
+    def spoil(self, answer: str, sampler: Sampler) -> str:
+        """The word until it is too often."""
+        for each in sampler.rng.sample(MENTIONS, self.times - self.occurrences(answer)):
+            answer = add_sentence(answer, each.format(self.word))
+        return answer
+
+
+@dataclass(frozen=True)
+class ExactTimes(_Times):
+    """Use a word exactly so many times."""
+
+    kind = "keyword exactly"
+    parts = frozenset({"words", "length"})
+
+    @classmethod
+    def sample(cls, brief: Brief) -> Self:
+        """An ordinary word, once to three times; of a real answer, as often as it says the word."""
+        if not brief.is_real:
+            return cls(brief.sampler.word(), brief.sampler.number(1, 3))
+        word = brief.words(1)[0]
+        return cls(word, brief.text.count(word))
+
+    @property
+    def num_sentences(self) -> int:
+        """A sentence about the topic and one for each time."""
+        return 1 + self.times
+
+    def shape(self, draft: Draft) -> None:
+        """A sentence for each time."""
+        if not draft.brief.is_real:
+            self._mention(draft, self.times)
+
+    def check(self, answer: str) -> bool:
+        """Whether the word occurs exactly so often."""
+        return self.occurrences(answer) == self.times
+
+    def spoil(self, answer: str, sampler: Sampler) -> str:
+        """Once too often."""
+        return add_sentence(answer, sampler.choice(MENTIONS).format(self.word))
+
+
+@dataclass(frozen=True)
+class Forbidden(Constraint):
+    """Leave a word out."""
+
+    kind = "forbidden word"
+    word: str
+
+    @classmethod
+    def sample(cls, brief: Brief) -> Self:
+        """An ordinary word."""
+        return cls(brief.sampler.word())
+
+    def check(self, answer: str) -> bool:
+        """Whether the whole word does not occur."""
+        return not re.search(rf"\b{self.word}\b", answer, re.IGNORECASE)
+
+    def spoil(self, answer: str, sampler: Sampler) -> str:
+        """One sentence with the word."""
+        return add_sentence(answer, sampler.choice(MENTIONS).format(self.word))
+
+
+@dataclass(frozen=True)
+class KeywordOrder(Constraint):
+    """Use two words, one before the other."""
+
+    kind = "keywords in order"
+    parts = frozenset({"words", "length"})
+    first: str
+    second: str
+    num_sentences = 3
+
+    @classmethod
+    def sample(cls, brief: Brief) -> Self:
+        """Two words; of a real answer, in the order in which it says them."""
+        first, second = sorted(brief.words(2), key=brief.text.find)
+        return cls(first, second)
+
+    def shape(self, draft: Draft) -> None:
+        """A sentence for each."""
+        if not draft.brief.is_real:
+            mentions = draft.brief.sampler.rng.sample(MENTIONS, 2)
+            draft.sentences[1:] = [mentions[0].format(self.first), mentions[1].format(self.second)]
+
+    def check(self, answer: str) -> bool:
+        """Whether both whole words occur, and the first of the first before the first of the second."""
+        places = [re.search(rf"\b{word}\b", answer, re.IGNORECASE) for word in (self.first, self.second)]
+        before, after = (match.start() if match else None for match in places)
+        return before is not None and after is not None and before < after
+
+    def spoil(self, answer: str, _sampler: Sampler) -> str:
+        """The two change places."""
+        other = {self.first: self.second, self.second: self.first}
+        either = rf"\b({self.first}|{self.second})\b"
+        swapped = re.sub(either, lambda match: other[match[0].lower()], answer, flags=re.IGNORECASE)
+        return swapped.upper() if answer.isupper() else swapped
+
+
+@dataclass(frozen=True)
+class KeySentence(Constraint):
+    """Use a given sentence, word for word."""
+
+    kind = "exact sentence"
+    parts = frozenset({"words", "length"})
+    sentence: str
+    num_sentences = 3
+
+    @classmethod
+    def sample(cls, brief: Brief) -> Self:
+        """A sentence about an ordinary word, or one of the real answer's."""
+        return cls(brief.sampler.choice(brief.sentences) if brief.is_real else mention(brief.sampler))
+
+    def shape(self, draft: Draft) -> None:
+        """Put it somewhere behind the first sentence."""
+        if not draft.brief.is_real:
+            draft.sentences[draft.brief.sampler.number(1, 2)] = self.sentence
+
+    def check(self, answer: str) -> bool:
+        """Whether the sentence occurs, in small or capital letters."""
+        return self.sentence.lower() in answer.lower()
+
+    def spoil(self, answer: str, sampler: Sampler) -> str:
+        """Another word in the place of one of its longer words."""
+        longest = max(re.findall(r"\w+", self.sentence), key=len)
+        other = self.sentence.replace(longest, sampler.word(), 1)
+        spoiled = re.sub(re.escape(self.sentence), lambda _: other, answer, flags=re.IGNORECASE)
+        return spoiled.upper() if answer.isupper() else spoiled.lower() if answer.islower() else spoiled
+
+
+@dataclass(frozen=True)
+class LetterAtLeast(Constraint):
+    """Use a letter at least so many times."""
+
+    kind = "letter at least"
+    parts = frozenset({"letters", "length"})
+    letter: str
+    times: int
+    num_sentences = 3
+
+    @classmethod
+    def sample(cls, brief: Brief) -> Self:
+        """A letter that is not too frequent, three to six times."""
+        return cls(brief.sampler.choice("bcdfghkmpvwy"), brief.sampler.number(3, 6))
+
+    def shape(self, draft: Draft) -> None:
+        """Give the last sentence to words with the letter."""
+        if not draft.brief.is_real:
+            words = draft.brief.sampler.words_with(self.letter, self.times)
+            draft.sentences[-1] = draft.brief.sampler.choice(MENTIONS).format(listed(words))
+
+    def check(self, answer: str) -> bool:
+        """Whether the letter occurs often enough, small or capital."""
+        return answer.lower().count(self.letter) >= self.times
+
+    def spoil(self, answer: str, sampler: Sampler) -> str:
+        """Other words in the place of those with the letter, but for the first."""
+        kept = 0
+
+        def swap(match: re.Match[str]) -> str:
+            nonlocal kept
+            kept += match[0].lower().count(self.letter)
+            return match[0] if kept < self.times else in_case_of(sampler.word_without(self.letter), answer)
+
+        return re.sub(r"[A-Za-z]+", swap, answer)
+
+
+@dataclass(frozen=True)
+class LetterFewer(Constraint):
+    """Use a letter fewer than so many times."""
+
+    kind = "letter at most"
+    parts = frozenset({"letters", "length"})
+    letter: str
+    times: int
+    num_sentences = 2
+
+    @classmethod
+    def sample(cls, brief: Brief) -> Self:
+        """A letter that is rare, fewer than three to eight times."""
+        return cls(brief.sampler.choice("bfgjkpqvwxyz"), brief.sampler.number(3, 8))
+
+    def check(self, answer: str) -> bool:
+        """Whether the letter is rare enough, small or capital."""
+        return answer.lower().count(self.letter) < self.times
+
+    def spoil(self, answer: str, sampler: Sampler) -> str:
+        """Words with the letter, until they are too many."""
+        wanted = self.times - answer.lower().count(self.letter)
+        words = sampler.words_with(self.letter, wanted)
+        return add_sentence(answer, sampler.choice(MENTIONS).format(listed(words)))
+
+
+@dataclass(frozen=True)
+class NoLetter(Constraint):
+    """Leave a letter out: a lipogram."""
+
+    kind = "without a letter"
+    parts = frozenset({"letters", "length"})
+    letter: str
+    num_sentences = 1
+
+    @classmethod
+    def sample(cls, brief: Brief) -> Self:
+        """A rare letter."""
+        return cls(brief.sampler.choice("jqxzv"))
+
+    def check(self, answer: str) -> bool:
+        """Whether the letter does not occur, small or capital."""
+        return self.letter not in answer.lower()
+
+    def spoil(self, answer: str, sampler: Sampler) -> str:
+        """One word with the letter."""
+        return add_sentence(answer, sampler.choice(MENTIONS).format(*sampler.words_with(self.letter, 1)))

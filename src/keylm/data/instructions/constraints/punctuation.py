@@ -1,0 +1,241 @@
+"""Kinds about punctuation marks and digits: to use, to leave out."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from keylm.data.instructions.constraints.base import Constraint, Draft, split_sentences
+from keylm.data.instructions.constraints.spoiling import add_sentence, change_one, in_case_of
+from keylm.data.instructions.sampler import Sampler
+
+
+@dataclass(frozen=True)
+class NoCommas(Constraint):
+    """Use no commas."""
+
+    kind = "no commas"
+    parts = frozenset({"commas"})
+
+    def shape(self, draft: Draft) -> None:
+        """Of a real answer, the sentences without any, if they are most of it."""
+        if draft.brief.is_real:
+            kept = [each for each in draft.sentences if "," not in each]
+            draft.sentences = kept if len(kept) > 0.7 * len(draft.sentences) else []
+
+    def polish(self, text: str) -> str:
+        """Drop them."""
+        return text.replace(",", "")
+
+    def check(self, answer: str) -> bool:
+        """Whether there is none."""
+        return "," not in answer
+
+    def spoil(self, answer: str, sampler: Sampler) -> str:
+        """One comma."""
+        return change_one(r"(?<=[a-z]) (?=[a-z])", ", ", answer, sampler)
+
+
+@dataclass(frozen=True)
+class NoExclamation(Constraint):
+    """Use no exclamation marks."""
+
+    kind = "no exclamation marks"
+    parts = frozenset({"exclamation"})
+
+    def polish(self, text: str) -> str:
+        """Full stops instead."""
+        return text.replace("!", ".")
+
+    def check(self, answer: str) -> bool:
+        """Whether there is none."""
+        return "!" not in answer
+
+    def spoil(self, answer: str, sampler: Sampler) -> str:
+        """One mark."""
+        return change_one(r"(?<=\w)\.(?=\s|$)", "!", answer, sampler)
+
+
+@dataclass(frozen=True)
+class Exclaim(Constraint):
+    """End every sentence with an exclamation mark."""
+
+    kind = "only exclamations"
+    parts = frozenset({"exclamation", "start", "end", "layout", "words", "length"})
+
+    def shape(self, draft: Draft) -> None:
+        """A mark in the place of each full stop."""
+        draft.sentences = [f"{each[:-1]}!" if each.endswith((".", "?")) else each for each in draft.sentences]
+
+    def check(self, answer: str) -> bool:
+        """Whether every sentence ends with the mark."""
+        return answer.strip().endswith("!") and all(each.strip().endswith("!") for each in split_sentences(answer))
+
+    def spoil(self, answer: str, sampler: Sampler) -> str:
+        """A full stop in the place of one of them."""
+        return change_one(r"(?<=\w)!(?=\s|$)", ".", answer, sampler)
+
+
+@dataclass(frozen=True)
+class OneExclamation(Constraint):
+    """Use exactly one exclamation mark."""
+
+    kind = "one exclamation mark"
+    parts = frozenset({"exclamation", "end"})
+
+    def shape(self, draft: Draft) -> None:
+        """The last sentence is the one."""
+        draft.sentences = [each.replace("!", ".") for each in draft.sentences]
+        draft.sentences[-1] = re.sub(r"[.?]$", "!", draft.sentences[-1])
+
+    def check(self, answer: str) -> bool:
+        """Whether there is one and no more."""
+        return answer.count("!") == 1
+
+    def spoil(self, answer: str, sampler: Sampler) -> str:
+        """Two, or none."""
+        return sampler.choice((answer.replace("!", "."), change_one(r"(?<=\w)\.(?=\s|$)", "!", answer, sampler)))
+
+
+@dataclass(frozen=True)
+class NoDigits(Constraint):
+    """Use no digits."""
+
+    kind = "no digits"
+    parts = frozenset({"digits"})
+
+    def check(self, answer: str) -> bool:
+        """Whether there is none."""
+        return not re.search(r"\d", answer)
+
+    def spoil(self, answer: str, sampler: Sampler) -> str:
+        """A sentence with a number."""
+        return add_sentence(answer, f"I have seen this {sampler.number(2, 99)} times.")
+
+
+@dataclass(frozen=True)
+class OneNumber(Constraint):
+    """Use at least one number, written in digits."""
+
+    kind = "a number in digits"
+    parts = frozenset({"digits", "length"})
+
+    def shape(self, draft: Draft) -> None:
+        """A sentence with a number, unless there is one."""
+        if not draft.brief.is_real:
+            draft.sentences.append(f"I have seen this {draft.brief.sampler.number(2, 99)} times.")
+
+    def check(self, answer: str) -> bool:
+        """Whether there is a digit."""
+        return bool(re.search(r"\d", answer))
+
+    def spoil(self, answer: str, _sampler: Sampler) -> str:
+        """Words in the place of numbers."""
+        return re.sub(r"\d[\d.,]*(?<=\d)", in_case_of("many", answer), answer)
+
+
+@dataclass(frozen=True)
+class AskQuestion(Constraint):
+    """Ask at least one question."""
+
+    kind = "ask a question"
+    parts = frozenset({"question", "end", "length"})
+    num_sentences = 2
+
+    def shape(self, draft: Draft) -> None:
+        """A question about the subject at the end."""
+        if "?" not in draft.text:
+            draft.sentences.append(f"What do you think about {draft.brief.reference}?")
+
+    def check(self, answer: str) -> bool:
+        """Whether there is a question mark."""
+        return "?" in answer
+
+    def spoil(self, answer: str, _sampler: Sampler) -> str:
+        """Full stops instead."""
+        return answer.replace("?", ".")
+
+
+@dataclass(frozen=True)
+class Parentheses(Constraint):
+    """Put something in parentheses."""
+
+    kind = "parentheses"
+    parts = frozenset({"length"})
+    suits_real = False
+    num_sentences = 2
+
+    def shape(self, draft: Draft) -> None:
+        """A remark in parentheses after the first sentence."""
+        remark = draft.brief.sampler.choice(("this is true", "as far as I know", "so they say", "as you may know"))
+        draft.sentences[0] = f"{draft.sentences[0][:-1]} ({remark}){draft.sentences[0][-1]}"
+
+    def check(self, answer: str) -> bool:
+        """Whether there is a pair of parentheses with something in it."""
+        return bool(re.search(r"\([^()\n]*\w[^()\n]*\)", answer))
+
+    def spoil(self, answer: str, _sampler: Sampler) -> str:
+        """The parentheses go, and what is in them stays."""
+        return re.sub(r"\(([^()\n]*)\)", r"\1", answer)
+
+
+@dataclass(frozen=True)
+class Semicolon(Constraint):
+    """Use a semicolon."""
+
+    kind = "a semicolon"
+    parts = frozenset({"length"})
+    suits_real = False
+    num_sentences = 2
+
+    def shape(self, draft: Draft) -> None:
+        """One semicolon in the place of the first full stop."""
+        if len(draft.sentences) > 1:
+            first, second, *rest = draft.sentences
+            small = second if second.startswith("I ") else second[0].lower() + second[1:]
+            draft.sentences = [f"{first[:-1]}; {small}", *rest]
+
+    def check(self, answer: str) -> bool:
+        """Whether there is one."""
+        return ";" in answer
+
+    def spoil(self, answer: str, _sampler: Sampler) -> str:
+        """Commas instead, or dashes where there may be none."""
+        return answer.replace(";", " and" if "," not in answer else ",")
+
+
+@dataclass(frozen=True)
+class Ellipsis(Constraint):
+    """Use three dots in a row."""
+
+    kind = "three dots"
+    parts = frozenset({"length"})
+    num_sentences = 2
+
+    def shape(self, draft: Draft) -> None:
+        """Three dots behind the first sentence."""
+        draft.sentences[0] = f"{draft.sentences[0][:-1]}..."
+
+    def check(self, answer: str) -> bool:
+        """Whether they are there."""
+        return "..." in answer
+
+    def spoil(self, answer: str, _sampler: Sampler) -> str:
+        """One dot is enough."""
+        return re.sub(r"\.{3,}", ".", answer)
+
+
+@dataclass(frozen=True)
+class NoHyphens(Constraint):
+    """Use no hyphens or dashes."""
+
+    kind = "no dashes"
+    parts = frozenset({"layout"})
+
+    def check(self, answer: str) -> bool:
+        """Whether there is none, short or long."""
+        return not re.search(r"[-–—]", answer)
+
+    def spoil(self, answer: str, sampler: Sampler) -> str:
+        """A dash between two words."""
+        return change_one(r"(?<=[a-z]) (?=[a-z])", " - ", answer, sampler)

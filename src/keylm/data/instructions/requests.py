@@ -1,0 +1,61 @@
+"""Requests about a topic under constraints, with answers that follow them by construction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from keylm.data.instructions.constraints import ALL_KINDS, Brief, Constraint, Draft, compatible
+from keylm.data.instructions.sampler import Sampler
+from keylm.data.instructions.task import Example, Task, ask
+from keylm.data.instructions.topics import request, sample_topic, sentences
+
+Kinds = Sequence[type[Constraint]]
+
+
+def topical(sampler: Sampler, kinds: Kinds = ()) -> Example:
+    """A request about a topic under constraints of these kinds, and an answer that follows them.
+
+    Kinds that do not go with one before them are left out. Chance can make a request that its answer fails (a
+    forbidden word that is part of the topic): such a request is drawn again.
+    """
+    while True:
+        topic = sample_topic(sampler)
+        brief = Brief(topic.name, request(topic, sampler), sampler)
+        constraints = tuple(kind.sample(brief) for kind in that_go_together(kinds))
+        prompt = arrange(brief.request, [constraint.phrase(sampler) for constraint in constraints], sampler)
+        wanted = (constraint.num_sentences for constraint in constraints)
+        count = next(filter(None, wanted), sampler.number(2, 3))
+        answer = follow(constraints, Draft(brief, sentences(topic, count, sampler)))
+        task = Task(ask(prompt), topic.name, constraints)
+        if all(task.followed(answer)):
+            return Example(task, answer)
+
+
+def that_go_together(kinds: Kinds, most: int | None = None) -> list[type[Constraint]]:
+    """The first kinds that go with all before them, in the order in which an answer is made to follow them."""
+    chosen: list[type[Constraint]] = []
+    for kind in kinds:
+        if len(chosen) != most and all(compatible(kind, other) for other in chosen):
+            chosen.append(kind)
+    return sorted(chosen, key=ALL_KINDS.index)
+
+
+def arrange(request: str, asks: Sequence[str], sampler: Sampler) -> str:
+    """The request and what constrains it, in one of several orders."""
+    if not asks:
+        return request.rstrip(".") if sampler.chance(0.3) else request
+    order = sampler.choice(("after", "after", "after", "before", "lines"))
+    if order == "before":
+        return " ".join([*asks, request])
+    is_open = order == "lines" or request[-1] not in ".!?"
+    return ("\n" if is_open else " ").join([request, *asks])
+
+
+def follow(constraints: Sequence[Constraint], draft: Draft) -> str:
+    """The answer that the constraints make of a draft."""
+    for constraint in constraints:
+        constraint.shape(draft)
+    text = draft.text
+    for constraint in constraints:
+        text = constraint.polish(text)
+    return text

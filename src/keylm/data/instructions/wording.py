@@ -1,0 +1,36 @@
+"""What real text says: its sentences, the words that carry its meaning, what it is about."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+STOPWORDS = frozenset(
+    """a about above according after again all also am among an and answer any are as at be because been before
+    being below between both but by can could create define definition describe did discussion do does doing down
+    during each explain few following for from further generate give had has have having he her here hers him his
+    how i if in into is it its itself just know let like list make many may me mean meaning means might more most
+    much must my name need no nor not of off on once one only or other our out over own please question read refer
+    refers rewrite same say sentence sentences she short should so some statement such summarize summary tell text
+    than that the their them then there these they this those three through to too two under until up use used using
+    very was we were what when where which while who whom why will with within without word words would write you
+    your""".split()  # noqa: SIM905
+)
+"""Words that say little about a text."""
+
+
+def content_words(text: str) -> list[str]:
+    """The different lower-case words that carry meaning, the most frequent first."""
+    found = Counter(word for word in re.findall(r"\b[a-z]{4,}\b", text) if word not in STOPWORDS)
+    return [word for word, _ in found.most_common()]
+
+
+def subject(text: str, longest: int = 5) -> str:
+    """What a request is about: its longest run of words that carry meaning (as in RAKE, Rose et al. 2010)."""
+    runs: list[list[str]] = [[]]
+    for token in re.findall(r"[\w'’-]+|[^\w\s]", text):
+        if not token[0].isalnum() or token.lower() in STOPWORDS:
+            runs.append([])
+        else:
+            runs[-1].append(token)
+    return " ".join(max(runs[:40], key=len)[:longest])
