@@ -43,6 +43,9 @@ def test_help_imports_nothing_heavy() -> None:
         "preview",
         "sources",
         "watch",
+        "push",
+        "import",
+        "doctor",
         "report",
     ],
 )
