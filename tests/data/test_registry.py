@@ -322,7 +322,7 @@ def test_the_list_says_what_is_on_this_machine(cache, tmp_path):
     folder, _ = cache
     listed = keylm(folder, "sources").stdout
     assert re.search(r"wikipedia +wikimedia/wikipedia 20231101.en train .* cached, 0.00 GB", listed)
-    assert re.search(r"lmsys-chat .* gated +cached", listed)
+    assert re.search(r"lmsys-chat .* cached, 0.00 GB *\n.*; gated\b", listed)
     (snapshot,) = folder.glob("hub/datasets--HuggingFaceGECLM--REDDIT_comments/snapshots/*")
     next(snapshot.glob("data/tifu*")).unlink()
     path = tmp_path / "mine.yaml"
