@@ -29,6 +29,7 @@ def losses(run: Run, stage: str) -> list[float]:
     return [row["loss"] for row in read(run.stage(stage) / "metrics.jsonl") if "loss" in row]
 
 
+@pytest.mark.slow
 def test_the_whole_line_on_two_ranks_one_of_which_is_killed(tmp_path: Path) -> None:
     recipe = write_tiny_recipe(tmp_path)
     run = open_run(recipe, SETTINGS, tmp_path / "two")
