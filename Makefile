@@ -33,4 +33,4 @@ test: lint
 	$(VENV)/bin/python -m pytest -m "not slow"
 
 test-all: lint
-	$(VENV)/bin/python -m pytest
+	HYPOTHESIS_PROFILE=exploring $(VENV)/bin/python -m pytest

@@ -11,10 +11,17 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import pytest
 import torch
+from hypothesis import settings
 from tiny_recipe import write_tiny_recipe
 
 from keylm import recipe, stages
 from keylm.run import Run, open_run
+
+# `make test` tries the same examples on every machine, so that a change alone turns it red; `make test-all` looks for
+# new ones (HYPOTHESIS_PROFILE=exploring).
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+settings.register_profile("exploring", print_blob=True, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 @pytest.fixture(scope="session")
