@@ -477,6 +477,14 @@ class Recipe(Part):
         _check_phases("sft", self.sft.phases, self.sft.sources)
         return self
 
+    def training(self, stage: str) -> Training:
+        """Settings of `pretrain` or `sft`."""
+        return {"pretrain": self.train, "sft": self.sft}[stage]
+
+    def sources_of(self, stage: str) -> list[Source]:
+        """What `pretrain` or `sft` learns from."""
+        return {"pretrain": self.data.sources, "sft": self.sft.sources}[stage]
+
 
 def load(path: Path, overrides: list[str] | None = None) -> Recipe:
     """Read a recipe file and apply `key.subkey=value` overrides.

@@ -68,8 +68,7 @@ def _prepare_stage(run: Run, stage: str) -> dict[str, Any]:
     tokenizer = Tokenizer.load(run.stage("tokenizer"))
     known = _Known(tasks.near_duplicates_of(run, stage) if run.recipe.data.clean.near_duplicates else frozenset())
     return {
-        source.name: _Job(run, stage, source, tokenizer, known).manifest()
-        for source in tasks.sources_of(run.recipe, stage)
+        source.name: _Job(run, stage, source, tokenizer, known).manifest() for source in run.recipe.sources_of(stage)
     }
 
 

@@ -10,12 +10,12 @@ from keylm.run import Run, read_json
 def sources(run: Run, stage: str) -> list[Source]:
     """The sources of `pretrain` or `sft` that could be had."""
     gone = missing(run, stage)
-    return [source for source in _asked_for(run, stage) if source.name not in gone]
+    return [source for source in run.recipe.sources_of(stage) if source.name not in gone]
 
 
 def missing(run: Run, stage: str) -> dict[str, str]:
     """Why a source of the stage is not there, by the names of those that the recipe allows to be missing, and are."""
-    manifests = {source.name: _read_manifest(run, stage, source.name) for source in _asked_for(run, stage)}
+    manifests = {source.name: _read_manifest(run, stage, source.name) for source in run.recipe.sources_of(stage)}
     return {name: manifest["missing"] for name, manifest in manifests.items() if "missing" in manifest}
 
 
@@ -26,10 +26,6 @@ def store(run: Run, stage: str, name: str, side: str) -> TokenStore:
         KeyLMError: it is unfinished or damaged.
     """
     return TokenStore(run.stage("prepare") / stage / name / side)
-
-
-def _asked_for(run: Run, stage: str) -> list[Source]:
-    return run.recipe.data.sources if stage == "pretrain" else run.recipe.sft.sources
 
 
 def _read_manifest(run: Run, stage: str, name: str) -> dict[str, str]:

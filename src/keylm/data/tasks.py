@@ -25,7 +25,7 @@ from keylm.data.reading import Part, Reading
 from keylm.data.store import StoreWriter, TokenStore
 from keylm.data.typos import Siblings
 from keylm.errors import MissingSourceError, UserError
-from keylm.recipe import Files, Hub, Recipe, Source
+from keylm.recipe import Files, Hub, Recipe, Source, Verified
 from keylm.run import Run, read_json, write_json
 from keylm.tokenizer import Tokenizer
 
@@ -50,11 +50,6 @@ def folder(run: Run) -> Path:
     return run.stage("prepare") / "tasks"
 
 
-def sources_of(recipe: Recipe, stage: str) -> list[Source]:
-    """The sources of `pretrain` or `sft`."""
-    return recipe.data.sources if stage == "pretrain" else recipe.sft.sources
-
-
 def units(recipe: Recipe, stage: str, source: Source) -> list[Unit]:
     """The parts of a source. Files are divided into `prepare.tasks` parts; what is generated is one."""
     count = recipe.prepare.tasks if isinstance(source, Files | Hub) else 1
@@ -63,7 +58,7 @@ def units(recipe: Recipe, stage: str, source: Source) -> list[Unit]:
 
 def units_of(recipe: Recipe, stage: str) -> list[Unit]:
     """The parts of all sources of a stage, in the order in which they are put together."""
-    return [unit for source in sources_of(recipe, stage) for unit in units(recipe, stage, source)]
+    return [unit for source in recipe.sources_of(stage) for unit in units(recipe, stage, source)]
 
 
 def admitted(run: Run, unit: Unit, reading: Reading, dropped: Dropped) -> Iterator[Admitted]:
@@ -77,7 +72,7 @@ def admitted(run: Run, unit: Unit, reading: Reading, dropped: Dropped) -> Iterat
     # Another seed for SFT, so that generated conversations are not those of pretraining over again.
     seed = recipe.seed + (unit.stage == "sft")
     room = (source.max_bytes or float("inf")) / unit.part.count
-    siblings = Siblings(sources_of(recipe, unit.stage), partial(Cleaner, run), recipe.data.validation_fraction)
+    siblings = Siblings(recipe.sources_of(unit.stage), partial(Cleaner, run), recipe.data.validation_fraction)
     for document in sources.read(source, seed, reading, part=unit.part, siblings=siblings):
         if unit.stage == "sft" and document.messages is None:
             raise UserError(
@@ -207,6 +202,8 @@ def _pin(recipe: Recipe) -> Recipe:
 
 
 def _pin_source(source: Source) -> Source:
+    if isinstance(source, Verified):
+        return source.model_copy(update={"of": _pin_source(source.of)})
     if not isinstance(source, Hub):
         return source
     try:

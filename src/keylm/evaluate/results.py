@@ -52,10 +52,11 @@ def measured(run: Run, name: str) -> dict[str, Any]:
 def dropped(run: Run) -> dict[str, dict[str, dict[str, Any]]]:
     """`counts` and `samples` of what cleaning dropped, by what it was for and by source; whole sources left out."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    for part, sources in (("pretrain", run.recipe.data.sources), ("sft", run.recipe.sft.sources)):
-        paths = {source.name: run.stage("prepare") / part / source.name / "dropped.json" for source in sources}
+    for stage in ("pretrain", "sft"):
+        names = [source.name for source in run.recipe.sources_of(stage)]
+        paths = {name: run.stage("prepare") / stage / name / "dropped.json" for name in names}
         rows = {name: read_json(path) for name, path in paths.items() if path.exists()}
-        found |= {part: rows} if rows else {}
+        found |= {stage: rows} if rows else {}
     return found
 
 

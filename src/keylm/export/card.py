@@ -12,7 +12,7 @@ from keylm.export import fidelity, proof, scores
 from keylm.export.gguf import licence
 from keylm.export.mixtures import best_kind
 from keylm.export.scores import table
-from keylm.recipe import Hub, Recipe
+from keylm.recipe import Hub, Recipe, Verified
 from keylm.run import Run
 
 _GGUF_USAGE = """
@@ -79,8 +79,8 @@ def text(run: Run, num_parameters: int, quality: dict[str, Any], checked: dict[s
 
 def _header(run: Run) -> ModelCardData:
     recipe = run.recipe
-    trained = {"pretrain": recipe.data.sources, "sft": recipe.sft.sources}
-    sources = [source for stage, learned in trained.items() if not run.origin(stage) for source in learned]
+    learned = [source for stage in ("pretrain", "sft") if not run.origin(stage) for source in recipe.sources_of(stage)]
+    sources = [source.of if isinstance(source, Verified) else source for source in learned]
     return ModelCardData(
         model_name=recipe.title or recipe.name,
         language="en",
@@ -102,14 +102,11 @@ def _training(run: Run) -> str:
     """What shaped the weights: two stages with their mixtures, or where the weights came from."""
     recipe, origin = run.recipe, run.origin("pretrain")
     parts = [f"The weights were imported from `{origin}`: how they were trained is told there.\n"] if origin else []
-    stages = {
-        "pretrain": (_PRETRAINING, recipe.train, recipe.data.sources),
-        "sft": (_TUNING, recipe.sft, recipe.sft.sources),
-    }
-    for stage, (template, training, sources) in stages.items():
+    for stage, template in {"pretrain": _PRETRAINING, "sft": _TUNING}.items():
         if not run.origin(stage):
+            training = recipe.training(stage)
             facts = {"tokens": f"{training.tokens:,}", "optimizer": training.optimizer.kind}
-            parts.append(Template(template).substitute(**facts, sources=_source_table(sources)))
+            parts.append(Template(template).substitute(**facts, sources=_source_table(recipe.sources_of(stage))))
     return "\n".join([*parts, "Everything that shaped the model here is in the recipe, `recipe.yaml`, of its run."])
 
 
@@ -130,6 +127,8 @@ def _source_table(sources: list[Any]) -> str:
 
 
 def _label(source: Any) -> str:
+    if isinstance(source, Verified):
+        return f"{_label(source.of)}, with constraints"
     if isinstance(source, Hub):
         return f"[{source.dataset}](https://huggingface.co/datasets/{source.dataset})"
     return str(source.name)

@@ -36,7 +36,7 @@ def loader(run: Run, stage: str) -> Loader:
     Raises:
         UserError: a source has nothing to train on.
     """
-    training, sources = _settings(run, stage)
+    training, sources = run.recipe.training(stage), run.recipe.sources_of(stage)
     blocks: dict[str, Blocks] = {
         source.name: _blocks(run, stage, source, training)
         for source in prepared.sources(run, stage)
@@ -57,7 +57,7 @@ def loader(run: Run, stage: str) -> Loader:
 
 
 def _train(run: Run, stage: str, model: KeyLM) -> dict[str, Any]:
-    training, sources = _settings(run, stage)
+    training, sources = run.recipe.training(stage), run.recipe.sources_of(stage)
     world = distributed.join(training.timeout_seconds)
     trainer = Trainer(
         folder=run.stage(stage),
@@ -78,12 +78,6 @@ def _train(run: Run, stage: str, model: KeyLM) -> dict[str, Any]:
         "compute_dtype": str(model.compute_dtype).removeprefix("torch."),
         "mixture": _mixture(trainer.loader.curriculum, sources, training),
     }
-
-
-def _settings(run: Run, stage: str) -> tuple[Training, list[Source]]:
-    if stage == "pretrain":
-        return run.recipe.train, run.recipe.data.sources
-    return run.recipe.sft, run.recipe.sft.sources
 
 
 def _is_used(source: Source, training: Training) -> bool:
@@ -116,7 +110,7 @@ def _validation(run: Run, training: Training) -> Validation:
 
 def _data_fingerprint(run: Run, stage: str) -> str:
     """Stands for the tokens and for the order in which they come."""
-    training, sources = _settings(run, stage)
+    training, sources = run.recipe.training(stage), run.recipe.sources_of(stage)
     names = [source.name for source in prepared.sources(run, stage)]
     stores = {name: prepared.store(run, stage, name, "train").fingerprint for name in names}
     mixture = {source.name: (source.weight, source.category, source.max_epochs) for source in sources}
