@@ -113,9 +113,25 @@ def evaluate(
 
 
 @app.command(rich_help_panel=_LINE)
-def export(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None) -> None:
+def export(
+    recipe: RecipeOrRun,
+    web: Annotated[
+        bool, typer.Option("--web", help="Also write a page that runs the model in the browser (npm fetches wllama).")
+    ] = False,
+    wllama: Annotated[
+        Path | None,
+        typer.Option(envvar="KEYLM_WLLAMA", help="The folder of an installed @wllama/wllama: --web asks no npm then."),
+    ] = None,
+    set_: Overrides = None,
+    run_: Folder = None,
+) -> None:
     """Write the transformers folder, the GGUF files, the Modelfile and the model card."""
     _stage("export", recipe, set_, run_)
+    if web:
+        from keylm.export.web import write
+        from keylm.run import open_run
+
+        write(open_run(recipe, set_, run_), wllama)
 
 
 @app.command(rich_help_panel=_USE)

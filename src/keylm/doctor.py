@@ -48,6 +48,7 @@ PACKAGES = (
 PROGRAMS = (
     Part("llama-cli", "trying a GGUF in llama.cpp itself", "see github.com/ggml-org/llama.cpp", needed=False),
     Part("ollama", "running the Modelfile", "see ollama.com/download", needed=False),
+    Part("npm", "export --web", "apt-get install npm", needed=False),
     Part("chromium", "tests of the chat page", "apt-get install chromium", needed=False),
     Part("go", "a test of Ollama's template", "apt-get install golang-go", needed=False),
 )

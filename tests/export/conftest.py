@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from one_gguf import run_with
 from tiny_run import tiny_run
 
 from keylm import export
-from keylm.export import proof
+from keylm.export import proof, web
 from keylm.run import Run, open_run
 
 
@@ -25,3 +26,17 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = tiny_run(tmp_path_factory.mktemp("runs") / "tiny")
     export.build(run)
     return run
+
+
+@pytest.fixture(scope="session")
+def package() -> Path:
+    """The folder of an installed wllama."""
+    if "KEYLM_WLLAMA" not in os.environ:
+        pytest.skip(f"KEYLM_WLLAMA does not name the folder of an installed {web.PACKAGE} {web.VERSION}")
+    return Path(os.environ["KEYLM_WLLAMA"])
+
+
+@pytest.fixture
+def run(exported: Run, tmp_path: Path) -> Run:
+    """A run with one GGUF of the export, and nothing else."""
+    return run_with(exported, tmp_path / "run")

@@ -423,11 +423,15 @@ def test_a_taken_port_gets_a_sentence(server: Server, engine: Engine) -> None:
         Server(engine, "127.0.0.1", 99_999)
 
 
-def test_page_is_one_file(server: Server) -> None:
+def test_page_loads_nothing_from_elsewhere(server: Server) -> None:
     with urllib.request.urlopen(server.url) as response:
         page = response.read().decode()
         assert response.headers["Content-Type"] == "text/html; charset=utf-8"
-        assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+        assert "default-src 'none'; script-src 'self';" in response.headers["Content-Security-Policy"]
+    with urllib.request.urlopen(server.url + "/chat.js") as response:
+        page += response.read().decode()
+        assert response.headers["Content-Type"] == "text/javascript; charset=utf-8"
+    page += _get(server, "/model.js")
     assert "//" not in page.replace("http://www.w3.org/2000/svg", "").replace("// ", "")
     assert "innerHTML" not in page
 

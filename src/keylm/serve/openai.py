@@ -90,14 +90,18 @@ def error(problem: RequestError) -> Body:
 
 
 def models(header: Header, created: int) -> Body:
-    """The one model that is served, with its context length (tokens) and its defaults of sampling."""
+    """The one model that is served."""
+    return {"object": "list", "data": [model(header, created)]}
+
+
+def model(header: Header, created: int) -> Body:
+    """A model, with its context length (tokens) and its defaults of sampling; `created` in seconds since 1970."""
     meta = {
         "context_length": header.context_length,
         "temperature": header.temperature,
         "repetition_penalty": header.repetition_penalty,
     }
-    model = {"id": header.name, "object": "model", "created": created, "owned_by": "keylm", "meta": meta}
-    return {"object": "list", "data": [model]}
+    return {"id": header.name, "object": "model", "created": created, "owned_by": "keylm", "meta": meta}
 
 
 def _text_request(_engine: Engine, body: Body) -> Body:

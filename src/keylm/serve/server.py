@@ -29,10 +29,13 @@ from keylm.serve.openai import RequestError, Shape
 
 _HEADERS = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; "
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 }
-"""The page is one file and talks to this server alone."""
+"""The page talks to this server alone."""
+
+_PAGE = {"/": "index.html", "/chat.js": "chat.js", "/model.js": "server.js"}
+_TYPES = {"html": "text/html; charset=utf-8", "js": "text/javascript; charset=utf-8"}
 
 
 def serve(
@@ -172,9 +175,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """The page, and what there is to know of the server."""
         match self.path.partition("?")[0]:
-            case "/":
-                page = resources.files("keylm.serve").joinpath("page.html").read_bytes()
-                self._send(page, "text/html; charset=utf-8")
+            case path if path in _PAGE:
+                self._page(_PAGE[path])
             case "/health":
                 self._send_json({"status": "ok"})
             case "/v1/models":
@@ -223,6 +225,10 @@ class Handler(BaseHTTPRequestHandler):
         if key and not hmac.compare_digest(given.encode(errors="replace"), key.encode()):
             self._discard_body()
             raise RequestError(HTTPStatus.UNAUTHORIZED, "this server asks for its API key", "invalid_api_key")
+
+    def _page(self, name: str) -> None:
+        content = resources.files("keylm.serve").joinpath("page", name).read_bytes()
+        self._send(content, _TYPES[name.rpartition(".")[2]])
 
     def _models(self) -> None:
         self._send_json(openai.models(self.server.engine.header, self.server.started))
