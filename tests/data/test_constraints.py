@@ -199,7 +199,7 @@ CASES: list[tuple[Constraint, list[str], list[str]]] = [
     (WordRange(2, 3), ["a b", "a b c"], ["a", "a b c d"]),
     (ShortSentences(3), ["One two three. Four!"], ["One. Two three four five."]),
     (MaxCharacters(5), ["12345", " 12345 "], ["123456"]),
-    (Sections("Part", 2), ["Part 1\na\nPart 2\nb", "Part1 Part2 Part 3"], ["Part 1\na", "Part one\nPart two"]),
+    (Sections(2, "Part"), ["Part 1\na\nPart 2\nb", "Part1 Part2 Part 3"], ["Part 1\na", "Part one\nPart two"]),
     (BlankLines(2), ["a\n\nb", "a\n \n\nb\n"], ["a\nb", "a\n\nb\n\nc"]),
     (
         FirstWordOfParagraph(2, 2, "sea"),

@@ -144,15 +144,30 @@ class Constraint(ABC):
         """An answer that followed, changed as little as can be so that it most likely follows no more."""
 
 
+@dataclass(frozen=True)
+class Counted(Constraint):
+    """Base of the kinds that ask for so many of something."""
+
+    counts: ClassVar[tuple[int, int]]
+    """The fewest and the most to ask for."""
+    unit: ClassVar[str] = ""
+    """What is counted, unless the phrasings say it themselves."""
+    count: int
+
+    @classmethod
+    def sample(cls, brief: Brief) -> Self:
+        """A number between the fewest and the most."""
+        return cls(brief.sampler.number(*cls.counts))
+
+    @property
+    def slots(self) -> dict[str, object]:
+        """The parameters, and the number as a word and as a digit, with its unit if there is one."""
+        return {**asdict(self), **_counted(self.count, self.unit)}
+
+
 def compatible(first: type[Constraint], second: type[Constraint]) -> bool:
     """Whether one answer can follow both kinds."""
     return first is not second and not first.parts & second.parts
-
-
-def counted(count: int, unit: str) -> dict[str, object]:
-    """The slots of a number: as a word and as a digit, each with its unit."""
-    units = unit if count == 1 else f"{unit}s"
-    return {"count": count, "number": f"{NUMBERS[count]} {units}", "digits": f"{count} {units}"}
 
 
 def listed(words: tuple[str, ...]) -> str:
@@ -173,6 +188,13 @@ def count_sentences(text: str) -> int:
 def split_sentences(text: str) -> list[str]:
     """The sentences, as `count_sentences` counts them."""
     return [piece for piece in re.split(r"(?<=[.!?])\s+", text) if any(map(str.isalnum, piece))]
+
+
+def _counted(count: int, unit: str) -> dict[str, object]:
+    if not unit:
+        return {"spelled": NUMBERS[count]}
+    units = unit if count == 1 else f"{unit}s"
+    return {"number": f"{NUMBERS[count]} {units}", "digits": f"{count} {units}"}
 
 
 @cache

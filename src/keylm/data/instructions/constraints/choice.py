@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from keylm.data.instructions.constraints.base import Brief, Constraint, Draft
+from keylm.data.instructions.constraints.base import Brief, Constraint, Counted, Draft
 from keylm.data.instructions.constraints.spoiling import in_case_of
 from keylm.data.instructions.sampler import Sampler
 
@@ -80,18 +80,13 @@ class TwoAnswers(Constraint):
 
 
 @dataclass(frozen=True)
-class Steps(Constraint):
+class Steps(Counted):
     """Mark so many steps with the word and a number: `Step 1:`."""
 
     kind = "numbered steps"
     parts = frozenset({"length", "layout", "start", "digits"})
     suits_real = False
-    count: int
-
-    @classmethod
-    def sample(cls, brief: Brief) -> Self:
-        """Two or three steps."""
-        return cls(brief.sampler.number(2, 3))
+    counts = (2, 3)
 
     @property
     def num_sentences(self) -> int:

@@ -48,8 +48,14 @@ class Keywords(Constraint):
 class _Times(Constraint):
     """Base of the kinds that count a word."""
 
+    parts = frozenset({"words", "length"})
     word: str
     times: int
+
+    @property
+    def num_sentences(self) -> int:
+        """A sentence about the topic and one for each time."""
+        return 1 + self.times
 
     @property
     def slots(self) -> dict[str, object]:
@@ -61,10 +67,11 @@ class _Times(Constraint):
         """How often the word occurs, in small or capital letters, inside other words or not."""
         return len(re.findall(self.word, answer, re.IGNORECASE))
 
-    def _mention(self, draft: Draft, times: int) -> None:
-        """Give the last sentences of an invented answer to the word."""
-        mentions = draft.brief.sampler.rng.sample(MENTIONS, times)
-        draft.sentences[1:] = [each.format(self.word) for each in mentions]
+    def shape(self, draft: Draft) -> None:
+        """Give every sentence of an invented answer but the first to the word."""
+        if not draft.brief.is_real:
+            mentions = draft.brief.sampler.rng.sample(MENTIONS, self.num_sentences - 1)
+            draft.sentences[1:] = [each.format(self.word) for each in mentions]
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,6 @@ class Frequency(_Times):
     """Use a word at least so many times."""
 
     kind = "keyword frequency"
-    parts = frozenset({"words", "length"})
 
     @classmethod
     def sample(cls, brief: Brief) -> Self:
@@ -81,16 +87,6 @@ class Frequency(_Times):
             return cls(brief.sampler.word(), brief.sampler.number(2, 3))
         word = brief.known_words[0]
         return cls(word, max(2, min(3, brief.text.count(word))))
-
-    @property
-    def num_sentences(self) -> int:
-        """A sentence about the topic and one for each time."""
-        return 1 + self.times
-
-    def shape(self, draft: Draft) -> None:
-        """Give every sentence but the first to the word."""
-        if not draft.brief.is_real:
-            self._mention(draft, self.times)
 
     def check(self, answer: str) -> bool:
         """Whether the word occurs often enough."""
@@ -106,7 +102,6 @@ class FewerTimes(_Times):
     """Use a word fewer than so many times."""
 
     kind = "keyword at most"
-    parts = frozenset({"words", "length"})
 
     @classmethod
     def sample(cls, brief: Brief) -> Self:
@@ -117,11 +112,6 @@ class FewerTimes(_Times):
     def num_sentences(self) -> int:
         """A sentence about the topic and one for each time that is allowed."""
         return self.times
-
-    def shape(self, draft: Draft) -> None:
-        """As often as is allowed."""
-        if not draft.brief.is_real:
-            self._mention(draft, self.times - 1)
 
     def check(self, answer: str) -> bool:
         """Whether the word does not occur too often."""
@@ -139,7 +129,6 @@ class ExactTimes(_Times):
     """Use a word exactly so many times."""
 
     kind = "keyword exactly"
-    parts = frozenset({"words", "length"})
 
     @classmethod
     def sample(cls, brief: Brief) -> Self:
@@ -148,16 +137,6 @@ class ExactTimes(_Times):
             return cls(brief.sampler.word(), brief.sampler.number(1, 3))
         word = brief.words(1)[0]
         return cls(word, brief.text.count(word))
-
-    @property
-    def num_sentences(self) -> int:
-        """A sentence about the topic and one for each time."""
-        return 1 + self.times
-
-    def shape(self, draft: Draft) -> None:
-        """A sentence for each time."""
-        if not draft.brief.is_real:
-            self._mention(draft, self.times)
 
     def check(self, answer: str) -> bool:
         """Whether the word occurs exactly so often."""
@@ -257,12 +236,22 @@ class KeySentence(Constraint):
 
 
 @dataclass(frozen=True)
-class LetterAtLeast(Constraint):
+class _Letter(Constraint):
+    """Base of the kinds that count a letter."""
+
+    parts = frozenset({"letters", "length"})
+    letter: str
+
+    def occurrences(self, answer: str) -> int:
+        """How often the letter occurs, small or capital."""
+        return answer.lower().count(self.letter)
+
+
+@dataclass(frozen=True)
+class LetterAtLeast(_Letter):
     """Use a letter at least so many times."""
 
     kind = "letter at least"
-    parts = frozenset({"letters", "length"})
-    letter: str
     times: int
     num_sentences = 3
 
@@ -278,8 +267,8 @@ class LetterAtLeast(Constraint):
             draft.sentences[-1] = draft.brief.sampler.choice(MENTIONS).format(listed(words))
 
     def check(self, answer: str) -> bool:
-        """Whether the letter occurs often enough, small or capital."""
-        return answer.lower().count(self.letter) >= self.times
+        """Whether the letter occurs often enough."""
+        return self.occurrences(answer) >= self.times
 
     def spoil(self, answer: str, sampler: Sampler) -> str:
         """Other words in the place of those with the letter, but for the first."""
@@ -287,19 +276,17 @@ class LetterAtLeast(Constraint):
 
         def swap(match: re.Match[str]) -> str:
             nonlocal kept
-            kept += match[0].lower().count(self.letter)
+            kept += self.occurrences(match[0])
             return match[0] if kept < self.times else in_case_of(sampler.word_without(self.letter), answer)
 
         return re.sub(r"[A-Za-z]+", swap, answer)
 
 
 @dataclass(frozen=True)
-class LetterFewer(Constraint):
+class LetterFewer(_Letter):
     """Use a letter fewer than so many times."""
 
     kind = "letter at most"
-    parts = frozenset({"letters", "length"})
-    letter: str
     times: int
     num_sentences = 2
 
@@ -309,23 +296,20 @@ class LetterFewer(Constraint):
         return cls(brief.sampler.choice("bfgjkpqvwxyz"), brief.sampler.number(3, 8))
 
     def check(self, answer: str) -> bool:
-        """Whether the letter is rare enough, small or capital."""
-        return answer.lower().count(self.letter) < self.times
+        """Whether the letter is rare enough."""
+        return self.occurrences(answer) < self.times
 
     def spoil(self, answer: str, sampler: Sampler) -> str:
         """Words with the letter, until they are too many."""
-        wanted = self.times - answer.lower().count(self.letter)
-        words = sampler.words_with(self.letter, wanted)
+        words = sampler.words_with(self.letter, self.times - self.occurrences(answer))
         return add_sentence(answer, sampler.choice(MENTIONS).format(listed(words)))
 
 
 @dataclass(frozen=True)
-class NoLetter(Constraint):
+class NoLetter(_Letter):
     """Leave a letter out: a lipogram."""
 
     kind = "without a letter"
-    parts = frozenset({"letters", "length"})
-    letter: str
     num_sentences = 1
 
     @classmethod
@@ -334,8 +318,8 @@ class NoLetter(Constraint):
         return cls(brief.sampler.choice("jqxzv"))
 
     def check(self, answer: str) -> bool:
-        """Whether the letter does not occur, small or capital."""
-        return self.letter not in answer.lower()
+        """Whether the letter does not occur."""
+        return not self.occurrences(answer)
 
     def spoil(self, answer: str, sampler: Sampler) -> str:
         """One word with the letter."""

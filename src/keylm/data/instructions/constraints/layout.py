@@ -7,33 +7,34 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-from keylm.data.instructions.constraints.base import NUMBERS, Brief, Constraint, Draft, counted
+from keylm.data.instructions.constraints.base import Brief, Constraint, Counted, Draft
 from keylm.data.instructions.constraints.spoiling import change_one
 from keylm.data.instructions.sampler import Sampler, capitalise
 
 
 @dataclass(frozen=True)
-class Bullets(Constraint):
+class _Parts(Counted):
+    """Base of the kinds that make so many parts of an answer."""
+
+    @classmethod
+    def sample(cls, brief: Brief) -> Self:
+        """Of a real answer, no more parts than it has sentences."""
+        return cls(brief.number(*cls.counts))
+
+    @property
+    def num_sentences(self) -> int:
+        """A sentence for each part."""
+        return self.count
+
+
+@dataclass(frozen=True)
+class Bullets(_Parts):
     """Write an exact number of bullet points."""
 
     kind = "bullet points"
     parts = frozenset({"length", "layout", "start"})
-    count: int
-
-    @classmethod
-    def sample(cls, brief: Brief) -> Self:
-        """Two to four points."""
-        return cls(brief.number(2, 4))
-
-    @property
-    def num_sentences(self) -> int:
-        """A sentence for each point."""
-        return self.count
-
-    @property
-    def slots(self) -> dict[str, object]:
-        """The number as a word and as a digit, with its unit."""
-        return counted(self.count, "bullet point")
+    counts = (2, 4)
+    unit = "bullet point"
 
     def shape(self, draft: Draft) -> None:
         """One sentence a line, each behind a dash."""
@@ -52,27 +53,12 @@ class Bullets(Constraint):
 
 
 @dataclass(frozen=True)
-class NumberedList(Constraint):
+class NumberedList(_Parts):
     """Write a numbered list of an exact length."""
 
     kind = "numbered list"
     parts = frozenset({"length", "layout", "start", "digits"})
-    count: int
-
-    @classmethod
-    def sample(cls, brief: Brief) -> Self:
-        """Two to four items."""
-        return cls(brief.number(2, 4))
-
-    @property
-    def num_sentences(self) -> int:
-        """A sentence for each item."""
-        return self.count
-
-    @property
-    def slots(self) -> dict[str, object]:
-        """The number as a digit and as a word."""
-        return {"count": self.count, "spelled": NUMBERS[self.count]}
+    counts = (2, 4)
 
     def shape(self, draft: Draft) -> None:
         """One sentence a line, each behind its number."""
@@ -90,27 +76,12 @@ class NumberedList(Constraint):
 
 
 @dataclass(frozen=True)
-class Paragraphs(Constraint):
+class Paragraphs(_Parts):
     """Write an exact number of paragraphs with `***` between them."""
 
     kind = "paragraphs"
     parts = frozenset({"length", "layout"})
-    count: int
-
-    @classmethod
-    def sample(cls, brief: Brief) -> Self:
-        """Two or three paragraphs."""
-        return cls(brief.number(2, 3))
-
-    @property
-    def num_sentences(self) -> int:
-        """A sentence for each paragraph."""
-        return self.count
-
-    @property
-    def slots(self) -> dict[str, object]:
-        """The number as a digit and as a word."""
-        return {"count": self.count, "spelled": NUMBERS[self.count]}
+    counts = (2, 3)
 
     def shape(self, draft: Draft) -> None:
         """A divider between the sentences."""
@@ -148,27 +119,18 @@ class Title(Constraint):
 
 
 @dataclass(frozen=True)
-class Highlights(Constraint):
+class Highlights(_Parts):
     """Highlight parts of the answer with asterisks."""
 
     kind = "highlights"
     parts = frozenset({"marks", "length"})
-    count: int
-
-    @classmethod
-    def sample(cls, brief: Brief) -> Self:
-        """One to three parts."""
-        return cls(brief.number(1, 3))
+    counts = (1, 3)
+    unit = "part"
 
     @property
     def num_sentences(self) -> int:
         """A sentence for each part, and two at least."""
         return max(2, self.count)
-
-    @property
-    def slots(self) -> dict[str, object]:
-        """The number as a word and as a digit, with its unit."""
-        return counted(self.count, "part")
 
     def shape(self, draft: Draft) -> None:
         """Highlight the first two words of as many sentences as are asked for."""
@@ -221,28 +183,19 @@ class Json(Constraint):
 
 
 @dataclass(frozen=True)
-class Sections(Constraint):
+class Sections(_Parts):
     """Write at least so many sections, each under its name and number."""
 
     kind = "sections"
     parts = frozenset({"length", "layout", "start", "digits", "case"})
+    counts = (2, 3)
     name: str
-    count: int
 
     @classmethod
     def sample(cls, brief: Brief) -> Self:
-        """Two or three sections, by one of the usual names."""
-        return cls(brief.sampler.choice(("Section", "SECTION", "Part", "Chapter", "Day")), brief.number(2, 3))
-
-    @property
-    def num_sentences(self) -> int:
-        """A sentence for each section."""
-        return self.count
-
-    @property
-    def slots(self) -> dict[str, object]:
-        """The name, and the number as a digit and as a word."""
-        return {"name": self.name, "count": self.count, "spelled": NUMBERS[self.count]}
+        """Sections by one of the usual names."""
+        name = brief.sampler.choice(("Section", "SECTION", "Part", "Chapter", "Day"))
+        return cls(brief.number(*cls.counts), name)
 
     def shape(self, draft: Draft) -> None:
         """A line with name and number above each part."""
@@ -259,27 +212,13 @@ class Sections(Constraint):
 
 
 @dataclass(frozen=True)
-class BlankLines(Constraint):
+class BlankLines(_Parts):
     """Write an exact number of paragraphs with blank lines between them."""
 
     kind = "paragraphs by blank lines"
     parts = frozenset({"length", "layout"})
-    count: int
-
-    @classmethod
-    def sample(cls, brief: Brief) -> Self:
-        """Two or three paragraphs."""
-        return cls(brief.number(2, 3))
-
-    @property
-    def num_sentences(self) -> int:
-        """A sentence for each paragraph."""
-        return self.count
-
-    @property
-    def slots(self) -> dict[str, object]:
-        """The number as a word and as a digit, with its unit."""
-        return counted(self.count, "paragraph")
+    counts = (2, 3)
+    unit = "paragraph"
 
     def shape(self, draft: Draft) -> None:
         """A blank line between the sentences."""
@@ -295,32 +234,27 @@ class BlankLines(Constraint):
 
 
 @dataclass(frozen=True)
-class FirstWordOfParagraph(Constraint):
+class FirstWordOfParagraph(_Parts):
     """Write paragraphs with blank lines between them, one of which begins with a given word."""
 
     kind = "first word of a paragraph"
     parts = frozenset({"length", "layout", "start"})
     suits_real = False
-    count: int
+    counts = (2, 3)
+    unit = "paragraph"
     position: int
     word: str
 
     @classmethod
     def sample(cls, brief: Brief) -> Self:
-        """One of two or three paragraphs, and an ordinary word."""
-        count = brief.sampler.number(2, 3)
+        """One of the paragraphs, and an ordinary word."""
+        count = brief.number(*cls.counts)
         return cls(count, brief.sampler.number(1, count), brief.sampler.word())
-
-    @property
-    def num_sentences(self) -> int:
-        """A sentence for each paragraph."""
-        return self.count
 
     @property
     def slots(self) -> dict[str, object]:
         """The numbers in words and digits, and the word."""
-        order = ("first", "second", "third")[self.position - 1]
-        return {**counted(self.count, "paragraph"), "position": self.position, "order": order, "word": self.word}
+        return {**super().slots, "order": ("first", "second", "third")[self.position - 1]}
 
     def shape(self, draft: Draft) -> None:
         """A sentence that begins with the word, in front of the paragraph."""
@@ -364,27 +298,18 @@ class OneSentencePerLine(Constraint):
 
 
 @dataclass(frozen=True)
-class Table(Constraint):
+class Table(Counted):
     """Write a markdown table of so many columns."""
 
     kind = "table"
     parts = frozenset({"length", "layout", "start", "end", "digits"})
-    count: int
-
-    @classmethod
-    def sample(cls, brief: Brief) -> Self:
-        """Two or three columns."""
-        return cls(brief.sampler.number(2, 3))
+    counts = (2, 3)
+    unit = "column"
 
     @property
     def num_sentences(self) -> int:
         """Two rows."""
         return 2 * (self.count - 1)
-
-    @property
-    def slots(self) -> dict[str, object]:
-        """The number as a word and as a digit, with its unit."""
-        return counted(self.count, "column")
 
     def shape(self, draft: Draft) -> None:
         """Numbered rows, one sentence in each of the other cells."""
@@ -460,29 +385,20 @@ class Tags(Constraint):
 
 
 @dataclass(frozen=True)
-class Placeholders(Constraint):
+class Placeholders(Counted):
     """Leave at least so many placeholders in square brackets."""
 
     kind = "placeholders"
     parts = frozenset({"length"})
     suits_real = False
     names = ("name", "date", "place", "address", "time", "price", "number", "title")
-    count: int
-
-    @classmethod
-    def sample(cls, brief: Brief) -> Self:
-        """One to three placeholders."""
-        return cls(brief.sampler.number(1, 3))
+    counts = (1, 3)
+    unit = "placeholder"
 
     @property
     def num_sentences(self) -> int:
         """A sentence about the topic and one for each placeholder."""
         return 1 + self.count
-
-    @property
-    def slots(self) -> dict[str, object]:
-        """The number as a word and as a digit, with its unit."""
-        return counted(self.count, "placeholder")
 
     def shape(self, draft: Draft) -> None:
         """A sentence for each."""

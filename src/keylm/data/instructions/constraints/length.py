@@ -8,10 +8,10 @@ from typing import Self
 from keylm.data.instructions.constraints.base import (
     Brief,
     Constraint,
+    Counted,
     Draft,
     count_sentences,
     count_words,
-    counted,
     split_sentences,
 )
 from keylm.data.instructions.constraints.spoiling import add_sentence, add_words, drop_sentence, mention
@@ -19,16 +19,16 @@ from keylm.data.instructions.sampler import Sampler
 
 
 @dataclass(frozen=True)
-class _NumSentences(Constraint):
+class _NumSentences(Counted):
     """Base of the kinds that count sentences."""
 
     parts = frozenset({"length"})
-    count: int
+    unit = "sentence"
 
     @property
-    def slots(self) -> dict[str, object]:
-        """The number as a word and as a digit, with its unit."""
-        return counted(self.count, "sentence")
+    def num_sentences(self) -> int:
+        """The number asked for."""
+        return self.count
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,7 @@ class Sentences(_NumSentences):
     """Write an exact number of sentences."""
 
     kind = "number of sentences"
-
-    @classmethod
-    def sample(cls, brief: Brief) -> Self:
-        """One to four sentences."""
-        return cls(brief.sampler.number(1, 4))
-
-    @property
-    def num_sentences(self) -> int:
-        """The number asked for."""
-        return self.count
+    counts = (1, 4)
 
     def shape(self, draft: Draft) -> None:
         """A real answer stops where it is long enough."""
@@ -65,16 +56,7 @@ class MinSentences(_NumSentences):
     """Write at least so many sentences."""
 
     kind = "at least N sentences"
-
-    @classmethod
-    def sample(cls, brief: Brief) -> Self:
-        """Two to four sentences."""
-        return cls(brief.sampler.number(2, 4))
-
-    @property
-    def num_sentences(self) -> int:
-        """As many as asked for."""
-        return self.count
+    counts = (2, 4)
 
     def check(self, answer: str) -> bool:
         """Whether there are enough sentences."""
@@ -92,11 +74,7 @@ class FewerSentences(_NumSentences):
     """Write fewer than so many sentences."""
 
     kind = "fewer than N sentences"
-
-    @classmethod
-    def sample(cls, brief: Brief) -> Self:
-        """Fewer than three to five sentences."""
-        return cls(brief.sampler.number(3, 5))
+    counts = (3, 5)
 
     @property
     def num_sentences(self) -> int:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-from keylm.data.instructions.constraints.base import NUMBERS, Brief, Constraint, Draft
+from keylm.data.instructions.constraints.base import Brief, Constraint, Counted, Draft
 from keylm.data.instructions.constraints.spoiling import change_one
 from keylm.data.instructions.sampler import Sampler
 
@@ -56,16 +56,10 @@ class Uppercase(Constraint):
 
 
 @dataclass(frozen=True)
-class _CapitalWords(Constraint):
+class _CapitalWords(Counted):
     """Base of the kinds that count words in capital letters."""
 
     parts = frozenset({"case"})
-    count: int
-
-    @property
-    def slots(self) -> dict[str, object]:
-        """The number as a digit and as a word."""
-        return {"count": self.count, "spelled": NUMBERS[self.count]}
 
     def words(self, answer: str) -> int:
         """Number of words without small letters, `I` among them; hyphens and apostrophes do not end a word."""
@@ -77,11 +71,7 @@ class CapitalWords(_CapitalWords):
     """Write at least so many words in capital letters."""
 
     kind = "words in capitals at least"
-
-    @classmethod
-    def sample(cls, brief: Brief) -> Self:
-        """Two to four words."""
-        return cls(brief.sampler.number(2, 4))
+    counts = (2, 4)
 
     def shape(self, draft: Draft) -> None:
         """Raise the longest words of the draft."""
@@ -105,11 +95,7 @@ class FewCapitalWords(_CapitalWords):
     """Write fewer than so many words in capital letters."""
 
     kind = "words in capitals at most"
-
-    @classmethod
-    def sample(cls, brief: Brief) -> Self:
-        """Fewer than three to six words."""
-        return cls(brief.sampler.number(3, 6))
+    counts = (3, 6)
 
     def check(self, answer: str) -> bool:
         """Whether there are few enough."""
