@@ -92,7 +92,7 @@ def test_generation_equals_transformers(model: KeyLM) -> None:
         ids = torch.tensor([prompt])
         theirs = twin.generate(ids, max_new_tokens=12, do_sample=False, eos_token_id=2, pad_token_id=0)
         expected = theirs[0, len(prompt) :].tolist()
-        assert answer == (expected[: expected.index(2)] if 2 in expected else expected)
+        assert answer == (expected[: expected.index(2) + 1] if 2 in expected else expected)
 
 
 def test_generation_ends_at_the_context_length(model: KeyLM) -> None:

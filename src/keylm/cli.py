@@ -20,6 +20,10 @@ app = typer.Typer(
 )
 
 RecipeOrRun = Annotated[Path, typer.Argument(help="A recipe (.yaml), or a run folder, which holds its recipe.")]
+Measured = Annotated[
+    Path,
+    typer.Argument(help="A recipe (.yaml) or a run folder; or somebody's model: a .gguf file, a transformers folder."),
+]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, such as runs/quickstart.")]
 Exported = Annotated[Path, typer.Argument(help="A run that is exported, an export folder, or a .gguf file.")]
 Threads = Annotated[int | None, typer.Option(help="Threads that compute (default: one per physical core).")]
@@ -89,10 +93,12 @@ def sft(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None) -> Non
 
 @app.command(name="eval", rich_help_panel=_LINE)
 def evaluate(
-    recipe: RecipeOrRun,
+    recipe: Measured,
     tasks: Annotated[str, typer.Option(help="lm_eval tasks, separated by commas, such as hellaswag,piqa.")] = "",
     data: Annotated[Path | None, typer.Option(help="Folder with the tasks' data files, for use offline.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Documents per task (default: all).")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Documents per task (default: all), or instructions per split.")
+    ] = None,
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Also choose without the question (the eval stage always does).")
     ] = False,
@@ -101,15 +107,23 @@ def evaluate(
 ) -> None:
     """Measure: bits per byte, held-out instructions, and lm_eval tasks.
 
-    Without --tasks this is the eval stage. With --tasks it scores a trained run on those tasks, and prints a table.
+    Without --tasks this is the eval stage; of a model that is no run, it scores the held-out instructions. With --tasks
+    it scores a trained run or a model on those tasks. Scores that are not of the stage are printed.
     """
+    from keylm.evaluate import other_models
+
+    is_run = not other_models.is_other(recipe)
+    if not tasks and not is_run:
+        other_models.measure_and_print(recipe, limit)
+        return
     if not tasks:
         _stage("eval", recipe, [*(set_ or []), *([f"eval.data={data}"] if data else [])], run_)
         return
     from keylm.evaluate import lm_tasks
     from keylm.run import open_run
 
-    lm_tasks.run_and_print(open_run(recipe, set_, run_), tasks.split(","), limit, data, baselines)
+    model = open_run(recipe, set_, run_) if is_run else recipe
+    lm_tasks.run_and_print(model, tasks.split(","), limit, data, baselines)
 
 
 @app.command(rich_help_panel=_LINE)

@@ -13,9 +13,9 @@ from keylm.model import KeyLM, LayerCache
 def generate(
     model: KeyLM, prompts: list[list[int]], max_new_tokens: int, stop: int, batch_size: int = 64
 ) -> list[list[int]]:
-    """The likeliest continuation of each prompt, token by token, up to and without the token `stop`.
+    """The likeliest continuation of each prompt, token by token, up to and with the token `stop`.
 
-    Prompts are token ids; an answer ends at the latest after `max_new_tokens` or at the model's context length.
+    Prompts are token ids. An answer without `stop` was cut off: by `max_new_tokens` or by the model's context length.
     Answers do not depend on `batch_size`, but for rounding.
     """
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
@@ -24,7 +24,7 @@ def generate(
         chosen = order[first : first + batch_size]
         ids = _batch(model, [prompts[index] for index in chosen], max_new_tokens, stop)
         for index, row in zip(chosen, ids.tolist(), strict=True):
-            answers[index] = row[: row.index(stop)] if stop in row else row
+            answers[index] = row[: row.index(stop) + 1] if stop in row else row
     return answers
 
 

@@ -21,10 +21,11 @@ from keylm.data.instructions import (
     held_out,
     sampler,
     topics,
+    turns,
     words,
 )
 from keylm.data.instructions.constraints import ALL_KINDS, BASIC, KINDS, NEW_KINDS, Constraint
-from keylm.data.instructions.constraints.start_end import EndPhrase
+from keylm.data.instructions.constraints.start_end import EndPhrase, RepeatRequest
 from keylm.data.instructions.exercises import EXERCISES
 from keylm.data.instructions.sampler import Phrasings, Sampler
 
@@ -142,24 +143,63 @@ def test_requests_are_phrased_in_many_ways() -> None:
 def test_held_out_tasks_take_the_kinds_in_turn(kinds: str, split: str) -> None:
     tasks = held_out(720, 0, split, KIND_SETS[kinds])
     counts = Counter(kind for task in tasks for kind in task.kinds)
-    asked = NEW_KINDS if SPLITS[split].new_kinds else KIND_SETS[kinds]
+    asked = set(NEW_KINDS if split == "new kinds" else KIND_SETS[kinds])
+    asked -= {RepeatRequest} if split == "multi-turn" else set()
     assert {kind.kind for kind in asked} <= set(counts)
     assert max(counts.values()) <= 3 * min(counts.values())
     assert sum(task.topic is not None for task in tasks) > len(tasks) / 2
-    assert any(not task.checks for task in tasks) != SPLITS[split].new_kinds
+    only_requests = split in ("new kinds", "typos", "multi-turn")
+    assert any(not task.checks for task in tasks) != only_requests
 
 
 def test_each_split_is_new_in_its_own_way() -> None:
     trained = set().union(*(content_words(topics.sample_topic(a_sampler(seed)).name) for seed in range(20_000)))
     for name, split in SPLITS.items():
+        if name == "typos":
+            continue
         tasks = held_out(400, 0, name)
         asked = set().union(*(content_words(task.topic) for task in tasks if task.topic))
         assert len(asked & trained) == 0 if split.new_words else len(asked & trained) > len(asked) / 2
         phrased = [kind.phrasings() for task in tasks for kind in task.checks if isinstance(kind, Constraint)]
-        prompts = [task.messages[0]["content"].lower() for task in tasks]
+        prompts = ["\n".join(each["content"] for each in task.messages).lower() for task in tasks]
         for phrasings in phrased:
             said = {longest_piece(each) for each in phrasings.held_out}
             assert split.new_phrasings == any(piece in prompt for prompt in prompts for piece in said)
+
+
+def test_a_twentieth_of_the_characters_is_mistyped_but_not_what_an_answer_is_judged_by() -> None:
+    tasks = held_out(200, 0, "typos")
+    clean = " ".join(request for request in topics.REQUESTS.held_out).lower()
+    known = set(re.findall(r"[a-z]{4,}", clean + " ".join(map(str, all_phrasings().values())).lower()))
+    typed = [word for task in tasks for word in re.findall(r"[a-z]{4,}", task.messages[0]["content"].lower())]
+    wrong = [word for word in typed if word not in known]
+    assert 0.1 < len(wrong) / len(typed) < 0.5
+    assert all(task.topic.lower() in task.messages[0]["content"].lower() for task in tasks)
+
+
+def test_the_constraint_stands_in_the_second_turn_or_still_holds_from_the_first() -> None:
+    tasks = held_out(200, 0, "multi-turn")
+    later, still = tasks[::2], tasks[1::2]
+    for task in tasks:
+        assert [message["role"] for message in task.messages] == ["user", "assistant", "user"]
+        (constraint,) = task.checks
+        pieces = [longest_piece(each) for each in constraint.phrasings().held_out]
+        asked = [any(piece in task.messages[turn]["content"].lower() for piece in pieces) for turn in (0, 2)]
+        assert asked == [task in still, task in later]
+    for task in still:
+        assert task.followed(task.messages[1]["content"]) == [True]
+        assert task.topic.lower() not in task.messages[0]["content"].lower()
+        assert task.topic.lower() in task.messages[2]["content"].lower()
+    assert all(task.topic.lower() in task.messages[0]["content"].lower() for task in later)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not RepeatRequest], ids=lambda kind: kind.kind)
+def test_either_turn_has_an_answer_that_follows(kind: type[Constraint]) -> None:
+    for turn in (turns.asked_later, turns.still_asked):
+        for seed in range(10):
+            example = turn(kind, a_sampler(seed, held_out=True))
+            assert example.task.followed(example.answer) == [True]
+            assert example.task.names_topic(example.answer) or kind.kind in ("all capitals", "JSON with a key")
 
 
 def test_new_kinds_are_never_trained() -> None:

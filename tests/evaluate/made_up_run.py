@@ -79,13 +79,20 @@ def _bits(name: str) -> dict[str, Any]:
 
 def _scores(followed: float) -> dict[str, Any]:
     talks = [_sample("Write about tides in lower case.", "the tide comes and goes."), _sample(ATTACK, ATTACK)]
+    return {
+        **_measured(followed),
+        "within_noise_of": ["echoed prompt"] if followed < 0.5 else [],
+        "splits": {"new kinds": {**_measured(followed / 2), "within_noise_of": ["echoed prompt"]}},
+        "samples": talks * 3,
+    }
+
+
+def _measured(followed: float) -> dict[str, Any]:
     nulls = {"constant sentence": 0.14, "echoed prompt": 0.43, "empty": 0.0}
     return {
         **_score(followed),
-        "within_noise_of": ["echoed prompt"] if followed < 0.5 else [],
-        "splits": {"new kinds": {**_score(followed / 2), "within_noise_of": [], "null_answers": {}}},
+        "bits_per_byte": 1.2345,
         "null_answers": {name: _score(share) for name, share in nulls.items()},
-        "samples": talks * 3,
     }
 
 
@@ -102,6 +109,9 @@ def _score(share: float) -> dict[str, Any]:
         "standard_error": 0.03,
         "echoed": 0.2,
         "words": 17.5,
+        "topical": 0.875,
+        "unfinished": 0.0625,
+        "looped": 0.03125,
         "by_kind": {kind: {"followed": round(share * count), "of": count} for kind, count in KINDS.items()},
     }
 

@@ -1,13 +1,16 @@
 import json
+import math
 
 import pytest
 import torch
 
 from keylm import recipe
-from keylm.data.instructions import Task, held_out
-from keylm.data.instructions.constraints import EndPhrase, NoCommas, Quotation, Uppercase
+from keylm.data.instructions import SPLITS, Task, held_out
+from keylm.data.instructions.constraints import BASIC, EndPhrase, NoCommas, Quotation, Uppercase
 from keylm.data.instructions.task import ask
-from keylm.evaluate.instructions import CONSTANT_SENTENCE, echoed, measure, measure_splits, null_answers, score
+from keylm.evaluate.answers import Answer
+from keylm.evaluate.instructions import CONSTANT_SENTENCE, measure, null_answers, score, show, splits
+from keylm.evaluate.native_speaker import NativeSpeaker
 from keylm.model import KeyLM
 from keylm.tokenizer import Tokenizer, train
 
@@ -74,18 +77,28 @@ def test_null_answers_score_low_on_held_out_tasks() -> None:
     assert followed["constant sentence"] < followed["echoed prompt"] < 0.45
 
 
-def test_echo_is_the_longest_common_run_of_words() -> None:
-    task = Task(ask("Tell me about old green bees today."), "bees")
-    assert echoed("Some old green bees sing.", task) == 3 / 5
-    assert echoed("Tell me about old green bees today.", task) == 1
-    assert echoed("", task) == echoed("Wasps fly.", task) == 0
-    scored = score(["Some old green bees sing.", ""], [task, task])
-    assert (scored.echoed, scored.words) == (0.3, 2.5)
+def test_an_answer_before_is_a_null_answer_where_there_is_one() -> None:
+    tasks = held_out(40, 0, "multi-turn")
+    assert null_answers(tasks)["answer before"] == [task.messages[1]["content"] for task in tasks]
+    assert "answer before" not in null_answers(TASKS)
 
 
-def test_a_model_is_measured(tokenizer: Tokenizer) -> None:
+def test_every_split_has_a_quarter_of_the_headline_or_as_many_as_are_asked_for() -> None:
+    assert [len(tasks) for tasks in splits(10, 0, BASIC).values()] == [10, *[3] * (len(SPLITS) - 1)]
+    assert {len(tasks) for tasks in splits(10, 0, BASIC, each=4).values()} == {4}
+
+
+def test_the_table_says_what_is_within_noise(tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]) -> None:
+    speaker = NativeSpeaker(*[a_model(tokenizer), tokenizer, a_model(tokenizer)])
+    show({"new kinds": measure(speaker, TASKS, max_new_tokens=4)})
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "new kinds 3 " in shown
+    assert "within noise of" in shown
+
+
+def a_model(tokenizer: Tokenizer) -> KeyLM:
     torch.manual_seed(0)
-    model = KeyLM(
+    return KeyLM(
         recipe.Model(
             vocab_size=tokenizer.vocab_size,
             hidden_size=32,
@@ -97,7 +110,11 @@ def test_a_model_is_measured(tokenizer: Tokenizer) -> None:
             max_position_embeddings=512,
         )
     ).eval()
-    facts = json.loads(json.dumps(measure(model, tokenizer, TASKS, max_new_tokens=4)))
+
+
+def test_a_model_is_measured(tokenizer: Tokenizer) -> None:
+    speaker = NativeSpeaker(a_model(tokenizer), tokenizer, a_model(tokenizer))
+    facts = json.loads(json.dumps(measure(speaker, TASKS, max_new_tokens=4)))
     samples = facts["samples"]
     assert [sample["messages"][0]["content"] for sample in samples] == [task.messages[0]["content"] for task in TASKS]
     answers = [sample["messages"][-1]["content"] for sample in samples]
@@ -105,7 +122,18 @@ def test_a_model_is_measured(tokenizer: Tokenizer) -> None:
     assert facts["followed"] == score(answers, TASKS).followed.share
     assert facts["on_topic"] == score(answers, TASKS).on_topic.share
     assert facts["null_answers"]["echoed prompt"]["on_topic"] == 1
+    assert facts["null_answers"]["echoed prompt"]["echoed"] == 1
     assert "echoed prompt" in facts["within_noise_of"]
-    splits = measure_splits(model, tokenizer, {"new kinds": TASKS[:1], "new topics": TASKS[1:]}, max_new_tokens=4)
-    assert [row["instructions"] for row in splits.values()] == [2, 1]
     assert facts["by_kind"]["no commas"]["of"] == 1
+    assert facts["unfinished"] == 1
+
+
+def test_a_model_that_ends_its_turn_at_once_is_finished(tokenizer: Tokenizer) -> None:
+    model = a_model(tokenizer)
+    model.model.norm.weight.data.zero_()  # every token is as likely as any other, so the first one is said
+    speaker = NativeSpeaker(model, tokenizer, model)
+    (said,) = speaker.answer([TASKS[0].messages], max_new_tokens=3)
+    assert said == Answer(tokenizer.decode([0] * 3), ended=tokenizer.turn_end == 0)
+    assert speaker.bits_per_byte(["ant"]) == pytest.approx(
+        len(tokenizer.encode("ant")) * math.log2(tokenizer.vocab_size) / 3
+    )

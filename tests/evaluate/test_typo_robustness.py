@@ -14,10 +14,11 @@ import torch
 
 from keylm import initial
 from keylm.data.instructions.constraints import Frequency, Keywords
+from keylm.data.instructions.mistyped import mistyped_task
 from keylm.data.instructions.task import Task, ask
 from keylm.data.store import StoreWriter, TokenStore
 from keylm.evaluate import typos
-from keylm.evaluate.typos import RATES, Passage, Rise, continuation_bits, mistyped_task, passages, requests, rises
+from keylm.evaluate.typos import RATES, Passage, Rise, passage_bits, passages, requests, rises
 from keylm.model import KeyLM
 from keylm.tokenizer import Tokenizer, train
 
@@ -42,7 +43,7 @@ def model(tiny_model) -> KeyLM:
 
 def test_bits_are_those_of_each_continuation_alone(model: KeyLM, tokenizer: Tokenizer) -> None:
     """Batched, sorted and padded, against one passage at a time and torch's own log-softmax."""
-    found = continuation_bits(model, tokenizer, CHOSEN, length=200)
+    found = passage_bits(model, tokenizer, CHOSEN, length=200)
     for passage, bits in zip(CHOSEN, found, strict=True):
         before = [tokenizer.end_of_text, *tokenizer.encode(passage.beginning)]
         after = tokenizer.encode(passage.continuation)
@@ -58,7 +59,7 @@ def test_a_long_passage_loses_its_first_tokens(model: KeyLM, tokenizer: Tokenize
     tail = torch.tensor([*tokenizer.encode(passage.beginning), *after][-(len(after) + 6) :])
     p = model.logits(tail[None, :-1]).log_softmax(-1)[0]
     nats = -sum(p[position - 1, tail[position]].item() for position in range(6, len(tail)))
-    (bits,) = continuation_bits(model, tokenizer, [passage], length=len(after) + 5)
+    (bits,) = passage_bits(model, tokenizer, [passage], length=len(after) + 5)
     assert bits == pytest.approx(nats / math.log(2), rel=1e-4)
 
 

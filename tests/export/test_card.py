@@ -15,10 +15,13 @@ from keylm.recipe import Hub
 from keylm.run import Run, write_json
 
 BITS = {"books": {"bytes": 1000, "documents": 3, "tokens": 250, "pretrain": 1.91, "sft": 1.95, "xz": 2.17}}
-SHARES = {"followed": 0.25, "on_topic": 0.5, "instructions": 200}
+SHARES = {"followed": 0.25, "on_topic": 0.5, "instructions": 200, "standard_error": 0.0306, "within_noise_of": []}
+LIKE = {"topical": 0.9, "unfinished": 0.04, "looped": 0.02, "echoed": 0.1, "words": 20.0, "bits_per_byte": 1.2}
+NULLS = {"null_answers": {"constant sentence": {**SHARES, "followed": 0.143}}}
+WEAK = {**SHARES, **LIKE, **NULLS, "followed": 0.16, "within_noise_of": ["constant sentence"]}
 INSTRUCTIONS = {
-    "pretrain": SHARES,
-    "sft": {**SHARES, "followed": 0.618, "null_answers": {"constant sentence": {**SHARES, "followed": 0.143}}},
+    "pretrain": {**SHARES, **LIKE, **NULLS},
+    "sft": {**SHARES, **LIKE, **NULLS, "followed": 0.618, "splits": {"typos": WEAK}},
 }
 TASKS = {
     "piqa": {
@@ -79,6 +82,12 @@ def test_hub_sources_are_named_with_their_licences(tmp_path: Path) -> None:
         ("bits_per_byte", BITS, "| books | 1,000 | 1.91 | 1.95 | 2.17 |"),
         ("instructions", INSTRUCTIONS, "| after tuning | 61.8% | 50.0% |"),
         ("instructions", INSTRUCTIONS, "| constant sentence | 14.3% | 50.0% |"),
+        (
+            "instructions",
+            INSTRUCTIONS,
+            "| new topics and phrasings (200) | 61.8% ± 3.1% | 14.3% | 50.0% | 4.0% | 2.0% | 10.0% |",
+        ),
+        ("instructions", INSTRUCTIONS, "| typos (200) | 16.0% ± 3.1% | 14.3% (within noise of constant sentence) |"),
         ("tasks", TASKS, "| piqa | acc | 61.27% | 1.14% | 50.00% |"),
     ],
 )

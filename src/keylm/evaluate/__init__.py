@@ -74,20 +74,22 @@ def _instructions(run: Run) -> dict[str, Any]:
     """Held-out generated instructions, followed before and after SFT; of the last weights, the other splits too."""
     if not run.recipe.eval.instructions:
         return {}
-    from keylm.data.instructions import KIND_SETS, SPLITS, held_out
-    from keylm.evaluate.instructions import measure, measure_splits
+    from keylm.data.instructions import KIND_SETS
+    from keylm.evaluate.instructions import measure, splits
+    from keylm.evaluate.native_speaker import NativeSpeaker
     from keylm.tokenizer import Tokenizer
 
-    settings, seed, kinds = run.recipe.eval, run.recipe.seed, KIND_SETS[_trained_kinds(run.recipe)]
+    settings, kinds = run.recipe.eval, KIND_SETS[_trained_kinds(run.recipe)]
     tokenizer = Tokenizer.load(run.stage("tokenizer"))
-    fewer = -(-settings.instructions // 4)
-    headline = held_out(settings.instructions, seed, kinds=kinds)
-    splits = {split: held_out(fewer, seed, split, kinds) for split in list(SPLITS)[1:]}
+    tasks = splits(settings.instructions, run.recipe.seed, kinds)
+    headline, *others = tasks
     models = _models(run)
-    found = {stage: measure(model, tokenizer, headline, settings.max_new_tokens) for stage, model in models.items()}
-    if models:
-        last = list(models)[-1]
-        found[last]["splits"] = measure_splits(models[last], tokenizer, splits, settings.max_new_tokens)
+    speakers = {
+        stage: NativeSpeaker(model, tokenizer, models.get("pretrain", model)) for stage, model in models.items()
+    }
+    found = {stage: measure(speaker, tasks[headline], settings.max_new_tokens) for stage, speaker in speakers.items()}
+    for last in list(speakers)[-1:]:
+        found[last]["splits"] = {name: measure(speakers[last], tasks[name], settings.max_new_tokens) for name in others}
     return found
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import lzma
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,8 +20,12 @@ from keylm.data.store import Array, TokenStore
 from keylm.model import KeyLM
 from keylm.tokenizer import Tokenizer
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 _BATCH_TOKENS = 16_384
 """Tokens per forward pass."""
+_BATCH_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,33 @@ def model_bits(
         nats += model.nll(inputs, targets).double().sum().item()
         advance(sum(window.stop - window.scored for window in chosen))
     return nats / math.log(2)
+
+
+def continuation_bits(model: KeyLM, rows: Sequence[tuple[list[int], list[int]]], length: int) -> NDArray[np.float64]:
+    """Bits (n,) in which `model` codes the second list of token ids of each row behind the first.
+
+    Of a row that is longer than `length`, the first tokens fall out.
+    """
+    order = np.argsort([len(before) + len(after) for before, after in rows], kind="stable")
+    nats = np.zeros(len(rows))
+    for first in range(0, len(rows), _BATCH_ROWS):
+        chosen = order[first : first + _BATCH_ROWS]
+        nats[chosen] = _nats(model, [rows[index] for index in chosen], length)
+    return nats / math.log(2)
+
+
+def _nats(model: KeyLM, rows: Sequence[tuple[list[int], list[int]]], length: int) -> NDArray[np.float64]:
+    """Negative log-likelihood (rows,) of the second list of each row behind the first."""
+    streams = [(before + after)[-length - 1 :] for before, after in rows]
+    width = max(map(len, streams)) - 1
+    inputs = torch.zeros(len(rows), width, dtype=torch.long)
+    targets = torch.full((len(rows), width), IGNORED)
+    for row, (stream, (_, after)) in enumerate(zip(streams, rows, strict=True)):
+        size = len(stream) - 1
+        inputs[row, :size] = torch.tensor(stream[:-1])
+        targets[row, size - min(len(after), size) : size] = torch.tensor(after[-size:])
+    total: NDArray[np.float64] = model.nll(inputs, targets).double().sum(dim=1).numpy()
+    return total
 
 
 def xz_bits(text: bytes) -> int:

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
-from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from keylm import chat
-from keylm.data.instructions import Task
-from keylm.evaluate.noise import standard_error, within_noise
+from rich.table import Table
 
-if TYPE_CHECKING:
-    from keylm.model import KeyLM
-    from keylm.tokenizer import Tokenizer
+from keylm.data.instructions import SPLITS, Task, held_out
+from keylm.data.instructions.requests import Kinds
+from keylm.evaluate.answers import Answer, Speaker, describe
+from keylm.evaluate.noise import remark, standard_error, within_noise
+from keylm.screen import console
 
 NUM_SAMPLES = 12
 CONSTANT_SENTENCE = "Here is a short answer to your question."
@@ -51,10 +49,6 @@ class Score:
     """Of the prompts that ask about a topic: those whose answer names it."""
     by_kind: dict[str, Share]
     """Of the instructions, kind by kind."""
-    echoed: float
-    """Share of an answer that its longest common run of words with the prompt is, on average."""
-    words: float
-    """Words of an answer, on average."""
 
     def as_dict(self) -> dict[str, Any]:
         """The shares and counts for a JSON file."""
@@ -68,8 +62,6 @@ class Score:
             "exercises": self.copied.total,
             "prompts": self.prompts_followed.total,
             "topics": self.on_topic.total,
-            "echoed": self.echoed,
-            "words": self.words,
             "by_kind": {kind: {"followed": row.hits, "of": row.total} for kind, row in self.by_kind.items()},
         }
 
@@ -92,70 +84,72 @@ def score(answers: Sequence[str], tasks: Sequence[Task]) -> Score:
         by_kind={
             name: _share(hit for kind, hit in kinds if kind == name) for name in sorted({kind for kind, _ in kinds})
         },
-        echoed=_mean(echoed(answer, task) for task, answer in zip(tasks, answers, strict=True)),
-        words=_mean(len(answer.split()) for answer in answers),
     )
-
-
-def echoed(answer: str, task: Task) -> float:
-    """Share of the answer's words that its longest common run with the last prompt is; 0 of an empty answer."""
-    said, asked = answer.split(), task.messages[-1]["content"].split()
-    run = SequenceMatcher(None, said, asked, autojunk=False).find_longest_match()
-    return run.size / len(said) if said else 0.0
 
 
 def null_answers(tasks: Sequence[Task]) -> dict[str, list[str]]:
     """Answers of no merit: a score that does not beat theirs says nothing."""
-    return {
+    nulls = {
         "constant sentence": [CONSTANT_SENTENCE for _ in tasks],
         "echoed prompt": [task.messages[-1]["content"] for task in tasks],
         "echo with filler": [FILLER.format(task.messages[-1]["content"]) for task in tasks],
         "empty": ["" for _ in tasks],
     }
+    earlier = [task.messages[-2]["content"] if len(task.messages) > 1 else "" for task in tasks]
+    return {**nulls, "answer before": earlier} if any(earlier) else nulls
 
 
-def measure(model: KeyLM, tokenizer: Tokenizer, tasks: Sequence[Task], max_new_tokens: int) -> dict[str, Any]:
-    """The score of the model's likeliest answers, those of the null answers, and the first conversations."""
-    answers = _answers(model, tokenizer, tasks, max_new_tokens)
-    return {
-        **_beside_nulls(answers, tasks),
-        "samples": [_sample(task, answer) for task, answer in zip(tasks[:NUM_SAMPLES], answers, strict=False)],
-    }
+def splits(num: int, seed: int, kinds: Kinds, each: int | None = None) -> dict[str, list[Task]]:
+    """The tasks of every split: `num` of the headline and a quarter as many of the others, or `each` of all."""
+    nums = dict.fromkeys(SPLITS, each or -(-num // 4)) | {next(iter(SPLITS)): each or num}
+    return {split: held_out(size, seed, split, kinds) for split, size in nums.items()}
 
 
-def measure_splits(
-    model: KeyLM, tokenizer: Tokenizer, splits: Mapping[str, Sequence[Task]], max_new_tokens: int
-) -> dict[str, dict[str, Any]]:
-    """The scores of each split of held-out tasks, apart."""
-    return {
-        name: _beside_nulls(_answers(model, tokenizer, tasks, max_new_tokens), tasks) for name, tasks in splits.items()
-    }
+def measure(speaker: Speaker, tasks: Sequence[Task], max_new_tokens: int) -> dict[str, Any]:
+    """The score of the model's likeliest answers, those of the null answers, and the first conversations.
 
-
-def _answers(model: KeyLM, tokenizer: Tokenizer, tasks: Sequence[Task], max_new_tokens: int) -> list[str]:
-    from keylm.generate import generate
-
-    prompts = [chat.encode(tokenizer, task.messages, add_generation_prompt=True)[0] for task in tasks]
-    return [tokenizer.decode(ids) for ids in generate(model, prompts, max_new_tokens, tokenizer.turn_end)]
-
-
-def _beside_nulls(answers: Sequence[str], tasks: Sequence[Task]) -> dict[str, Any]:
-    """The score, those of the null answers, and which of these it does not clearly beat."""
-    scored = score(answers, tasks).as_dict()
-    nulls = {name: score(null, tasks).as_dict() for name, null in null_answers(tasks).items()}
+    `within_noise_of` are the null answers that the score does not clearly beat.
+    """
+    answers = speaker.answer([task.messages for task in tasks], max_new_tokens)
+    texts = [answer.text for answer in answers]
+    scored = _described(answers, tasks)
+    nulls = {name: _described([*map(Answer, null)], tasks) for name, null in null_answers(tasks).items()}
     shares = {name: null["followed"] for name, null in nulls.items()}
-    near = within_noise(scored["followed"], scored["standard_error"], shares)
-    return {**scored, "within_noise_of": near, "null_answers": nulls}
+    return {
+        **scored,
+        "bits_per_byte": round(speaker.bits_per_byte(texts), 4),
+        "within_noise_of": within_noise(scored["followed"], scored["standard_error"], shares),
+        "null_answers": nulls,
+        "samples": [_sample(task, text) for task, text in zip(tasks[:NUM_SAMPLES], texts, strict=False)],
+    }
+
+
+def show(found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print the scores of splits beside the best null answer, and what the answers are like."""
+    scores = _table("split", "instructions", "followed", "± s.e.", "best null", "")
+    about = _table("split", "on topic", "topical", "cut off", "loops", "echo", "words", "bits/byte")
+    for name, row in found.items():
+        best = max(float(null["followed"]) for null in row["null_answers"].values())
+        shares = [f"{share:.1%}" for share in (row["followed"], row["standard_error"], best)]
+        scores.add_row(name, str(row["instructions"]), *shares, remark(row["within_noise_of"]))
+        kept = [f"{row[key]:.1%}" for key in ("on_topic", "topical", "unfinished", "looped", "echoed")]
+        about.add_row(name, *kept, f"{row['words']:.1f}", f"{row['bits_per_byte']:.2f}")
+    console.print(scores, about, sep="\n")
+
+
+def _table(*heads: str) -> Table:
+    return Table(*heads, box=None, padding=(0, 2, 0, 0))
+
+
+def _described(answers: Sequence[Answer], tasks: Sequence[Task]) -> dict[str, Any]:
+    """How the answers are judged, and what they are like."""
+    scored = score([answer.text for answer in answers], tasks).as_dict()
+    return {**scored, **describe(answers, [task.messages[-1]["content"] for task in tasks])}
 
 
 def _share(hits: Iterable[bool]) -> Share:
     counted = list(hits)
     return Share(sum(counted), len(counted))
-
-
-def _mean(numbers: Iterable[float]) -> float:
-    found = list(numbers)
-    return fmean(found) if found else 0.0
 
 
 def _sample(task: Task, answer: str) -> dict[str, Any]:

@@ -37,12 +37,12 @@ _BATCH_SIZE = 16
 
 
 def run_tasks(
-    run: Run, names: Sequence[str], limit: int | None = None, data: Path | None = None, baselines: bool = False
+    run: Run | Path, names: Sequence[str], limit: int | None = None, data: Path | None = None, baselines: bool = False
 ) -> dict[str, dict[str, Any]]:
-    """Score a run's last weights (SFT, or else pretraining) on lm_eval tasks.
+    """Score a run's last weights (SFT, or else pretraining), or another model, on lm_eval tasks.
 
     Args:
-        run: the trained run.
+        run: the trained run, or the GGUF file or folder of a model that is none.
         names: tasks, or without `data` also groups and tags, by lm_eval's names.
         limit: documents per task; all by default.
         data: folder with the data files; without it they come from the hub.
@@ -56,7 +56,7 @@ def run_tasks(
         UserError: a task is unknown, or its data are not there, or the run is not trained.
     """
     loaded = load_tasks(names, data)
-    model = load_model(run)
+    model = _other(run) if isinstance(run, Path) else load_model(run)
     for task in (task for part in loaded for task in part["tasks"].values()):
         _check_choices(task, model, limit)
     scores: dict[str, dict[str, Any]] = {}
@@ -87,7 +87,7 @@ def scored_items(names: Sequence[str], data: Path | None = None) -> Iterator[Sco
 
 
 def run_and_print(
-    run: Run, names: Sequence[str], limit: int | None = None, data: Path | None = None, baselines: bool = False
+    run: Run | Path, names: Sequence[str], limit: int | None = None, data: Path | None = None, baselines: bool = False
 ) -> None:
     """Score as `run_tasks` does, and print a table."""
     scores = run_tasks(run, names, limit, data, baselines)
@@ -196,6 +196,16 @@ def load_model(run: Run) -> LM:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(run.stage("tokenizer"))
     options = {"pretrained": model.eval(), "tokenizer": tokenizer, "batch_size": _BATCH_SIZE, "add_bos_token": False}
     return NativeLM(models.load(run.recipe.model, trained[0]), **options)
+
+
+def _other(path: Path) -> LM:
+    """Somebody else's model in lm_eval's own adapter."""
+    from lm_eval.models.huggingface import HFLM
+
+    from keylm.evaluate.other_models import load
+
+    model, tokenizer = load(path)
+    return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=_BATCH_SIZE)
 
 
 def _score(model: LM, loaded: TaskDict, limit: int | None, baselines: bool) -> dict[str, dict[str, Any]]:

@@ -37,6 +37,7 @@ def build(run: Run) -> None:
             typos={SCORED[stage]: found["typos"][stage] for stage in SCORED if stage in found["typos"]},
             typo_plots=_typo_plots(found["typos"]),
             scores={SCORED.get(name, name): row for name, row in _score_columns(found["instructions"]).items()},
+            splits=_splits(found["instructions"]),
             samples={SCORED[stage]: row["samples"] for stage, row in reversed(instructions.items())},
             recipe=(run.folder / "recipe.yaml").read_text(encoding="utf-8"),
         )
@@ -139,6 +140,12 @@ def _dropped_tables(found: dict[str, dict[str, dict[str, Any]]]) -> dict[str, An
 def _score_columns(instructions: dict[str, Any]) -> dict[str, Any]:
     """One column of scores for each set of answers: the models', then the null answers."""
     return {**{name: row for name, row in instructions.items() if name in SCORED}, **instructions["null_answers"]}
+
+
+def _splits(instructions: dict[str, Any]) -> dict[str, Any]:
+    """The last weights' scores, split by split."""
+    last = [instructions[stage]["splits"] for stage in SCORED if stage in instructions]
+    return last[-1] if last else {}
 
 
 def _environment() -> Environment:

@@ -10,6 +10,7 @@ import torch
 
 from keylm import machine
 from keylm.data import prepared
+from keylm.data.instructions import SPLITS
 from keylm.info import num_parameters
 from keylm.model import KeyLM
 from keylm.recipe import Model
@@ -18,7 +19,10 @@ from keylm.run import STAGES, Run, read_json, write_json
 PACKAGES = ("keylm", "torch", "transformers", "tokenizers", "lm_eval", "gguf", "xllamacpp")
 
 _NOT_SCORES = ("samples", "null_answers", "splits")
-_OF_A_SPLIT = ("followed", "standard_error", "instructions", "within_noise_of")
+_OF_A_SPLIT = (
+    *("followed", "standard_error", "instructions", "within_noise_of", "on_topic"),
+    *("topical", "unfinished", "looped", "echoed", "words", "bits_per_byte"),
+)
 
 
 def build(run: Run) -> dict[str, Any]:
@@ -47,6 +51,18 @@ def measured(run: Run, name: str) -> dict[str, Any]:
     """What the eval stage found: `bits_per_byte`, `instructions`, `typos` or `tasks`; empty if it did not look."""
     path = run.stage("eval") / f"{name}.json"
     return read_json(path) if path.exists() else {}
+
+
+def by_split(row: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """One stage's scores on every split that it was asked, the headline first, and what null answers follow there."""
+    parts = {next(iter(SPLITS)): row, **row.get("splits", {})}
+    return {
+        name: {
+            **{key: part[key] for key in _OF_A_SPLIT},
+            "null_answers": {null: scores["followed"] for null, scores in part["null_answers"].items()},
+        }
+        for name, part in parts.items()
+    }
 
 
 def dropped(run: Run) -> dict[str, dict[str, dict[str, Any]]]:
@@ -104,5 +120,4 @@ def _instructions(found: dict[str, Any]) -> dict[str, Any]:
 
 def _scores(row: dict[str, Any]) -> dict[str, Any]:
     """What a program wants to know of one stage's scores."""
-    splits = {name: {key: part[key] for key in _OF_A_SPLIT} for name, part in row.get("splits", {}).items()}
-    return {**{key: row[key] for key in row if key not in _NOT_SCORES}, **({"splits": splits} if splits else {})}
+    return {**{key: row[key] for key in row if key not in _NOT_SCORES}, "splits": by_split(row)}

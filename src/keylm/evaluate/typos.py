@@ -12,20 +12,17 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from keylm import chat
-from keylm.chat import Message
-from keylm.data.batches import IGNORED
 from keylm.data.documents import Document
 from keylm.data.instructions import Task, held_out
-from keylm.data.instructions.constraints import Constraint
+from keylm.data.instructions.mistyped import mistyped_task
 from keylm.data.store import TokenStore
 from keylm.data.typos import cut_near, in_turn
-from keylm.data.typos.error_model import mistype, words
+from keylm.data.typos.error_model import mistype
 from keylm.data.typos.passages import pieces
+from keylm.evaluate.bits_per_byte import continuation_bits
 from keylm.evaluate.instructions import score
-from keylm.generate import generate
+from keylm.evaluate.native_speaker import NativeSpeaker
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +34,6 @@ RATES = (0.0, 0.02, 0.05, 0.1)
 """Shares of characters mistyped."""
 _SHORTEST = 120
 """Characters of a passage: a shorter one has too little before its middle."""
-_BATCH_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -85,7 +81,7 @@ def _passages(store: TokenStore, tokenizer: Tokenizer, seed: int) -> Iterator[Pa
 def rises(model: KeyLM, tokenizer: Tokenizer, chosen: Sequence[Passage], length: int, seed: int) -> dict[float, Rise]:
     """What each of `RATES` costs, in at most `length` tokens: of a longer passage, the first ones fall out."""
     sizes = np.array([passage.num_bytes for passage in chosen])
-    bits = {rate: continuation_bits(model, tokenizer, _hurried(chosen, rate, seed), length) for rate in RATES}
+    bits = {rate: passage_bits(model, tokenizer, _hurried(chosen, rate, seed), length) for rate in RATES}
     return {rate: _rise(bits[rate], bits[0.0], sizes) for rate in RATES}
 
 
@@ -104,9 +100,7 @@ def _rise(bits: NDArray[np.float64], clean: NDArray[np.float64], sizes: NDArray[
     return Rise(float(bits.sum() / sizes.sum()), float(rise), float(error))
 
 
-def continuation_bits(
-    model: KeyLM, tokenizer: Tokenizer, chosen: Sequence[Passage], length: int
-) -> NDArray[np.float64]:
+def passage_bits(model: KeyLM, tokenizer: Tokenizer, chosen: Sequence[Passage], length: int) -> NDArray[np.float64]:
     """Bits (n,) in which `model` codes each passage's continuation behind its beginning.
 
     The two are encoded apart, so that the continuation's tokens are the same whatever the beginning is.
@@ -115,48 +109,13 @@ def continuation_bits(
         ([tokenizer.end_of_text, *tokenizer.encode(passage.beginning)], tokenizer.encode(passage.continuation)[:length])
         for passage in chosen
     ]
-    order = np.argsort([len(before) + len(after) for before, after in rows], kind="stable")
-    nats = np.zeros(len(rows))
-    for first in range(0, len(rows), _BATCH_ROWS):
-        chosen_rows = order[first : first + _BATCH_ROWS]
-        nats[chosen_rows] = _nats(model, [rows[index] for index in chosen_rows], length)
-    return nats / math.log(2)
-
-
-def _nats(model: KeyLM, rows: Sequence[tuple[list[int], list[int]]], length: int) -> NDArray[np.float64]:
-    """Negative log-likelihood (rows,) of the second list of each row behind the first."""
-    streams = [(before + after)[-length - 1 :] for before, after in rows]
-    width = max(map(len, streams)) - 1
-    inputs = torch.zeros(len(rows), width, dtype=torch.long)
-    targets = torch.full((len(rows), width), IGNORED)
-    for row, (stream, (_, after)) in enumerate(zip(streams, rows, strict=True)):
-        size = len(stream) - 1
-        inputs[row, :size] = torch.tensor(stream[:-1])
-        targets[row, size - len(after) : size] = torch.tensor(after)
-    total: NDArray[np.float64] = model.nll(inputs, targets).double().sum(dim=1).numpy()
-    return total
+    return continuation_bits(model, rows, length)
 
 
 def requests(num: int, seed: int) -> list[Task]:
     """The first `num` held-out tasks that ask about a topic under constraints."""
     tasks = held_out(2 * num + 2, seed)
     return [task for task in tasks if task.topic is not None and task.checks][:num]
-
-
-def mistyped_task(task: Task, rate: float, rng: Random) -> Task:
-    """The task with its user's words mistyped, but for those that an answer is judged by.
-
-    These are the words of the topic and what fills the slots of a constraint's phrasings: keywords, phrases, numbers.
-    """
-    slots = [str(slot) for check in task.checks if isinstance(check, Constraint) for slot in check.slots.values()]
-    keep = words(" ".join([task.topic or "", *slots]))
-    return replace(task, messages=[_mistyped_message(message, rate, rng, keep) for message in task.messages])
-
-
-def _mistyped_message(message: Message, rate: float, rng: Random, keep: frozenset[str]) -> Message:
-    if message["role"] != "user":
-        return message
-    return {"role": "user", "content": mistype(message["content"], rate, rng, keep)}
 
 
 def followed(
@@ -168,8 +127,8 @@ def followed(
         for rate in RATES
         for index, task in enumerate(tasks)
     ]
-    prompts = [chat.encode(tokenizer, task.messages, add_generation_prompt=True)[0] for task in asked]
-    answers = [tokenizer.decode(ids) for ids in generate(model, prompts, max_new_tokens, tokenizer.turn_end)]
+    said = NativeSpeaker(model, tokenizer, model).answer([task.messages for task in asked], max_new_tokens)
+    answers = [answer.text for answer in said]
     shares = {}
     for number, rate in enumerate(RATES):
         scored = score(answers[number * len(tasks) : (number + 1) * len(tasks)], tasks)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from keylm.evaluate.noise import remark
+from keylm.evaluate.results import by_split
 from keylm.run import Run, read_json
 
 
@@ -38,9 +40,29 @@ def _instructions(values: dict[str, Any]) -> str:
     rows = [[name, f"{row['followed']:.1%}", f"{row['on_topic']:.1%}"] for name, row in answers.items()]
     head = ["answers", "instructions followed", "topic named"]
     title = f"{tuned['instructions']:,} generated instructions, in phrasings and on topics that were never trained on"
-    return f"{title}; the last rows are answers that a program without any understanding gives:\n\n" + table(
-        head, *rows
+    return (
+        f"{title}; the last rows are answers that a program without any understanding gives:\n\n{table(head, *rows)}\n"
+        f"After tuning, by what the requests have that training had not:\n\n{_splits(tuned)}"
     )
+
+
+def _splits(tuned: dict[str, Any]) -> str:
+    """Scores beside the best null answer, and what the answers are like."""
+    rows = [
+        [
+            f"{name} ({row['instructions']:,})",
+            f"{row['followed']:.1%} ± {row['standard_error']:.1%}",
+            f"{max(row['null_answers'].values()):.1%}{_doubt(row)}",
+            *(f"{row[key]:.1%}" for key in ("on_topic", "unfinished", "looped", "echoed")),
+        ]
+        for name, row in by_split(tuned).items()
+    ]
+    head = ["instructions", "followed", "best null answer", "topic named", "cut off", "loops", "echo"]
+    return table(head, *rows)
+
+
+def _doubt(row: dict[str, Any]) -> str:
+    return f" ({remark(row['within_noise_of'])})" if row["within_noise_of"] else ""
 
 
 def _tasks(values: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from keylm.data.instructions.constraints import ALL_KINDS, Brief, Constraint, Draft, compatible
 from keylm.data.instructions.sampler import Sampler
 from keylm.data.instructions.task import Example, Task, ask
-from keylm.data.instructions.topics import request, sample_topic, sentences
+from keylm.data.instructions.topics import Topic, request, sample_topic, sentences
 
 Kinds = Sequence[type[Constraint]]
 
@@ -23,12 +23,17 @@ def topical(sampler: Sampler, kinds: Kinds = ()) -> Example:
         brief = Brief(topic.name, request(topic, sampler), sampler)
         constraints = tuple(kind.sample(brief) for kind in that_go_together(kinds))
         prompt = arrange(brief.request, [constraint.phrase(sampler) for constraint in constraints], sampler)
-        wanted = (constraint.num_sentences for constraint in constraints)
-        count = next(filter(None, wanted), sampler.number(2, 3))
-        answer = follow(constraints, Draft(brief, sentences(topic, count, sampler)))
+        answer = respond(topic, brief, constraints)
         task = Task(ask(prompt), topic.name, constraints)
         if all(task.followed(answer)):
             return Example(task, answer)
+
+
+def respond(topic: Topic, brief: Brief, constraints: Sequence[Constraint]) -> str:
+    """An answer about a topic that follows the constraints, but for bad luck."""
+    wanted = (constraint.num_sentences for constraint in constraints)
+    count = next(filter(None, wanted), brief.sampler.number(2, 3))
+    return follow(constraints, Draft(brief, sentences(topic, count, brief.sampler)))
 
 
 def that_go_together(kinds: Kinds, most: int | None = None) -> list[type[Constraint]]:

@@ -1,0 +1,29 @@
+"""Tasks in which the user mistypes, but for the words that an answer is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import replace
+from random import Random
+
+from keylm.chat import Message
+from keylm.data.instructions.constraints import Constraint
+from keylm.data.instructions.task import Task
+from keylm.data.typos.error_model import mistype, words
+
+
+def mistyped_task(task: Task, rate: float, rng: Random) -> Task:
+    """The task with about a share of `rate` of the characters of the user's words mistyped.
+
+    The words of the topic and what fills the slots of a constraint's phrasings (keywords, phrases, numbers) stay right:
+    without them it would be another task.
+    """
+    slots = [str(slot) for check in task.checks if isinstance(check, Constraint) for slot in check.slots.values()]
+    keep = words(" ".join([task.topic or "", *slots]))
+    return replace(task, messages=[_mistyped_message(message, rate, rng, keep) for message in task.messages])
+
+
+def _mistyped_message(message: Message, rate: float, rng: Random, keep: Set[str]) -> Message:
+    if message["role"] != "user":
+        return message
+    return {"role": "user", "content": mistype(message["content"], rate, rng, keep)}

@@ -1,0 +1,57 @@
+"""Conversations of two turns in which the constraint stands in one and the topic in the other.
+
+Training has none of them: evaluation alone asks in this way.
+"""
+
+from __future__ import annotations
+
+from keylm.chat import Message
+from keylm.data.instructions.constraints import Brief, Constraint
+from keylm.data.instructions.requests import arrange, respond
+from keylm.data.instructions.sampler import Sampler
+from keylm.data.instructions.task import Example, Task, ask
+from keylm.data.instructions.topics import request, sample_topic, sentences
+
+ANEW = (
+    "Give me another version of that.",
+    "Put it differently now.",
+    "Answer my question anew.",
+    "Now try it in another way.",
+)
+KEEP = (
+    "This holds for every answer that you give me.",
+    "Keep to this until I say otherwise.",
+    "Do so in all of your later answers too.",
+    "It is a rule for the whole conversation.",
+)
+
+
+def asked_later(kind: type[Constraint], sampler: Sampler) -> Example:
+    """A request about a topic and an answer; the second turn asks for another answer, under a constraint."""
+    while True:
+        topic = sample_topic(sampler)
+        brief = Brief(topic.name, request(topic, sampler), sampler)
+        constraint = kind.sample(brief)
+        first = " ".join(sentences(topic, 2, sampler))
+        second = f"{sampler.choice(ANEW)} {constraint.phrase(sampler)}"
+        task = Task([*ask(brief.request), _said(first), *ask(second)], topic.name, (constraint,))
+        answer = respond(topic, brief, (constraint,))
+        if all(task.followed(answer)):
+            return Example(task, answer)
+
+
+def still_asked(kind: type[Constraint], sampler: Sampler) -> Example:
+    """A request under a constraint that is to hold from now on, and its answer; the second turn has a new topic."""
+    while True:
+        topics = sample_topic(sampler), sample_topic(sampler)
+        briefs = [Brief(topic.name, request(topic, sampler), sampler) for topic in topics]
+        constraint = kind.sample(briefs[0])
+        first = f"{arrange(briefs[0].request, [constraint.phrase(sampler)], sampler)} {sampler.choice(KEEP)}"
+        answers = [respond(topic, brief, (constraint,)) for topic, brief in zip(topics, briefs, strict=True)]
+        task = Task([*ask(first), _said(answers[0]), *ask(briefs[1].request)], topics[1].name, (constraint,))
+        if all(task.followed(answer) == [True] for answer in answers):
+            return Example(task, answers[1])
+
+
+def _said(text: str) -> Message:
+    return {"role": "assistant", "content": text}

@@ -1,0 +1,84 @@
+"""What can be told of any answers without judging them: whether they end, repeat themselves, or copy the question."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from itertools import groupby
+from statistics import fmean
+from typing import Protocol
+
+from keylm.chat import Message
+from keylm.data.instructions.wording import content_words
+
+LOOP = 5
+"""So many times in a row is a loop; no exercise asks for more than four."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said."""
+
+    text: str
+    ended: bool = True
+    """Whether the model ended it, and not the limit of tokens."""
+
+
+class Speaker(Protocol):
+    """A model that can be asked, and a plain language model that reads what it said."""
+
+    def answer(self, conversations: Sequence[Sequence[Message]], max_new_tokens: int) -> list[Answer]:
+        """The likeliest next turn of each conversation."""
+
+    def bits_per_byte(self, texts: Sequence[str]) -> float:
+        """Bits per byte of the texts as plain text, each by itself; 0 of nothing."""
+
+
+def describe(answers: Sequence[Answer], questions: Sequence[str]) -> dict[str, float]:
+    """Means over the answers, in the order of their questions.
+
+    `unfinished` is the share that ran to the limit of tokens, `looped` the share that loops, `echoed` the share of an
+    answer that is one run of its question's words, `words` its length, `topical` the share of answers that are nearer
+    to their own question than to the next one: one half is chance.
+    """
+    texts = [answer.text for answer in answers]
+    others = [*questions[1:], *questions[:1]]
+    return {
+        "unfinished": _mean(not answer.ended for answer in answers),
+        "looped": _mean(map(loops, texts)),
+        "echoed": _mean(map(echoed, texts, questions)),
+        "words": _mean(len(text.split()) for text in texts),
+        "topical": _mean(map(nearer, texts, questions, others)),
+    }
+
+
+def loops(text: str) -> bool:
+    """Whether a stretch of one or more words is said `LOOP` times in a row."""
+    words = text.lower().split()
+    return any(_longest_period(words, size) >= size * (LOOP - 1) for size in range(1, len(words) // LOOP + 1))
+
+
+def echoed(text: str, question: str) -> float:
+    """Share of the answer's words that its longest common run with the question is; 0 of an empty answer."""
+    said, asked = text.split(), question.split()
+    run = SequenceMatcher(None, said, asked, autojunk=False).find_longest_match()
+    return run.size / len(said) if said else 0.0
+
+
+def nearer(text: str, question: str, other: str) -> float:
+    """1 if the answer has more words that carry meaning in common with its question than with another, 0 if fewer."""
+    said, own, foreign = (set(content_words(each.lower())) for each in (text, question, other))
+    difference = len(said & own) - len(said & foreign)
+    return 1.0 if difference > 0 else 0.5 if difference == 0 else 0.0
+
+
+def _longest_period(words: list[str], size: int) -> int:
+    """Length of the longest run of words that equal the one `size` places on."""
+    same = (first == second for first, second in zip(words, words[size:], strict=False))
+    return max((sum(1 for _ in run) for equal, run in groupby(same) if equal), default=0)
+
+
+def _mean(numbers: Iterable[float]) -> float:
+    found = list(numbers)
+    return fmean(found) if found else 0.0

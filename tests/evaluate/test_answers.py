@@ -1,0 +1,55 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keylm.data.instructions import generate
+from keylm.evaluate.answers import LOOP, Answer, describe, echoed, loops, nearer
+
+WORDS = st.lists(st.sampled_from(["sea", "lake", "river"]), min_size=1, max_size=4)
+
+
+def test_echo_is_the_longest_common_run_of_words() -> None:
+    question = "Tell me about old green bees today."
+    assert echoed("Some old green bees sing.", question) == 3 / 5
+    assert echoed(question, question) == 1
+    assert echoed("", question) == echoed("Wasps fly.", question) == 0
+
+
+@given(WORDS, st.integers(1, 2 * LOOP))
+def test_a_stretch_said_often_in_a_row_is_a_loop(stretch: list[str], times: int) -> None:
+    before = "Once upon a time there was something to be said. "
+    is_one_word = len(set(stretch)) == 1
+    said = before + " ".join(stretch * times)
+    assert loops(said) == (times * (len(stretch) if is_one_word else 1) >= LOOP) or _hidden_period(stretch, times)
+
+
+def _hidden_period(stretch: list[str], times: int) -> bool:
+    """Whether the stretch repeats itself inside, such as `sea lake sea lake`."""
+    half = len(stretch) // 2
+    return len(stretch) % 2 == 0 and stretch[:half] == stretch[half:] and 2 * times >= LOOP
+
+
+def test_a_loop_may_begin_and_break_off_anywhere() -> None:
+    assert loops("I like it. " + "It is so. " * LOOP + "It is")
+    assert not loops("I like it. " + "It is so. " * (LOOP - 1) + "It is")
+    assert not loops("")
+
+
+def test_no_answer_to_learn_from_loops() -> None:
+    answers = [message["content"] for talk in generate(3000, 0) for message in talk if message["role"] == "assistant"]
+    assert not [answer for answer in answers if loops(answer)]
+
+
+def test_an_answer_is_nearer_to_the_question_whose_words_it_has() -> None:
+    assert nearer("Herons live near rivers.", "Tell me about herons.", "Tell me about engines.") == 1
+    assert nearer("Herons live near rivers.", "Tell me about engines.", "Tell me about herons.") == 0
+    assert nearer("Yes.", "Tell me about engines.", "Tell me about herons.") == 0.5
+
+
+def test_answers_are_described_by_hand() -> None:
+    answers = [Answer("Herons fish."), Answer("no " * 7, ended=False), Answer("")]
+    questions = ["What are herons?", "Talk about boats.", "Herons?"]
+    assert describe(answers, questions) == pytest.approx(
+        {"unfinished": 1 / 3, "looped": 1 / 3, "echoed": 0, "words": 3, "topical": (1 + 0.5 + 0.5) / 3}
+    )
+    assert set(describe([], []).values()) == {0.0}
