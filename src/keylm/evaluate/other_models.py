@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,18 +52,38 @@ def load(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     Raises:
         UserError: there is no such model, or transformers cannot read it.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer, utils
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, utils
 
     utils.logging.disable_progress_bar()
     source = {"gguf_file": path.name} if path.is_file() else {}
     folder = path.parent if path.is_file() else path
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **source)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **source)
-    except (OSError, ValueError, KeyError) as error:
+        config = AutoConfig.from_pretrained(folder, **source)
+        if path.is_file():
+            config.update(_head_dim(path))
+        model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32, **source)
+    except (OSError, ValueError, KeyError, struct.error) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"transformers cannot load {path}: {reason}") from error
+    _forget_sampling(model)
     return model.eval(), tokenizer
+
+
+def _forget_sampling(model: PreTrainedModel) -> None:
+    """Answers are the likeliest here: a folder's own penalties and temperatures count for chatting."""
+    from transformers import GenerationConfig
+
+    kept = ("bos_token_id", "eos_token_id", "pad_token_id")
+    model.generation_config = GenerationConfig(**{key: getattr(model.generation_config, key) for key in kept})
+
+
+def _head_dim(path: Path) -> dict[str, int]:
+    """The size of a GGUF's heads, where it says so: transformers takes the architecture's default instead."""
+    from gguf import GGUFReader
+
+    found = (field for name, field in GGUFReader(path).fields.items() if name.endswith(".attention.key_length"))
+    return {"head_dim": int(field.contents()) for field in found}
 
 
 @dataclass(frozen=True)
@@ -102,9 +123,8 @@ class TransformersSpeaker:
         given = self.tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
         ids, mask = given["input_ids"], given["attention_mask"]
         room = self.model.config.max_position_embeddings - ids.shape[1]
-        plain = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
         limit = {"max_new_tokens": min(max_new_tokens, room), "pad_token_id": self.tokenizer.pad_token_id}
-        new = self.model.generate(input_ids=ids, attention_mask=mask, **limit, **plain)[:, ids.shape[1] :]
+        new = self.model.generate(input_ids=ids, attention_mask=mask, do_sample=False, **limit)[:, ids.shape[1] :]
         stops = self.model.generation_config.eos_token_id
         ended = torch.isin(new, torch.tensor(stops)).any(dim=1).tolist()
         texts = self.tokenizer.batch_decode(new, skip_special_tokens=True)
@@ -113,7 +133,8 @@ class TransformersSpeaker:
     @torch.no_grad()
     def bits_per_byte(self, texts: Sequence[str]) -> float:
         """Bits per byte of the texts behind the token that begins or ends a text, without any question."""
-        first = self.tokenizer.bos_token_id or self.tokenizer.eos_token_id
+        begin = self.tokenizer.bos_token_id
+        first = self.tokenizer.eos_token_id if begin is None else begin
         nats = 0.0
         for text in filter(None, texts):
             ids = torch.tensor([[first, *self.tokenizer(text, add_special_tokens=False)["input_ids"]]])
