@@ -146,6 +146,7 @@ def _task(score: float) -> dict[str, Any]:
         "documents": 1838,
         "scores": metrics,
         "standard_errors": dict.fromkeys(metrics, 0.0116),
-        "null": blind,
+        "null": dict.fromkeys(metrics, blind),
         "within_noise_of": {metric: [] for metric in metrics},
+        "answers": {"echoed": 0.31},
     }

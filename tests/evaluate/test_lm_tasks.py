@@ -55,8 +55,9 @@ def test_tasks_run_offline_from_a_folder(run: Run, shared: Path, no_network: Non
         assert facts["documents"] == 4
         assert set(facts["scores"]) == set(facts["standard_errors"]) == {"acc", "acc_norm"}
         assert all(score in {0, 0.25, 0.5, 0.75, 1} for score in facts["scores"].values())
-        assert facts["null"]["chance"] == pytest.approx(1 / CHOICES[name])
-        assert set(facts["null"]) == {"chance", "longest choice", "shortest choice"}
+        assert facts["null"]["acc"] == facts["null"]["acc_norm"]
+        assert facts["null"]["acc"]["chance"] == pytest.approx(1 / CHOICES[name])
+        assert set(facts["null"]["acc"]) == {"chance", "longest choice", "shortest choice"}
 
 
 def test_a_score_is_what_our_own_model_gives(run: Run, tmp_path: Path, no_network: None) -> None:
@@ -74,7 +75,7 @@ def test_a_score_is_what_our_own_model_gives(run: Run, tmp_path: Path, no_networ
         likelihoods = [log_likelihood(model, tokenizer, prompt, answer) for answer in answers]
         chosen.append(likelihoods.index(max(likelihoods)))
     assert scores["scores"]["acc"] == sum(pick == row["label"] for pick, row in zip(chosen, rows, strict=True)) / 12
-    assert scores["null"] == {"chance": 0.5, "longest choice": 0.5, "shortest choice": 0.5}
+    assert scores["null"]["acc"] == {"chance": 0.5, "longest choice": 0.5, "shortest choice": 0.5}
 
 
 def test_choosing_without_the_question_is_a_baseline(run: Run, tmp_path: Path, no_network: None) -> None:
@@ -92,7 +93,7 @@ def test_choosing_without_the_question_is_a_baseline(run: Run, tmp_path: Path, n
             log_p = model.logits(torch.tensor([ids[:-1]])).log_softmax(-1)[0]
             likelihoods.append(sum(log_p[index - 1, ids[index]].item() for index in range(1, len(ids))))
         hits += likelihoods[0] >= likelihoods[1]
-    assert facts["null"]["without question"] == hits / len(rows)
+    assert facts["null"]["acc"]["without question"] == hits / len(rows)
     assert set(facts["within_noise_of"]) == set(facts["scores"])
 
 
@@ -119,6 +120,11 @@ def test_ifeval_is_asked_in_the_chat_template_and_fits_the_context(
     facts = run_tasks(run, ["ifeval"], data=tmp_path)["ifeval"]
     assert facts["documents"] == 2
     assert {"prompt_level_strict_acc", "inst_level_strict_acc"} <= set(facts["scores"])
+    blind = {"constant sentence": 0.5, "echoed prompt": 0.5, "echo with filler": 0.5, "empty": 0.0}
+    assert facts["null"]["prompt_level_strict_acc"] == facts["null"]["inst_level_loose_acc"] == blind
+    assert facts["answers"]["unfinished"] == 1
+    assert facts["answers"]["words"] > 0
+    assert facts["answers"]["bits_per_byte"] > 0
     rendered = [render([{"role": "user", "content": prompt}], add_generation_prompt=True) for prompt in prompts]
     assert [prompt for prompt, _ in asked] == rendered
     assert all(options["max_gen_toks"] == run.recipe.model.max_position_embeddings // 2 for _, options in asked)

@@ -28,7 +28,7 @@ TASKS = {
         "documents": 9,
         "scores": {"acc": 0.6127},
         "standard_errors": {"acc": 0.0114},
-        "null": {"chance": 0.5},
+        "null": {"acc": {"chance": 0.5}},
     }
 }
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
@@ -21,7 +21,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from rich.table import Table
 
+from keylm.data.instructions import Task as OurTask
+from keylm.data.instructions.task import ask
 from keylm.errors import UserError
+from keylm.evaluate.answers import Answer, describe
+from keylm.evaluate.instructions import null_answers
 from keylm.evaluate.noise import remark, within_noise
 from keylm.run import Run
 from keylm.screen import console
@@ -49,8 +53,9 @@ def run_tasks(
         baselines: also let the model choose between the answers without their question.
 
     Returns:
-        By task: `documents`, `scores` and `standard_errors` by metric, `null`, the scores of blind answers, and
-        `within_noise_of`, by metric the blind answers that the score does not clearly beat.
+        By task: `documents`, `scores` and `standard_errors` by metric, `null`, by metric the scores of blind answers,
+        `within_noise_of`, by metric those that the score does not clearly beat, and `answers`, what written answers
+        are like.
 
     Raises:
         UserError: a task is unknown, or its data are not there, or the run is not trained.
@@ -61,7 +66,7 @@ def run_tasks(
         _check_choices(task, model, limit)
     scores: dict[str, dict[str, Any]] = {}
     for part in loaded:
-        scores |= _score(model, part, limit, baselines)
+        scores |= _score(model, part, limit, baselines, partial(_bits_per_byte, run, model))
     return scores
 
 
@@ -91,14 +96,22 @@ def run_and_print(
 ) -> None:
     """Score as `run_tasks` does, and print a table."""
     scores = run_tasks(run, names, limit, data, baselines)
-    blind = list(dict.fromkeys(name for facts in scores.values() for name in facts["null"]))
+    nulls = [null for facts in scores.values() for null in facts["null"].values()]
+    blind = list(dict.fromkeys(name for null in nulls for name in null))
     table = Table("task", "documents", "metric", "score", "± s.e.", *blind, "", box=None, padding=(0, 2, 0, 0))
     for name, facts in scores.items():
         for metric, score in facts["scores"].items():
-            shares = [score, facts["standard_errors"].get(metric), *(facts["null"].get(answer) for answer in blind)]
+            null = facts["null"].get(metric, {})
+            shares = [score, facts["standard_errors"].get(metric), *(null.get(answer) for answer in blind)]
             said = remark(facts["within_noise_of"].get(metric, []))
             table.add_row(name, f"{facts['documents']:,}", metric, *(_percent(share) for share in shares), said)
     console.print(table)
+    written = {name: facts["answers"] for name, facts in scores.items() if facts["answers"]}
+    if written:
+        table = Table("task", *next(iter(written.values())), box=None, padding=(0, 2, 0, 0))
+        for name, told in written.items():
+            table.add_row(name, *(f"{value:.3f}" for value in told.values()))
+        console.print(table)
 
 
 def load_tasks(names: Sequence[str], data: Path | None = None) -> list[TaskDict]:
@@ -208,7 +221,23 @@ def _other(path: Path) -> LM:
     return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=_BATCH_SIZE)
 
 
-def _score(model: LM, loaded: TaskDict, limit: int | None, baselines: bool) -> dict[str, dict[str, Any]]:
+def _bits_per_byte(run: Run | Path, model: LM, texts: Sequence[str]) -> float:
+    """Bits per byte of texts under a run's weights before SFT, if it has them, or under the other model itself."""
+    from keylm import model as models
+    from keylm.evaluate.native_speaker import NativeSpeaker
+    from keylm.evaluate.other_models import TransformersSpeaker
+    from keylm.tokenizer import Tokenizer
+
+    if isinstance(run, Path):
+        return TransformersSpeaker(model.model, model.tokenizer).bits_per_byte(texts)
+    path = next(run.weights(stage) for stage in ("pretrain", "sft") if run.weights(stage).exists())
+    plain = models.load(run.recipe.model, path)
+    return NativeSpeaker(plain, Tokenizer.load(run.stage("tokenizer")), plain).bits_per_byte(texts)
+
+
+def _score(
+    model: LM, loaded: TaskDict, limit: int | None, baselines: bool, bits_per_byte: Callable[[Sequence[str]], float]
+) -> dict[str, dict[str, Any]]:
     """Tasks that ask for an answer are asked in the chat template; those that compare likelihoods are plain text."""
     from lm_eval.evaluator import evaluate
 
@@ -216,23 +245,44 @@ def _score(model: LM, loaded: TaskDict, limit: int | None, baselines: bool) -> d
     for task in tasks.values():
         _fit_answers(task, model.max_length)
     chats = any(task.OUTPUT_TYPE == "generate_until" for task in tasks.values())
-    rows = evaluate(lm=model, task_dict=loaded, limit=limit, apply_chat_template=chats, log_samples=False)["results"]
-    return {name: _facts(row, tasks.get(name), model, limit, baselines) for name, row in rows.items()}
+    found = evaluate(lm=model, task_dict=loaded, limit=limit, apply_chat_template=chats, log_samples=chats)
+    facts = {name: _facts(row, tasks.get(name), model, limit, baselines) for name, row in found["results"].items()}
+    for name, task in tasks.items():
+        if task.OUTPUT_TYPE == "generate_until":
+            facts[name]["answers"] = _described(task, model, found["samples"][name], bits_per_byte)
+    return facts
+
+
+def _described(
+    task: Task, model: LM, samples: Sequence[dict[str, Any]], bits_per_byte: Callable[[Sequence[str]], float]
+) -> dict[str, float]:
+    """What written answers are like; one of nearly as many tokens as are allowed counts as unfinished."""
+    most = task.config.generation_kwargs["max_gen_toks"]
+    texts = [sample["resps"][0][0] for sample in samples]
+    answers = [Answer(text, ended=len(model.tok_encode(text)) < 0.95 * most) for text in texts]
+    told = describe(answers, [str(task.doc_to_text(sample["doc"])) for sample in samples])
+    return {**told, "bits_per_byte": round(bits_per_byte(texts), 4)}
 
 
 def _facts(row: dict[str, Any], task: Task | None, model: LM, limit: int | None, baselines: bool) -> dict[str, Any]:
     """A task's scores beside those of blind answers; a group of tasks has none."""
     scores, errors = _numbers(row, ","), _numbers(row, "_stderr,")
-    nulls: dict[str, float] = {}
+    nulls: dict[str, dict[str, float]] = {}
     if task is not None and _has_one_right_choice(task):
-        nulls = _blind_scores(task, limit) | (_scores_without_question(task, model, limit) if baselines else {})
-    near = {metric: within_noise(score, errors.get(metric, 0.0), nulls) for metric, score in scores.items()}
+        blind = _blind_scores(task, limit) | (_scores_without_question(task, model, limit) if baselines else {})
+        nulls = dict.fromkeys(scores, blind)
+    if task is not None and task.OUTPUT_TYPE == "generate_until":
+        nulls = _blindly_written_scores(task, limit)
+    near = {
+        metric: within_noise(score, errors.get(metric, 0.0), nulls.get(metric, {})) for metric, score in scores.items()
+    }
     return {
         "documents": row["sample_len"],
         "scores": scores,
         "standard_errors": errors,
         "null": nulls,
         "within_noise_of": near,
+        "answers": {},
     }
 
 
@@ -291,6 +341,18 @@ def _blind_scores(task: Task, limit: int | None) -> dict[str, float]:
         "longest choice": fmean(row.index(max(row)) == index for row, index in zip(lengths, right, strict=True)),
         "shortest choice": fmean(row.index(min(row)) == index for row, index in zip(lengths, right, strict=True)),
     }
+
+
+def _blindly_written_scores(task: Task, limit: int | None) -> dict[str, dict[str, float]]:
+    """What null answers score by the task's own judgement, by metric."""
+    documents = list(islice(task.eval_docs, limit))
+    asked = [OurTask(ask(str(task.doc_to_text(document))), None) for document in documents]
+    scores: dict[str, dict[str, float]] = {}
+    for name, answers in null_answers(asked).items():
+        judged = [task.process_results(row, [answer]) for row, answer in zip(documents, answers, strict=True)]
+        for metric, combine in task.aggregation().items():
+            scores.setdefault(metric, {})[name] = float(combine([row[metric] for row in judged]))
+    return scores
 
 
 def _scores_without_question(task: Task, model: LM, limit: int | None) -> dict[str, float]:

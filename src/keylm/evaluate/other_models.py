@@ -82,8 +82,10 @@ def _head_dim(path: Path) -> dict[str, int]:
     """The size of a GGUF's heads, where it says so: transformers takes the architecture's default instead."""
     from gguf import GGUFReader
 
-    found = (field for name, field in GGUFReader(path).fields.items() if name.endswith(".attention.key_length"))
-    return {"head_dim": int(field.contents()) for field in found}
+    sizes = [
+        field.contents() for name, field in GGUFReader(path).fields.items() if name.endswith("attention.key_length")
+    ]
+    return {"head_dim": int(sizes[0])} if sizes else {}
 
 
 @dataclass(frozen=True)

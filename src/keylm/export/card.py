@@ -80,7 +80,7 @@ def text(run: Run, num_parameters: int, quality: dict[str, Any], checked: dict[s
 def _header(run: Run) -> ModelCardData:
     recipe = run.recipe
     learned = [source for stage in ("pretrain", "sft") if not run.origin(stage) for source in recipe.sources_of(stage)]
-    sources = [source.of if isinstance(source, Verified) else source for source in learned]
+    sources = [_origin(source) for source in learned]
     return ModelCardData(
         model_name=recipe.title or recipe.name,
         language="en",
@@ -120,10 +120,15 @@ def _gguf_usage(recipe: Recipe) -> str:
 def _source_table(sources: list[Any]) -> str:
     total = sum(source.weight for source in sources)
     rows = [
-        [_label(source), source.category, f"{source.weight / total:.1%}", source.license or "not stated"]
+        [_label(source), source.category, f"{source.weight / total:.1%}", _origin(source).license or "not stated"]
         for source in sources
     ]
     return table(["source", "category", "share", "licence"], *rows)
+
+
+def _origin(source: Any) -> Any:
+    """The source whose texts these are."""
+    return source.of if isinstance(source, Verified) else source
 
 
 def _label(source: Any) -> str:

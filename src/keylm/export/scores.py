@@ -67,12 +67,13 @@ def _doubt(row: dict[str, Any]) -> str:
 
 def _tasks(values: dict[str, Any]) -> str:
     rows = [
-        [name, metric, f"{score:.2%}", f"{row['standard_errors'].get(metric, 0):.2%}", _chance(row)]
+        [name, metric, f"{score:.2%}", f"{row['standard_errors'].get(metric, 0):.2%}", _chance(row, metric)]
         for name, row in values.items()
         for metric, score in row["scores"].items()
     ]
     return "lm_eval:\n\n" + table(["task", "metric", "score", "standard error", "chance"], *rows)
 
 
-def _chance(row: dict[str, Any]) -> str:
-    return f"{row['null']['chance']:.2%}" if "chance" in row["null"] else ""
+def _chance(row: dict[str, Any], metric: str) -> str:
+    null = row["null"].get(metric, {})
+    return f"{null['chance']:.2%}" if "chance" in null else ""
