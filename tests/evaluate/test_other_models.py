@@ -64,6 +64,8 @@ def test_what_is_no_model_gets_one_sentence(run: Run, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"transformers cannot load .*broken\.gguf") as caught:
         load(broken)
     assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"absent\.gguf does not exist"):
+        load(tmp_path / "absent.gguf")
 
 
 def test_a_model_without_a_chat_template_cannot_be_asked(run: Run, tmp_path: Path) -> None:

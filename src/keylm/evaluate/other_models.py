@@ -54,6 +54,8 @@ def load(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, utils
 
+    if not path.exists():
+        raise UserError(f"{path} does not exist: name a GGUF file or a transformers folder")
     utils.logging.disable_progress_bar()
     source = {"gguf_file": path.name} if path.is_file() else {}
     folder = path.parent if path.is_file() else path
@@ -66,16 +68,16 @@ def load(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     except (OSError, ValueError, KeyError, struct.error) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"transformers cannot load {path}: {reason}") from error
-    _forget_sampling(model)
+    _forget_sampling(model, tokenizer)
     return model.eval(), tokenizer
 
 
-def _forget_sampling(model: PreTrainedModel) -> None:
+def _forget_sampling(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Answers are the likeliest here: a folder's own penalties and temperatures count for chatting."""
     from transformers import GenerationConfig
 
-    kept = ("bos_token_id", "eos_token_id", "pad_token_id")
-    model.generation_config = GenerationConfig(**{key: getattr(model.generation_config, key) for key in kept})
+    stops = model.generation_config.eos_token_id
+    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id if stops is None else stops)
 
 
 def _head_dim(path: Path) -> dict[str, int]:
