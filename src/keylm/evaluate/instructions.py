@@ -95,8 +95,9 @@ def null_answers(tasks: Sequence[Task]) -> dict[str, list[str]]:
         "echo with filler": [FILLER.format(task.messages[-1]["content"]) for task in tasks],
         "empty": ["" for _ in tasks],
     }
-    earlier = [task.messages[-2]["content"] if len(task.messages) > 1 else "" for task in tasks]
-    return {**nulls, "answer before": earlier} if any(earlier) else nulls
+    before = [task.messages[-2]["content"] if len(task.messages) > 1 else "" for task in tasks]
+    is_talk = any(said and task.topic is not None for said, task in zip(before, tasks, strict=True))
+    return {**nulls, "answer before": before} if is_talk else nulls
 
 
 def splits(num: int, seed: int, kinds: Kinds, each: int | None = None) -> dict[str, list[Task]]:
@@ -144,7 +145,8 @@ def _table(*heads: str) -> Table:
 def _described(answers: Sequence[Answer], tasks: Sequence[Task]) -> dict[str, Any]:
     """How the answers are judged, and what they are like."""
     scored = score([answer.text for answer in answers], tasks).as_dict()
-    return {**scored, **describe(answers, [task.messages[-1]["content"] for task in tasks])}
+    asked = [[each["content"] for each in task.messages if each["role"] == "user"] for task in tasks]
+    return {**scored, **describe(answers, ["\n".join(turns) for turns in asked])}
 
 
 def _share(hits: Iterable[bool]) -> Share:
