@@ -242,6 +242,10 @@ class Verified(_Source):
 Source = Annotated[Files | Hub | InstalledDocs | Instructions | Drills | Typos | Verified, Field(discriminator="kind")]
 
 
+PAIRED = ("instructions", "verified")
+"""Kinds of sources that know of an answer whether it is right, and how to break it."""
+
+
 class Clean(Part):
     """What is done to every document before it is learned from."""
 
@@ -410,6 +414,43 @@ class Sft(Training):
         return self
 
 
+class Dpo(Part):
+    """Preference tuning after SFT, by DPO (Rafailov et al. 2023): rather a verified answer than its broken twin.
+
+    The pairs are made of the sources of kind `instructions` and `verified` in `sft.sources`, by their weights.
+    """
+
+    pairs: PositiveCount = 2000
+    """How many pairs are learned from, once each."""
+    batch_pairs: PositiveCount = 32
+    """Pairs per optimizer step."""
+    micro_batch_pairs: PositiveCount = 4
+    """Pairs per forward pass: the dial for memory. They are padded to the longest, so few at a time are also faster."""
+    beta: float = Field(default=0.1, gt=0)
+    """How much a change of the log-odds of the two answers counts; more keeps the weights nearer to SFT's."""
+    sft_weight: float = Field(default=1.0, ge=0)
+    """Weight of the loss on the chosen answer beside DPO's. Without it, both answers become less likely."""
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """Peak learning rate of AdamW; models of billions of parameters want a hundredth of it."""
+    warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises linearly; in the others it falls linearly to zero."""
+    gradient_clip: float = Field(default=1.0, gt=0)
+    """Largest global norm of the gradient: a longer one is scaled down to it."""
+    checkpoint_minutes: float = Field(default=10.0, gt=0)
+    """Minutes between checkpoints; one is always written on Ctrl-C."""
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Dpo:
+        if self.batch_pairs % self.micro_batch_pairs:
+            raise ValueError("batch_pairs must be a multiple of micro_batch_pairs")
+        return self
+
+    @property
+    def num_steps(self) -> int:
+        """Number of optimizer steps."""
+        return -(-self.pairs // self.batch_pairs)
+
+
 class Eval(Part):
     """What is measured after training."""
 
@@ -463,6 +504,8 @@ class Recipe(Part):
     """Pretraining."""
     sft: Sft = Sft()
     """Instruction tuning."""
+    dpo: Dpo | None = None
+    """Preference tuning; left out by default, `dpo: {}` asks for it."""
     eval: Eval = Eval()
     """Evaluation."""
     export: Export = Export()
@@ -475,6 +518,8 @@ class Recipe(Part):
                 raise ValueError(f"{key}.sequence_length is longer than model.max_position_embeddings")
         _check_phases("train", self.train.phases, self.data.sources)
         _check_phases("sft", self.sft.phases, self.sft.sources)
+        if self.dpo and not any(source.weight for source in self.sft.sources if source.kind in PAIRED):
+            raise ValueError(f"dpo needs a source of kind {' or '.join(PAIRED)} in sft.sources, to make pairs of")
         return self
 
     def training(self, stage: str) -> Training:
@@ -536,7 +581,7 @@ def _override(values: dict[str, Any], override: str) -> None:
 def _child(values: Any, key: str, override: str) -> Any:
     if isinstance(values, list):
         return values[_named(values, key, override)]
-    child = values.setdefault(key, {})
+    child = values[key] = {} if values.get(key) is None else values[key]
     if not isinstance(child, dict | list):
         raise UserError(f"--set {override}: `{key}` is a value, not a section")
     return child

@@ -14,7 +14,11 @@ from keylm import recipe as recipes
 from keylm.errors import UserError
 from keylm.recipe import Recipe
 
-STAGES = ("tokenizer", "prepare", "pretrain", "sft", "eval", "export")
+STAGES = ("tokenizer", "prepare", "pretrain", "sft", "dpo", "eval", "export")
+"""The whole line; a recipe without a section for an optional stage leaves that stage out."""
+
+TRAININGS = ("pretrain", "sft", "dpo")
+"""The stages that leave weights, in order."""
 
 _SHARE = {"weight", "category", "max_epochs"}
 """What decides how much of a source is read in training, and nothing before it."""
@@ -37,13 +41,29 @@ class Run:
         """Folder of a stage (it may not exist yet)."""
         return self.folder / name
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that the recipe asks for, in order."""
+        return tuple(stage for stage in STAGES if stage != "dpo" or self.recipe.dpo)
+
+    @property
+    def last_training(self) -> str:
+        """The stage whose weights are the run's: what is released, and what answers."""
+        return [stage for stage in TRAININGS if stage in self.stages][-1]
+
+    @property
+    def trained(self) -> list[str]:
+        """The stages whose final weights are there, in order."""
+        return [stage for stage in TRAININGS if stage in self.stages and self.weights(stage).exists()]
+
     def weights(self, stage: str) -> Path:
-        """The final weights of `pretrain` or `sft`: safetensors, float32, transformers' Qwen3 names."""
+        """The final weights of one of `TRAININGS`: safetensors, float32, transformers' Qwen3 names."""
         return self.stage(stage) / "final" / "model.safetensors"
 
     def fingerprint(self, stage: str) -> str:
         """Sixteen hex digits that stand for everything in the recipe that shapes the output of `stage`."""
-        return recipes.fingerprint(stage, _shaping_parts(self.recipe)[: STAGES.index(stage) + 1])
+        parts = _shaping_parts(self.recipe)
+        return recipes.fingerprint(stage, [parts[each] for each in self.stages[: self.stages.index(stage) + 1]])
 
     def is_done(self, stage: str) -> bool:
         """Whether `stage` is finished.
@@ -163,8 +183,8 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _shaping_parts(recipe: Recipe) -> list[Any]:
-    """What shapes each stage, in the order of `STAGES`; a stage depends on its own part and on all before it."""
+def _shaping_parts(recipe: Recipe) -> dict[str, Any]:
+    """What shapes each stage; a stage depends on its own part and on those of all before it."""
     sources = [_text_of(source) for source in (*recipe.data.sources, *recipe.sft.sources)]
     reading = recipe.data.model_dump(mode="json", exclude={"sources"})
     habits = {
@@ -175,15 +195,20 @@ def _shaping_parts(recipe: Recipe) -> list[Any]:
         "parallel",
         "timeout_seconds",
     }
-    return [
-        [recipe.seed, recipe.model.vocab_size, recipe.tokenizer, sources, reading],
+    return {
+        "tokenizer": [recipe.seed, recipe.model.vocab_size, recipe.tokenizer, sources, reading],
         # Where a source is read up to a limit, every task takes its share of it.
-        [recipe.prepare.tasks],
-        [recipe.model, recipe.train.model_dump(mode="json", exclude=habits), _shares_of(recipe.data.sources)],
-        [recipe.sft.model_dump(mode="json", exclude=habits)],
-        [recipe.eval.model_dump(mode="json", exclude={"data"})],
-        [recipe.name, recipe.title, recipe.export],
-    ]
+        "prepare": [recipe.prepare.tasks],
+        "pretrain": [
+            recipe.model,
+            recipe.train.model_dump(mode="json", exclude=habits),
+            _shares_of(recipe.data.sources),
+        ],
+        "sft": [recipe.sft.model_dump(mode="json", exclude=habits)],
+        "dpo": [recipe.dpo and recipe.dpo.model_dump(mode="json", exclude=habits)],
+        "eval": [recipe.eval.model_dump(mode="json", exclude={"data"})],
+        "export": [recipe.name, recipe.title, recipe.export],
+    }
 
 
 def _text_of(source: Any) -> dict[str, Any]:

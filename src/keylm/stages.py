@@ -10,7 +10,7 @@ from typing import Any
 
 from keylm import ranks
 from keylm.errors import UserError
-from keylm.run import STAGES, Run
+from keylm.run import Run
 from keylm.screen import console
 
 
@@ -36,6 +36,7 @@ LINE = (
     Stage("prepare", "turn text into tokens", "keylm.data.prepare:build"),
     Stage("pretrain", "learn from text", "keylm.train:pretrain", shared=True),
     Stage("sft", "learn to answer", "keylm.train:sft", shared=True),
+    Stage("dpo", "prefer what follows", "keylm.train.dpo:build"),
     Stage("eval", "measure", "keylm.evaluate:build"),
     Stage("export", "release", "keylm.export:build"),
 )
@@ -43,7 +44,7 @@ LINE = (
 
 def run_all(run: Run) -> None:
     """Run what is missing, in order, then write the results and the report."""
-    for stage in LINE:
+    for stage in _line(run):
         run_stage(run, stage)
     if ranks.is_first():
         report(run)
@@ -65,15 +66,22 @@ def run_until(run: Run, name: str) -> None:
     """Run the stage `name`. In an imported run it is for the stage itself to say what it misses.
 
     Raises:
-        UserError: a stage before it is not finished.
+        UserError: a stage before it is not finished, or the recipe leaves it out.
     """
-    for stage in LINE[: STAGES.index(name)]:
+    if name not in run.stages:
+        raise UserError(f"the recipe of {run.folder} has no `{name}`: add the section, docs/{name}.md says how")
+    *before, wanted = _line(run)[: run.stages.index(name) + 1]
+    for stage in before:
         if not run.is_done(stage.name) and not run.origin("tokenizer"):
             raise UserError(
                 f"`{name}` needs `{stage.name}` first: run `keylm {stage.name} {run.folder}`, "
                 f"or `keylm run {run.folder}` for all that is missing"
             )
-    run_stage(run, LINE[STAGES.index(name)])
+    run_stage(run, wanted)
+
+
+def _line(run: Run) -> list[Stage]:
+    return [stage for stage in LINE if stage.name in run.stages]
 
 
 def run_stage(run: Run, stage: Stage) -> None:

@@ -6,16 +6,17 @@ from typing import Any
 
 from rich.table import Table
 
+from keylm.evaluate import results
 from keylm.screen import output
 
 
-def show(results: dict[str, Any]) -> None:
+def show(found: dict[str, Any]) -> None:
     """Print the headlines of `results.json`: bits per byte beside xz, instructions beside null answers, costs."""
-    table = Table(title=results["title"], title_justify="left", box=None, padding=(0, 2), show_header=False)
+    table = Table(title=found["title"], title_justify="left", box=None, padding=(0, 2), show_header=False)
     table.add_column(style="dim")
     table.add_column(justify="right")
     table.add_column(style="dim")
-    for row in [*_bits_per_byte(results["bits_per_byte"]), *_instructions(results["instructions"]), *_costs(results)]:
+    for row in [*_bits_per_byte(found["bits_per_byte"]), *_instructions(found["instructions"]), *_costs(found)]:
         table.add_row(*row)
     output.print(table)
 
@@ -29,15 +30,17 @@ def _bits_per_byte(sources: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _instructions(scores: dict[str, Any]) -> list[tuple[str, str, str]]:
-    if "sft" not in scores:
+    last = results.tuned(scores)
+    if last is None:
         return []
+    tuned = scores[last]
     nulls = scores["null_answers"]
     beside = ", ".join(f"{name} {row['followed']:.0%}" for name, row in nulls.items())
     before = f"; before SFT {scores['pretrain']['followed']:.0%}" if "pretrain" in scores else ""
     return [
-        ("held-out instructions followed", f"{scores['sft']['followed']:.1%}", f"{beside}{before}"),
-        ("answers that name the topic", f"{scores['sft']['on_topic']:.1%}", "unseen phrasings and topics"),
-        ("copying exercises", f"{scores['sft']['copied']:.1%}", "unseen words"),
+        ("held-out instructions followed", f"{tuned['followed']:.1%}", f"{beside}{before}"),
+        ("answers that name the topic", f"{tuned['on_topic']:.1%}", "unseen phrasings and topics"),
+        ("copying exercises", f"{tuned['copied']:.1%}", "unseen words"),
     ]
 
 

@@ -15,11 +15,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from keylm.errors import UserError
-from keylm.run import Run
+from keylm.run import TRAININGS, Run
 from keylm.screen import output
 from keylm.train.metrics import read
 
-_STAGES = ("sft", "pretrain")
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 60
 _RECENT = 20
@@ -50,14 +49,13 @@ def view(run: Run) -> RenderableType:
     path = _metrics(run, stage)
     rows = read(path)
     steps = [row for row in rows if "loss" in row]
-    training = run.recipe.train if stage == "pretrain" else run.recipe.sft
-    done = rows[-1]["step"] if rows else 0
+    done, num_steps = rows[-1]["step"] if rows else 0, _num_steps(run, stage)
     body = Table.grid(padding=(0, 2))
     body.add_column(style="dim", justify="right")
     body.add_column()
-    body.add_row("step", _progress(done, training.num_steps))
+    body.add_row("step", _progress(done, num_steps))
     if steps:
-        for name, value in _numbers(steps, training.tokens):
+        for name, value in _numbers(steps, num_steps):
             body.add_row(name, value)
     for name, value in _scores(rows):
         body.add_row(name, value)
@@ -77,7 +75,7 @@ def sparkline(values: Sequence[float], width: int = _WIDTH) -> str:
 
 
 def _stage(run: Run) -> str:
-    for stage in _STAGES:
+    for stage in reversed(TRAININGS):
         if _metrics(run, stage).exists():
             return stage
     raise UserError(f"{run.folder} has not begun to train: run `keylm run {run.folder}` first")
@@ -88,7 +86,12 @@ def _metrics(run: Run, stage: str) -> Path:
 
 
 def _is_finished(run: Run) -> bool:
-    return (run.stage(_STAGES[0]) / "stage.json").exists()
+    return (run.stage(run.last_training) / "stage.json").exists()
+
+
+def _num_steps(run: Run, stage: str) -> int:
+    recipe = run.recipe
+    return recipe.dpo.num_steps if stage == "dpo" and recipe.dpo else recipe.training(stage).num_steps
 
 
 def _progress(done: int, total: int) -> RenderableType:
@@ -97,16 +100,17 @@ def _progress(done: int, total: int) -> RenderableType:
     return line
 
 
-def _numbers(steps: list[dict[str, Any]], tokens: int) -> list[tuple[str, str]]:
+def _numbers(steps: list[dict[str, Any]], num_steps: int) -> list[tuple[str, str]]:
     recent = steps[-_RECENT:]
     rate = _mean(recent, "tokens_per_second")
-    left = max(0, tokens - steps[-1]["tokens"]) / rate
+    left = max(0, num_steps - steps[-1]["step"]) * steps[-1]["tokens"] / steps[-1]["step"] / rate
     losses = [row["loss"] for row in steps]
+    shares = {"of the product rate": "limit_share", "rather the chosen answer": "preferred"}
     return [
         ("loss", f"{sparkline(losses)}  {_mean(recent, 'loss'):.3f}"),
         ("gradient norm", f"{_mean(recent, 'gradient_norm'):.3f}"),
         ("tokens/s", f"{rate:,.0f}"),
-        ("of the product rate", f"{_mean(recent, 'limit_share'):.0%}"),
+        *((name, f"{_mean(recent, key):.0%}") for name, key in shares.items() if key in steps[-1]),
         ("memory", f"{steps[-1]['memory_bytes'] / 2**30:.2f} GiB"),
         ("time left", str(timedelta(seconds=round(left)))),
     ]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def build(run: Run) -> dict[str, Any]:
-    """Measure a run's pretrained and SFT weights into `run.stage("eval")`; a file that is there is kept.
+    """Measure the weights that every training left into `run.stage("eval")`; a file that is there is kept.
 
     `tasks.json`, `bits_per_byte.json`, `instructions.json` and `typos.json` are written in this order, so that a task
     whose data are missing is named before the long work.
@@ -71,7 +71,7 @@ def _bits_per_byte(run: Run) -> dict[str, Any]:
 
 
 def _instructions(run: Run) -> dict[str, Any]:
-    """Held-out generated instructions, followed before and after SFT; of the last weights, the other splits too."""
+    """Held-out generated instructions, followed after every training; of the last weights, the other splits too."""
     if not run.recipe.eval.instructions:
         return {}
     from keylm.data.instructions import KIND_SETS
@@ -131,8 +131,7 @@ def _models(run: Run) -> dict[str, KeyLM]:
     from keylm import model as models
 
     found = {}
-    for stage in ("pretrain", "sft"):
-        if run.weights(stage).exists():
-            found[stage] = models.load(run.recipe.model, run.weights(stage))
-            found[stage].compute_dtype = machine.compute_dtype(run.recipe.train.compute_dtype)
+    for stage in run.trained:
+        found[stage] = models.load(run.recipe.model, run.weights(stage))
+        found[stage].compute_dtype = machine.compute_dtype(run.recipe.train.compute_dtype)
     return found

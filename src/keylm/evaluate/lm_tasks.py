@@ -200,15 +200,15 @@ def load_model(run: Run) -> LM:
     from keylm import model as models
     from keylm.evaluate.native_lm import NativeLM
 
-    trained = [run.weights(stage) for stage in ("sft", "pretrain") if run.weights(stage).exists()]
-    if not trained:
+    if not run.trained:
         raise UserError(f"{run.folder} has no trained weights to score: run `keylm pretrain {run.folder}` first")
+    last = run.weights(run.trained[-1])
     config = Qwen3Config(**run.recipe.model.model_dump(), tie_word_embeddings=False)
     model = Qwen3ForCausalLM(config)
-    model.load_state_dict(load_file(trained[0]))
+    model.load_state_dict(load_file(last))
     tokenizer = PreTrainedTokenizerFast.from_pretrained(run.stage("tokenizer"))
     options = {"pretrained": model.eval(), "tokenizer": tokenizer, "batch_size": _BATCH_SIZE, "add_bos_token": False}
-    return NativeLM(models.load(run.recipe.model, trained[0]), **options)
+    return NativeLM(models.load(run.recipe.model, last), **options)
 
 
 def _other(path: Path) -> LM:

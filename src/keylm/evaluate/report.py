@@ -13,8 +13,10 @@ from keylm.evaluate import noise, plots, results
 from keylm.run import Run, write_text
 from keylm.train import metrics
 
-TRAININGS = {"pretrain": "Pretraining", "sft": "Instruction tuning"}
-SCORED = {"pretrain": "before SFT", "sft": "after SFT"}
+TRAININGS = {"pretrain": "Pretraining", "sft": "Instruction tuning", "dpo": "Preference tuning"}
+MIXED = ("pretrain", "sft")
+"""Those that read a mixture of sources."""
+SCORED = {"pretrain": "before SFT", "sft": "after SFT", "dpo": "after DPO"}
 """What a score is called, by the stage whose weights it is of."""
 
 
@@ -31,7 +33,8 @@ def build(run: Run) -> None:
             curves={
                 title: _curves(metrics.read(run.stage(stage) / "metrics.jsonl")) for stage, title in TRAININGS.items()
             },
-            mixtures={title: run.facts(stage)["mixture"] for stage, title in TRAININGS.items() if run.is_done(stage)},
+            mixtures={TRAININGS[stage]: run.facts(stage)["mixture"] for stage in MIXED if run.is_done(stage)},
+            coders=_coders(found["bits_per_byte"]),
             dropped=_dropped_tables(results.dropped(run)),
             bits_plot=_bits_plot(found["bits_per_byte"]),
             typos={SCORED[stage]: found["typos"][stage] for stage in SCORED if stage in found["typos"]},
@@ -54,14 +57,15 @@ def _cards(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, row in list(found["bits_per_byte"].items())[:1]:
         yield f"{row['pretrain']:.3f}", f"bits per byte of held-out {name}; xz -9e: {row['xz']:.3f}"
     scores = _score_columns(found["instructions"])
-    if "sft" in scores:
+    tuned = results.tuned(scores)
+    if tuned:
         best_null = max(found["instructions"]["null_answers"].values(), key=lambda row: float(row["followed"]))
         yield (
-            percent(scores["sft"]["followed"], 0),
+            percent(scores[tuned]["followed"], 0),
             f"of held-out instructions followed; before SFT {percent(scores['pretrain']['followed'], 0)}, "
-            f"best null answer {percent(best_null['followed'], 0)}{_doubt(scores['sft'], best_null)}",
+            f"best null answer {percent(best_null['followed'], 0)}{_doubt(scores[tuned], best_null)}",
         )
-        yield percent(scores["sft"]["on_topic"], 0), "of answers name the topic asked about"
+        yield percent(scores[tuned]["on_topic"], 0), "of answers name the topic asked about"
     if found["stages"]:
         peak = max(stage["peak_memory_bytes"] for stage in found["stages"].values())
         yield duration(sum(stage["seconds"] for stage in found["stages"].values())), f"in all; peak memory {gib(peak)}"
@@ -98,10 +102,16 @@ def _validation_curves(checks: list[dict[str, Any]]) -> Markup:
     return plots.curves("bits per byte, held-out text", series, marker="o")
 
 
+def _coders(found: dict[str, Any]) -> dict[str, str]:
+    """The weights that coded text, and xz: titles by key."""
+    titles = {**SCORED, "xz": "xz -9e"}
+    return {coder: title for coder, title in titles.items() if any(coder in row for row in found.values())}
+
+
 def _bits_plot(found: dict[str, Any]) -> Markup | None:
+    coders = _coders(found)
     groups = {
-        name: {SCORED.get(coder, "xz -9e"): row[coder] for coder in (*SCORED, "xz") if coder in row}
-        for name, row in found.items()
+        name: {title: row[coder] for coder, title in coders.items() if coder in row} for name, row in found.items()
     }
     return plots.bars("bits per byte: lower is better", groups) if groups else None
 

@@ -14,7 +14,7 @@ from keylm.data.instructions import SPLITS
 from keylm.info import num_parameters
 from keylm.model import KeyLM
 from keylm.recipe import Model
-from keylm.run import STAGES, Run, read_json, write_json
+from keylm.run import TRAININGS, Run, read_json, write_json
 
 PACKAGES = ("keylm", "torch", "transformers", "tokenizers", "lm_eval", "gguf", "xllamacpp")
 
@@ -27,7 +27,7 @@ _OF_A_SPLIT = (
 
 def build(run: Run) -> dict[str, Any]:
     """Write `results.json` into the run's folder and return what it says; what is not done yet is left empty."""
-    stages = {stage: run.facts(stage) for stage in STAGES if run.is_done(stage)}
+    stages = {stage: run.facts(stage) for stage in run.stages if run.is_done(stage)}
     results = {
         "name": run.recipe.name,
         "title": run.recipe.title or run.recipe.name,
@@ -45,6 +45,11 @@ def build(run: Run) -> dict[str, Any]:
     }
     write_json(run.folder / "results.json", results)
     return results
+
+
+def tuned(scores: dict[str, Any]) -> str | None:
+    """The last training after pretraining whose weights were scored."""
+    return next((stage for stage in reversed(TRAININGS[1:]) if stage in scores), None)
 
 
 def measured(run: Run, name: str) -> dict[str, Any]:

@@ -13,23 +13,24 @@ CHECKSUMS = "SHA256SUMS"
 
 
 def build(run: Run) -> dict[str, Any]:
-    """Write every release of the run's SFT weights into `run.stage("export")`.
+    """Write every release of the run's last weights into `run.stage("export")`.
 
     The weights are rounded to bfloat16 once and every file is made of those, so all releases are the same model.
     Returns the number of parameters, and the bytes and the SHA-256 of each file.
 
     Raises:
-        UserError: the run has no SFT weights yet.
+        UserError: the run does not have them yet.
     """
     import torch
     from safetensors.torch import load_file
 
     from keylm.export import card, fidelity, gguf, huggingface, mixtures, ollama, proof
 
-    if not run.weights("sft").exists():
-        raise UserError(f"{run.folder} has no trained weights to export: run `keylm sft {run.folder}` first")
+    stage = run.last_training
+    if not run.weights(stage).exists():
+        raise UserError(f"{run.folder} has no trained weights to export: run `keylm {stage} {run.folder}` first")
     folder = run.stage("export")
-    weights = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(run.weights("sft")).items()}
+    weights = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(run.weights(stage)).items()}
     num_parameters = sum(tensor.numel() for tensor in weights.values())
 
     huggingface.write(run, weights, folder / "transformers")

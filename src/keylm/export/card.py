@@ -40,6 +40,10 @@ _TUNING = """\
 Instruction tuning read $tokens tokens, with the loss on the assistant's words alone. Mixture:
 
 $sources"""
+_PREFERENCE = """\
+Preference tuning (DPO) read $pairs pairs of answers, of which the first follows its request and the second breaks one
+constraint of it.
+"""
 _LICENCES = {
     "apache-2.0": "The weights are under Apache-2.0. The texts they learned from are under the licences listed above.",
     "other": "The weights are under the licence of the model that they were imported from.",
@@ -107,6 +111,8 @@ def _training(run: Run) -> str:
             training = recipe.training(stage)
             facts = {"tokens": f"{training.tokens:,}", "optimizer": training.optimizer.kind}
             parts.append(Template(template).substitute(**facts, sources=_source_table(recipe.sources_of(stage))))
+    if recipe.dpo:
+        parts.append(Template(_PREFERENCE).substitute(pairs=f"{recipe.dpo.pairs:,}"))
     return "\n".join([*parts, "Everything that shaped the model here is in the recipe, `recipe.yaml`, of its run."])
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from keylm.evaluate import results
 from keylm.evaluate.noise import remark
 from keylm.evaluate.results import by_split
 from keylm.run import Run, read_json
+
+_TUNED = {"sft": "after tuning", "dpo": "after preference tuning"}
+_CODERS = {"pretrain": "after pretraining", **_TUNED, "xz": "`xz -9e`"}
 
 
 def section(run: Run) -> str:
@@ -26,17 +30,16 @@ def table(*rows: Iterable[Any]) -> str:
 
 
 def _bits_per_byte(values: dict[str, Any]) -> str:
-    rows = [
-        [name, f"{row['bytes']:,}", *(row.get(model, "") for model in ("pretrain", "sft", "xz"))]
-        for name, row in values.items()
-    ]
-    head = ["source", "bytes", "after pretraining", "after tuning", "`xz -9e`"]
+    found = {coder: title for coder, title in _CODERS.items() if any(coder in row for row in values.values())}
+    rows = [[name, f"{row['bytes']:,}", *(row.get(coder, "") for coder in found)] for name, row in values.items()]
+    head = ["source", "bytes", *found.values()]
     return "Bits per byte of held-out text (less is better):\n\n" + table(head, *rows)
 
 
 def _instructions(values: dict[str, Any]) -> str:
-    tuned = values["sft"]
-    answers = {"before tuning": values["pretrain"], "after tuning": tuned, **tuned["null_answers"]}
+    tuned = values[results.tuned(values) or "sft"]
+    models = {title: values[stage] for stage, title in _TUNED.items() if stage in values}
+    answers = {"before tuning": values["pretrain"], **models, **tuned["null_answers"]}
     rows = [[name, f"{row['followed']:.1%}", f"{row['on_topic']:.1%}"] for name, row in answers.items()]
     head = ["answers", "instructions followed", "topic named"]
     title = f"{tuned['instructions']:,} generated instructions, in phrasings and on topics that were never trained on"

@@ -1,0 +1,151 @@
+"""Preference tuning: the chosen answers become likelier than their twins, a stopped stage goes on, the loss is DPO's."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytest.importorskip("trl")
+
+from keylm import chat, model, recipe, stages
+from keylm.data import pairs
+from keylm.data.instructions.preferences import Pair, said
+from keylm.errors import UserError
+from keylm.run import Run, open_run
+from keylm.tokenizer import Tokenizer
+from keylm.train import dpo, interrupt
+from keylm.train.metrics import read
+
+SETTINGS = [
+    "dpo.pairs=24",
+    "dpo.batch_pairs=8",
+    "dpo.micro_batch_pairs=4",
+    "dpo.learning_rate=3e-3",
+    "sft.sequence_length=128",
+]
+
+
+@pytest.fixture(scope="module")
+def tuned(prepared: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with its SFT weights, whose recipe asks for preference tuning."""
+    folder = tmp_path_factory.mktemp("tuned") / "run"
+    shutil.copytree(prepared.folder, folder)
+    run = open_run(folder, SETTINGS)
+    for stage in ("pretrain", "sft"):
+        stages.run_until(run, stage)
+    return run
+
+
+@pytest.fixture
+def run(tuned: Run, tmp_path: Path) -> Run:
+    shutil.copytree(tuned.folder, tmp_path / "run")
+    return open_run(tmp_path / "run")
+
+
+def log_likelihood(run: Run, stage: str, pair: Pair, answer: str) -> float:
+    """Of what the assistant says, by our own model."""
+    network = model.load(run.recipe.model, run.weights(stage))
+    ids, _ = chat.encode(Tokenizer.load(run.stage("tokenizer")), [*pair.prompt, said(answer)])
+    start = len(chat.encode(Tokenizer.load(run.stage("tokenizer")), pair.prompt, add_generation_prompt=True)[0])
+    found = network.logits(torch.tensor([ids]))[0].log_softmax(-1)
+    return sum(found[place - 1, ids[place]].item() for place in range(start, len(ids)))
+
+
+def margin(run: Run, pair: Pair) -> float:
+    """Change of the chosen answer's log-odds against its twin."""
+    chosen, rejected = (
+        log_likelihood(run, "dpo", pair, answer) - log_likelihood(run, "sft", pair, answer)
+        for answer in (pair.chosen, pair.rejected)
+    )
+    return chosen - rejected
+
+
+def test_the_chosen_answers_gain_on_their_twins(run: Run) -> None:
+    stages.run_until(run, "dpo")
+    rows = read(run.stage("dpo") / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert {name: tuple(part.shape) for name, part in load_file(run.weights("dpo")).items()} == model.weight_shapes(
+        run.recipe.model
+    )
+    margins = [margin(run, pair) for pair in pairs.read(run, 24)]
+    assert sum(each > 0 for each in margins) > 18
+    assert run.trained == ["pretrain", "sft", "dpo"]
+    assert run.facts("dpo")["tokens"] == rows[-1]["tokens"]
+
+
+def test_the_loss_is_that_of_the_paper(run: Run) -> None:
+    """Two steps at a rate that changes nothing to speak of, then the formula on what the first step's weights say."""
+    run = open_run(run.folder, ["dpo.pairs=8", "dpo.sft_weight=0", "dpo.warmup_fraction=0"])
+    stages.run_until(run, "dpo")
+    (first,) = read(run.stage("dpo") / "metrics.jsonl")
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    with_sft = open_run(run.folder, ["dpo.sft_weight=2"], run.folder.with_name("other"))
+    for stage in ("tokenizer", "prepare", "pretrain", "sft"):
+        shutil.copytree(run.stage(stage), with_sft.stage(stage))
+    stages.run_until(with_sft, "dpo")
+    (second,) = read(with_sft.stage("dpo") / "metrics.jsonl")
+    parts = []
+    tokenizer = Tokenizer.load(run.stage("tokenizer"))
+    for pair in pairs.read(run, 8):
+        ids = chat.encode(tokenizer, [*pair.prompt, said(pair.chosen)])[0]
+        start = len(chat.encode(tokenizer, pair.prompt, add_generation_prompt=True)[0])
+        parts.append((log_likelihood(run, "sft", pair, pair.chosen), len(ids) - start))
+    assert second["loss"] - math.log(2) == pytest.approx(second_term(parts), rel=0.02)
+
+
+def second_term(parts: list[tuple[float, int]]) -> float:
+    """Twice the mean negative log-likelihood of a token."""
+    return -2 * sum(each for each, _ in parts) / sum(count for _, count in parts)
+
+
+def test_a_stopped_stage_goes_on_to_the_same_weights(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(run.folder, tmp_path / "calm")
+    calm = open_run(tmp_path / "calm")
+    stages.run_until(calm, "dpo")
+
+    ends = dpo.Recorder.on_step_end
+
+    def stop_after_two(recorder: dpo.Recorder, args: object, state: object, control: object, **rest: object) -> None:
+        if state.global_step == 2:
+            recorder.stop.ask(15, None)
+        ends(recorder, args, state, control, **rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dpo.Recorder, "on_step_end", stop_after_two)
+        with pytest.raises(interrupt.TrainingStoppedError, match="stopped after step 2, saved") as stopped:
+            stages.run_until(run, "dpo")
+    assert stopped.value.exit_code == 143
+    (run.stage("dpo") / "checkpoints" / "checkpoint-9").mkdir()  # what a kill leaves half-written
+    stages.run_until(run, "dpo")
+    rows, expected = read(run.stage("dpo") / "metrics.jsonl"), read(calm.stage("dpo") / "metrics.jsonl")
+    keys = ("step", "tokens", "loss", "margin", "learning_rate")
+    assert [[row[key] for key in keys] for row in rows] == [[row[key] for key in keys] for row in expected]
+    assert run.weights("dpo").read_bytes() == calm.weights("dpo").read_bytes()
+
+
+def test_a_recipe_without_it_leaves_it_out(prepared: Run) -> None:
+    assert "dpo" not in prepared.stages
+    assert prepared.last_training == "sft"
+    with pytest.raises(UserError, match="has no `dpo`"):
+        stages.run_until(prepared, "dpo")
+
+
+def test_pairs_need_a_source_that_knows_what_is_right(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("{name: a, dpo: {}, sft: {sources: [{name: talk, kind: files, path: talk.jsonl}]}}")
+    with pytest.raises(UserError, match="dpo needs a source of kind instructions or verified in sft.sources"):
+        recipe.load(path)
+    path.write_text("{name: a, dpo: {batch_pairs: 10, micro_batch_pairs: 4}}")
+    with pytest.raises(UserError, match="batch_pairs must be a multiple of micro_batch_pairs"):
+        recipe.load(path)
+
+
+def test_several_ranks_are_refused(tuned: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="without torchrun"):
+        dpo.build(tuned)
