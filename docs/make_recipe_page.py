@@ -27,6 +27,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`train.optimizer`": recipe.Optimizer,
     "`train.phases`": recipe.Phase,
     "`sft`": recipe.Sft,
+    "`dpo`": recipe.Dpo,
     "`eval`": recipe.Eval,
     "`export`": recipe.Export,
 }

@@ -48,8 +48,8 @@ def root(
     """Raw text in, a small chat model out.
 
     A [bold]recipe[/] is one YAML file that says everything about a model. A [bold]run[/] is the folder that it fills,
-    stage by stage: tokenizer → prepare → pretrain → sft → dpo, if the recipe asks for it → eval → export. Every stage
-    can be stopped at any time and goes on where it was; what is done is skipped.
+    stage by stage: tokenizer → prepare → pretrain → sft → eval → export, with dpo after sft where the recipe asks for
+    it. Every stage can be stopped at any time and goes on where it was; what is done is skipped.
 
     Begin with:  keylm run recipes/quickstart.yaml
     """

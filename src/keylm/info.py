@@ -99,6 +99,8 @@ def _training(model: KeyLM, chosen: Recipe) -> Table:
         table.add_row(
             f"{name}: time", f"{1 / per_token:,.0f} tokens/s measured", _duration(training.tokens * per_token)
         )
+    if chosen.dpo:
+        table.add_row("dpo: pairs", f"{chosen.dpo.num_steps:,} steps", f"{chosen.dpo.pairs:,}")
     table.add_row("precision of products", "", str(dtype).removeprefix("torch."))
     return table
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from keylm import run as runs
 from keylm.recipe import Recipe
-from keylm.run import STAGES, Run, write_json
+from keylm.run import Run, write_json
 
 ATTACK = "<script>alert('owned')</script><img src=http://evil.example/x.png onerror=alert(1)>"
 KINDS = {"keywords": 14, "lower case": 14, "number of sentences": 13, "repeat the request": 12}
@@ -15,18 +15,19 @@ DROPPED = {"prose": {"contaminated: piqa": 3, "too short": 12_345}, "talk": {"du
 MIXTURE = {"prose": (0.6, 0.5991), "talk": (0.4, 0.4009)}
 
 
-def made_up_run(folder: Path) -> Run:
-    """A run with every stage finished."""
+def made_up_run(folder: Path, **sections: object) -> Run:
+    """A run with every stage finished; `sections` are more of its recipe."""
     recipe = Recipe.model_validate(
         {
             "name": "made-up",
             "title": "Made-up 6M",
             "model": {"vocab_size": 4096, "hidden_size": 256, "num_hidden_layers": 6, "intermediate_size": 704},
             "data": {"sources": [{"kind": "installed-docs", "name": name} for name in [*MIXTURE, "gated"]]},
+            **sections,
         }
     )
     run = runs.create(recipe, folder)
-    for number, stage in enumerate(STAGES):
+    for number, stage in enumerate(run.stages):
         run.begin(stage)
         run.finish(stage, {**_facts(stage), "seconds": 31.7 * number, "peak_memory_bytes": (number + 1) << 28})
     for stage in ("pretrain", "sft"):

@@ -106,6 +106,19 @@ def test_a_score_within_noise_is_said_to_be_so(run: Run, tmp_path: Path) -> None
     assert "best null answer 43%: within noise of it" in words
 
 
+def test_preference_tuning_is_one_more_column_and_the_headline(tmp_path: Path) -> None:
+    run = made_up_run(tmp_path, dpo={})
+    write_metrics(run, "dpo")
+    path = run.stage("eval") / "instructions.json"
+    found = read_json(path)
+    write_json(path, {**found, "dpo": {**found["sft"], "followed": 0.81}})
+    report.build(run)
+    words = " ".join(Page((run.folder / "report.html").read_text(encoding="utf-8")).words.split())
+    assert "81% of held-out instructions followed; before SFT 10%" in words
+    assert "count before SFT after SFT after DPO constant sentence" in words
+    assert "Preference tuning loss" in words
+
+
 def test_every_plot_is_whole_and_takes_the_page_s_ink(text: str) -> None:
     drawings = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
     assert len(drawings) == 3 + 3 + 1 + 2

@@ -10,10 +10,10 @@ from made_up_run import made_up_run
 
 from keylm import stages
 from keylm.evaluate import report, results
-from keylm.run import STAGES, Run, create, read_json
+from keylm.run import STAGES, TRAININGS, Run, create, read_json
 
 PAGE = Path(__file__).parents[2] / "docs" / "report.md"
-NAMES = {"STAGE": {*STAGES}, "PART": {"pretrain", "sft"}, "WEIGHTS": {"pretrain", "sft"}}
+NAMES = {"STAGE": {*STAGES}, "PART": {"pretrain", "sft"}, "WEIGHTS": {*TRAININGS}}
 """What the words in capitals may stand for, where that is not anything."""
 
 

@@ -1,4 +1,4 @@
-"""Preference tuning: the chosen answers become likelier than their twins, a stopped stage goes on, the loss is DPO's."""
+"""Preference tuning: chosen answers gain on their twins, a stopped stage goes on, the loss is what it should be."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def test_the_chosen_answers_gain_on_their_twins(run: Run) -> None:
     assert run.facts("dpo")["tokens"] == rows[-1]["tokens"]
 
 
-def test_the_loss_is_that_of_the_paper(run: Run) -> None:
-    """Two steps at a rate that changes nothing to speak of, then the formula on what the first step's weights say."""
+def test_the_first_loss_is_known(run: Run) -> None:
+    """On weights that are still the reference's, DPO's loss is log 2; what is beside it is the chosen answers'."""
     run = open_run(run.folder, ["dpo.pairs=8", "dpo.sft_weight=0", "dpo.warmup_fraction=0"])
     stages.run_until(run, "dpo")
     (first,) = read(run.stage("dpo") / "metrics.jsonl")
@@ -138,7 +138,7 @@ def test_a_recipe_without_it_leaves_it_out(prepared: Run) -> None:
 def test_pairs_need_a_source_that_knows_what_is_right(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("{name: a, dpo: {}, sft: {sources: [{name: talk, kind: files, path: talk.jsonl}]}}")
-    with pytest.raises(UserError, match="dpo needs a source of kind instructions or verified in sft.sources"):
+    with pytest.raises(UserError, match=r"dpo needs a source of kind instructions or verified in sft\.sources"):
         recipe.load(path)
     path.write_text("{name: a, dpo: {batch_pairs: 10, micro_batch_pairs: 4}}")
     with pytest.raises(UserError, match="batch_pairs must be a multiple of micro_batch_pairs"):

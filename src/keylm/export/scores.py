@@ -7,7 +7,6 @@ from typing import Any
 
 from keylm.evaluate import results
 from keylm.evaluate.noise import remark
-from keylm.evaluate.results import by_split
 from keylm.run import Run, read_json
 
 _TUNED = {"sft": "after tuning", "dpo": "after preference tuning"}
@@ -58,7 +57,7 @@ def _splits(tuned: dict[str, Any]) -> str:
             f"{max(row['null_answers'].values()):.1%}{_doubt(row)}",
             *(f"{row[key]:.1%}" for key in ("on_topic", "unfinished", "looped", "echoed")),
         ]
-        for name, row in by_split(tuned).items()
+        for name, row in results.by_split(tuned).items()
     ]
     head = ["instructions", "followed", "best null answer", "topic named", "cut off", "loops", "echo"]
     return table(head, *rows)

@@ -51,6 +51,7 @@ def build(run: Run) -> dict[str, Any]:
         raise UserError(f"dpo works in one process: run `keylm dpo {run.folder}` without torchrun")
     folder, settings = run.stage("dpo"), run.recipe.dpo
     assert settings is not None
+    run.facts("sft")
     found = pairs.read(run, settings.pairs)
     with watch() as stop, progress("dpo", settings.num_steps, "steps") as bar:
         trainer = _trainer(run, settings, found)
