@@ -13,7 +13,7 @@ from rich.console import Console
 
 from keylm import watch
 from keylm.errors import UserError
-from keylm.run import Run
+from keylm.run import Run, open_run
 
 
 def shown(run: Run) -> str:
@@ -41,6 +41,21 @@ def step(number: int, **changes: object) -> dict:
         "seconds": 2.0 * number,
         **changes,
     }
+
+
+def test_preference_tuning_is_shown(tiny_run: Run) -> None:
+    run = open_run(tiny_run.folder, ["dpo.pairs=320"])
+    record(run, [step(number) for number in range(1, 11)])
+    run.stage("dpo").mkdir()
+    row = step(4, preferred=0.75)
+    del row["limit_share"]
+    (run.stage("dpo") / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    text = shown(run)
+    assert "tiny: dpo" in text
+    assert "4 of 10 (40%)" in text
+    assert "rather the chosen answer 75%" in text
+    # 6 steps of 512 tokens at 256 tokens per second
+    assert "time left 0:00:12" in text
 
 
 def test_recorded_metrics_are_shown(tiny_run: Run) -> None:

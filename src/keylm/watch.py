@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from keylm.errors import UserError
-from keylm.run import TRAININGS, Run
+from keylm.run import Run
 from keylm.screen import output
 from keylm.train.metrics import read
 
@@ -75,7 +75,7 @@ def sparkline(values: Sequence[float], width: int = _WIDTH) -> str:
 
 
 def _stage(run: Run) -> str:
-    for stage in reversed(TRAININGS):
+    for stage in reversed(run.stages):
         if _metrics(run, stage).exists():
             return stage
     raise UserError(f"{run.folder} has not begun to train: run `keylm run {run.folder}` first")
