@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from contextlib import closing
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,12 +54,14 @@ def build(run: Run) -> dict[str, Any]:
     assert settings is not None
     run.facts("sft")
     found = pairs.read(run, settings.pairs)
-    with watch() as stop, progress("dpo", settings.num_steps, "steps") as bar:
+    with watch() as stop, _as_of_today():
         trainer = _trainer(run, settings, found)
         saved = _newest(folder / "checkpoints")
-        recorder = Recorder(folder, settings, stop, bar, _step(saved) if saved else 0)
-        trainer.add_callback(recorder)
-        with closing(recorder):
+        with (
+            progress("dpo", settings.num_steps, "steps") as bar,
+            closing(Recorder(folder, settings, stop, bar, _step(saved) if saved else 0)) as recorder,
+        ):
+            trainer.add_callback(recorder)
             trainer.train(resume_from_checkpoint=str(saved) if saved else None)
     if trainer.state.global_step < settings.num_steps:
         raise TrainingStoppedError(
@@ -144,16 +147,26 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self.bar.describe(f"dpo  loss {logs['loss']:.3f}, preferred {logs['rewards/accuracies']:.0%}")
 
 
+@contextmanager
+def _as_of_today() -> Iterator[None]:
+    """Keep to ourselves what transformers tells trl of its future."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
 def _trainer(run: Run, settings: Dpo, found: list[Pair]) -> DPOTrainer:
     """trl's trainer on the SFT weights, in float32; the reference's likelihoods are computed here, once."""
     datasets.disable_progress_bars()
-    model = Qwen3ForCausalLM(Qwen3Config(**run.recipe.model.model_dump(), tie_word_embeddings=False))
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(run.stage("tokenizer"))
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    model = Qwen3ForCausalLM(Qwen3Config(**run.recipe.model.model_dump(), **ids, tie_word_embeddings=False))
     model.load_state_dict(load_file(run.weights("sft")))
     trainer = DPOTrainer(
         model=model,
         args=_config(run, settings),
         train_dataset=datasets.Dataset.from_list([_row(pair) for pair in found]),
-        processing_class=PreTrainedTokenizerFast.from_pretrained(run.stage("tokenizer")),
+        processing_class=tokenizer,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
