@@ -116,7 +116,7 @@ def test_preference_tuning_is_one_more_column_and_the_headline(tmp_path: Path) -
     words = " ".join(Page((run.folder / "report.html").read_text(encoding="utf-8")).words.split())
     assert "81% of held-out instructions followed; before SFT 10%" in words
     assert "count before SFT after SFT after DPO constant sentence" in words
-    assert "Preference tuning loss" in words
+    assert "Preference tuning" in words
 
 
 def test_every_plot_is_whole_and_takes_the_page_s_ink(text: str) -> None:
