@@ -59,6 +59,18 @@ def test_the_card_says_where_the_weights_came_from(folder: Path, tmp_path: Path)
     assert "Pretraining read" not in card
 
 
+def test_the_report_tells_what_was_done_here_from_what_was_imported(folder: Path, tmp_path: Path) -> None:
+    run = import_model(str(folder), tmp_path / "run")
+    stages.report(run)
+    results = json.loads((run.folder / "results.json").read_text())
+    assert results["imported"] == dict.fromkeys(("tokenizer", "pretrain", "sft"), str(folder))
+    assert results["stages"] == results["tokens"]["trained"] == {}
+    page = (run.folder / "report.html").read_text()
+    assert f"Imported from <code>{folder}</code>, not made here: tokenizer, pretrain, sft." in page
+    for absent in ("tokens of pretraining", "Mixture", "Time and memory"):
+        assert absent not in page
+
+
 def test_a_base_model_can_be_tuned(folder: Path, tmp_path: Path) -> None:
     run = import_model(str(folder), tmp_path / "run", base=True)
     assert run.is_done("pretrain")

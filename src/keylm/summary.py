@@ -46,8 +46,10 @@ def _instructions(scores: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 def _costs(results: dict[str, Any]) -> list[tuple[str, str, str]]:
     costs = results["stages"].values()
+    if not costs:
+        return []
     seconds = sum(cost["seconds"] for cost in costs)
-    peak = max((cost["peak_memory_bytes"] for cost in costs), default=0)
+    peak = max(cost["peak_memory_bytes"] for cost in costs)
     return [
         ("time, all stages", f"{seconds / 60:.1f} min", "of the last run of each stage"),
         ("peak memory", f"{peak / 2**30:.2f} GiB", f"{results['machine']['cores']} cores"),

@@ -33,7 +33,7 @@ def build(run: Run) -> None:
             curves={
                 title: _curves(metrics.read(run.stage(stage) / "metrics.jsonl")) for stage, title in TRAININGS.items()
             },
-            mixtures={TRAININGS[stage]: run.facts(stage)["mixture"] for stage in MIXED if run.is_done(stage)},
+            mixtures={TRAININGS[stage]: run.facts(stage)["mixture"] for stage in MIXED if _is_own(run, stage)},
             coders=_coders(found["bits_per_byte"]),
             dropped=_dropped_tables(results.dropped(run)),
             bits_plot=_bits_plot(found["bits_per_byte"]),
@@ -48,11 +48,18 @@ def build(run: Run) -> None:
     write_text(run.folder / "report.html", page)
 
 
+def _is_own(run: Run, stage: str) -> bool:
+    """Whether a stage was done here, not imported."""
+    return run.is_done(stage) and not run.origin(stage)
+
+
 def _cards(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """The headline: numbers, and what each is."""
     yield short(found["parameters"]), "parameters"
     trained = {stage: sum(tokens.values()) for stage, tokens in found["tokens"]["trained"].items()}
-    if trained:
+    if trained and found["imported"]:
+        yield short(trained["sft"]), "tokens of SFT, on imported weights"
+    elif trained:
         yield short(trained["pretrain"]), f"tokens of pretraining, {short(trained.get('sft', 0))} of SFT"
     for name, row in list(found["bits_per_byte"].items())[:1]:
         yield f"{row['pretrain']:.3f}", f"bits per byte of held-out {name}; xz -9e: {row['xz']:.3f}"

@@ -27,11 +27,13 @@ _OF_A_SPLIT = (
 
 def build(run: Run) -> dict[str, Any]:
     """Write `results.json` into the run's folder and return what it says; what is not done yet is left empty."""
-    stages = {stage: run.facts(stage) for stage in run.stages if run.is_done(stage)}
+    imported = {stage: origin for stage in run.stages if (origin := run.origin(stage))}
+    stages = {stage: run.facts(stage) for stage in run.stages if run.is_done(stage) and stage not in imported}
     results = {
         "name": run.recipe.name,
         "title": run.recipe.title or run.recipe.name,
         "parameters": _num_parameters(run.recipe.model),
+        "imported": imported,
         "stages": {stage: _costs(facts) for stage, facts in stages.items()},
         "tokens": {"prepared": _prepared(stages.get("prepare", {})), "trained": _trained(stages)},
         "missing": {stage: prepared.missing(run, stage) for stage in ("pretrain", "sft")},
