@@ -13,6 +13,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -34,6 +35,7 @@ from keylm.serve.server import Server, serve
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is a tide?"}]
 GREEDY = {"model": "any", "temperature": 0, "max_tokens": 12}
+ANSWERED, REFUSED = "HTTP/1.1 200", "HTTP/1.1 503"
 
 
 JSON = st.recursive(
@@ -392,28 +394,44 @@ def test_the_command_finishes_its_answer_when_it_is_stopped(exported: Run) -> No
 
 
 @pytest.mark.slow
-def test_200_clients_for_some_seconds(exported: Run) -> None:
-    """Each asks again and again, and every third leaves in the middle; memory and files stay what they were."""
-    with closing(Engine(find_gguf(exported.folder), num_slots=4, num_threads=1)) as engine, running(engine) as server:
-        body = json.dumps({"messages": MESSAGES, "max_tokens": 8, "stream": True, "ignore_eos": True}).encode()
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+def test_200_clients_for_a_minute(exported: Run) -> None:
+    """Each asks again and again, and every third leaves in the middle. Memory and files stay what they were.
 
-        def ask(number: int) -> bool:
-            with _connection(server) as connection:
-                connection.sendall(head.encode() + body)
-                if number % 3 == 0:
-                    return connection.recv(15) == b"HTTP/1.1 200 OK"
-                answer = b"".join(iter(lambda: connection.recv(65_536), b""))
-            return answer.startswith(b"HTTP/1.1 200") and b"data: [DONE]" in answer
+    Every request is answered, or told that the line is too long: with places for 100, half of them stand in none.
+    """
+    limits = Limits(waiting=100)
+    with closing(Engine(find_gguf(exported.folder), 4, 1)) as engine, running(engine, limits) as server:
+        answers: Counter[str] = Counter()
 
-        with ThreadPoolExecutor(200) as threads:
-            assert all(threads.map(ask, range(400)))
+        def ask(number: int, until: float) -> None:
+            body = {"messages": [{"role": "user", "content": f"What is {number}?"}], "max_tokens": 8, "stream": True}
+            while time.monotonic() < until:
+                with _ask(server, body) as connection:
+                    if number % 3 == 0:
+                        answers[connection.recv(12).decode()] += 1
+                        continue
+                    answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+                status = answer[:12].decode()
+                assert (b"data: [DONE]" if status == ANSWERED else b'"code": "overloaded"') in answer
+                answers[status] += 1
+                if status == REFUSED:
+                    time.sleep(0.1)
+
+        def soak(seconds: float) -> None:
+            with ThreadPoolExecutor(200) as threads:
+                list(threads.map(ask, range(200), [time.monotonic() + seconds] * 200))
             _until(lambda: server.gate.running == 0)
-            before = psutil.Process().memory_info().rss, psutil.Process().num_fds()
-            assert all(threads.map(ask, range(1600)))
-        _until(lambda: server.gate.running == 0)
+
+        soak(15)
+        before = psutil.Process().memory_info().rss, psutil.Process().num_fds()
+        soak(60)
+        assert answers.keys() == {ANSWERED, REFUSED}
+        assert answers[ANSWERED] > 200
         _until(lambda: psutil.Process().num_fds() <= before[1])
         assert psutil.Process().memory_info().rss < before[0] + 50e6
+        assert (
+            post(server, "/v1/chat/completions", json.dumps({"messages": MESSAGES, "max_tokens": 1}).encode())[0] == 200
+        )
 
 
 def test_a_taken_port_gets_a_sentence(server: Server, engine: Engine) -> None:
@@ -454,7 +472,9 @@ def _ask(server: Server, body: dict) -> socket.socket:
     content = json.dumps(body).encode()
     connection = _connection(server)
     connection.sendall(
-        f"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
+        b"POST /v1/chat/completions HTTP/1.1\r\nConnection: close\r\n"
+        + f"Content-Length: {len(content)}\r\n\r\n".encode()
+        + content
     )
     return connection
 

@@ -17,6 +17,14 @@ Chunk = dict[str, Any]
 """One piece of a streamed completion, in the shape of OpenAI's `text_completion`, or `{"error": ...}`."""
 
 
+_SPINS = "300"
+"""Rounds that a thread of llama.cpp waits awake for the others, some 20 microseconds, before it sleeps (libgomp's
+GOMP_SPINCOUNT). libgomp's own 300,000 rounds keep a core from whom all wait for: a process that needs it too."""
+
+_CACHE_MIB = 1024
+"""Memory for what was computed of conversations that no slot holds any more; llama.cpp would take 8 GiB."""
+
+
 class Engine:
     """A loaded model.
 
@@ -33,6 +41,7 @@ class Engine:
             UserError: the file is not a GGUF of ours.
             KeyLMError: llama.cpp cannot load it.
         """
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
         import xllamacpp
 
         self.header = read_header(path)
@@ -42,6 +51,7 @@ class Engine:
         params.n_parallel = num_slots
         params.n_ctx = num_slots * self.header.context_length
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = num_threads or physical_cores()
+        params.cache_ram_mib = _CACHE_MIB
         params.endpoint_metrics = True
         params.verbosity = -1
         # llama.cpp opens an HTTP port of its own, on loopback: nobody needs it, so nobody gets its key.
