@@ -1,0 +1,50 @@
+"""The GGUF files in llama-cpp-python: llama.cpp as others build it, in a version of their own."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from keylm.chat import encode
+from keylm.export import gguf_path
+from keylm.export.awkward import texts
+from keylm.export.proof import CONVERSATIONS
+from keylm.run import Run
+from keylm.tokenizer import Tokenizer
+
+llama_cpp = pytest.importorskip("llama_cpp", reason="`pip install llama-cpp-python` compiles it, for half an hour")
+
+
+@pytest.fixture(scope="module")
+def llama(exported: Run) -> llama_cpp.Llama:
+    context = exported.recipe.model.max_position_embeddings
+    return llama_cpp.Llama(str(gguf_path(exported, "F16")), n_ctx=context, n_threads=1, verbose=False)
+
+
+def test_token_ids_are_those_of_transformers(exported: Run, llama: llama_cpp.Llama) -> None:
+    theirs = AutoTokenizer.from_pretrained(exported.stage("export") / "transformers")
+    for text in texts(2000):
+        assert llama.tokenize(text.encode(), add_bos=False, special=True) == theirs(text)["input_ids"]
+
+
+def test_greedy_text_is_that_of_transformers(exported: Run, llama: llama_cpp.Llama) -> None:
+    """Token by token, up to the first choice between two that lie closer than the rounding of F16 activations."""
+    folder = exported.stage("export") / "transformers"
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = Tokenizer.load(exported.stage("tokenizer"))
+    compared = 0
+    for messages in CONVERSATIONS:
+        prompt = encode(tokenizer, messages, add_generation_prompt=True)[0]
+        written = list(islice(llama.generate(prompt, temp=0.0, repeat_penalty=1.0), 48))
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + written])).logits[0, len(prompt) - 1 : -1]
+        for token, row in zip(written, logits, strict=True):
+            regret = (row.max() - row[token]).item()
+            assert regret < 2e-2 * row.std().item()
+            if regret > 0:
+                break
+            compared += 1
+    assert compared > 48
