@@ -25,7 +25,7 @@ def main() -> None:
     """Print a line per save."""
     chosen = recipe.load(Path(sys.argv[1] if len(sys.argv) > 1 else "recipes/keylm-75m.yaml"))
     model = initial.create(chosen.model, chosen.seed)
-    optimizer = Optimizer(model, chosen.train.optimizer)
+    optimizer = Optimizer(model, chosen.train.optimizer, chosen.train.batch_tokens)
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
     optimizer.step(1.0)

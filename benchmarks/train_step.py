@@ -91,7 +91,7 @@ def _keylm_step(config: recipe.Model, tokens: torch.Tensor, targets: torch.Tenso
     machine.keep_freed_memory()
     model = initial.create(config, seed=0)
     model.compute_dtype = torch.bfloat16
-    optimizer = Optimizer(model, settings)
+    optimizer = Optimizer(model, settings, tokens.numel())
 
     def step() -> None:
         (model.loss(tokens, targets) / targets.numel()).backward()

@@ -27,14 +27,14 @@ def test_fresh_weights_are_a_function_of_the_seed(tiny_model: recipe.Model) -> N
 
 def test_a_fresh_model_copies_what_is_said_again() -> None:
     """Random tokens, four times over: the token that came next before is the likeliest one but for repeating the
-    current token, for most places; without the copying heads it would be one of 2,000."""
+    current token, for two places in five; without the copying heads it would be one of 2,000."""
     model = initial.create(SMALL, seed=0).eval()
     phrase = torch.randint(2000, (8, 12))
     tokens = phrase.repeat(1, 4)
     logits = model.logits(tokens)[:, 12:-1]
     logits.scatter_(2, tokens[:, 12:-1, None], float("-inf"))
     share = (logits.argmax(-1) == tokens[:, 13:]).float().mean()
-    assert share > 0.6
+    assert share > 0.4
 
 
 def test_every_shape_that_a_recipe_allows_gets_weights() -> None:

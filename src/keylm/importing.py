@@ -103,7 +103,7 @@ def _recipe(origin: Path, source: str) -> Recipe:
         "model": model,
         "tokenizer": {"pre_tokenizer": _split_regex(origin)},
         "train": training,
-        "sft": {**training, "optimizer": {"learning_rate": 1e-3, "muon_learning_rate": 5e-3, "weight_decay": 0.01}},
+        "sft": {**training, "optimizer": {"learning_rate_scale": 0.25, "weight_decay": 0.01}},
         "export": export,
     }
     try:

@@ -45,7 +45,7 @@ def activation_bytes(config: Model, training: Training) -> int:
 def seconds_per_token(model: KeyLM, training: Training) -> float:
     """Measured time of a training step on random tokens, per token: the faster of two steps after one to warm up."""
     model.compute_dtype = machine.compute_dtype(training.compute_dtype)
-    optimizer = Optimizer(model, training.optimizer)
+    optimizer = Optimizer(model, training.optimizer, training.batch_tokens)
     length = min(training.sequence_length, 512)
     tokens = torch.randint(model.config.vocab_size, (_MEASURED_TOKENS // length, length))
     return min(_step(model, optimizer, tokens) for _ in range(3)) / tokens.numel()

@@ -27,8 +27,6 @@ _EMBEDDING_STD = 0.5
 _SHARED_STD = 0.3
 """Size of the direction that all embeddings share, against their own standard deviation of 0.5."""
 _HEAD_STD = 0.04
-_SHARPNESS = 2.0
-"""Weight of the norms on queries and keys: matching heads score `_SHARPNESS**2 * sqrt(head_dim)`."""
 _WRITTEN_ASIDE = 0.7
 _SAID = 5.0
 """What the copying layers add in all, in units of a normed embedding."""
@@ -39,9 +37,7 @@ def create(config: recipe.Model, seed: int) -> KeyLM:
     model = KeyLM(config)
     generator = Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
-        if name.endswith(("q_norm.weight", "k_norm.weight")):
-            nn.init.constant_(parameter, _SHARPNESS)
-        elif name.endswith(("o_proj.weight", "down_proj.weight")):
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
             nn.init.zeros_(parameter)
         elif parameter.dim() == 2:
             nn.init.normal_(parameter, std=_WEIGHT_STD, generator=generator)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 
 from keylm.data import registry
 from keylm.errors import UserError
@@ -315,10 +315,10 @@ class Optimizer(Part):
 
     kind: Literal["adamw", "muon"] = "muon"
     """`muon`: hidden matrices by Muon (Jordan et al. 2024), embeddings, head and norms by AdamW."""
-    learning_rate: float = Field(default=3e-3, gt=0)
-    """Peak learning rate of AdamW."""
-    muon_learning_rate: float = Field(default=0.02, gt=0)
-    """Peak learning rate of Muon, as an update's root mean square relative to a square matrix."""
+    learning_rate_scale: float = Field(default=1.0, gt=0)
+    """Multiplies the peak learning rates, which are derived from width and batch (docs/train.md): the one dial."""
+    learning_rates: dict[Literal["hidden", "embedding", "head", "norm"], PositiveFloat] = {}
+    """Peak learning rates to be taken as they are, by role of the parameters, in place of derived ones."""
     momentum: float = Field(default=0.95, ge=0, lt=1)
     """Muon's Nesterov momentum."""
     betas: tuple[float, float] = (0.9, 0.95)
@@ -344,6 +344,8 @@ class Training(Part):
     """Share of the steps in which the learning rate rises linearly."""
     decay_fraction: float = Field(default=0.2, ge=0, le=1)
     """Share of the steps, at the end, in which the learning rate falls linearly to zero."""
+    decay: Literal["linear", "cosine"] = "linear"
+    """Form of that fall: a straight line, or half a period of the cosine (Loshchilov and Hutter 2017)."""
     gradient_clip: float = Field(default=1.0, gt=0)
     """Largest global norm of the gradient: a longer one is scaled down to it."""
     max_gradient_norm: float = Field(default=1000.0, gt=0)

@@ -32,7 +32,7 @@ def test_muon_takes_the_steps_of_torch() -> None:
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
 def test_every_parameter_is_stepped_and_the_state_survives(kind: str, tiny_model: recipe.Model) -> None:
     model = initial.create(tiny_model, 0)
-    optimizer = Optimizer(model, recipe.Optimizer(kind=kind))
+    optimizer = Optimizer(model, recipe.Optimizer(kind=kind), batch_tokens=4096)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     _fill_gradients(model)
     optimizer.step(1.0)
@@ -40,7 +40,7 @@ def test_every_parameter_is_stepped_and_the_state_survives(kind: str, tiny_model
 
     twin = initial.create(tiny_model, 0)
     twin.load_state_dict(model.state_dict())
-    restored = Optimizer(twin, recipe.Optimizer(kind=kind))
+    restored = Optimizer(twin, recipe.Optimizer(kind=kind), batch_tokens=4096)
     restored.load_state({name: tensor.clone() for name, tensor in optimizer.state().items()})
     for one, its in ((model, optimizer), (twin, restored)):
         _fill_gradients(one)

@@ -66,7 +66,7 @@ class Trainer:
             )
         self.model.compute_dtype = machine.compute_dtype(self.training.compute_dtype)
         self.objective = spread(self.model, self.training.parallel, self.world)
-        self.optimizer = Optimizer(self.model, self.training.optimizer, self.world)
+        self.optimizer = Optimizer(self.model, self.training.optimizer, self.training.batch_tokens, self.world)
         folder, keep = self.folder / "checkpoints", self.training.keep_checkpoints
         self.saver = Saver(folder, keep, self.training.keep_every)
 

@@ -8,9 +8,11 @@ from itertools import groupby
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from keylm import recipe
+from keylm.model import KeyLM
+from keylm.train import learning_rates
 from keylm.train.distributed import ALONE, World, like, whole
 
 _QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -48,7 +50,10 @@ class Muon(torch.optim.Optimizer):
         updates = self._orthogonalised(torch.stack(looked_ahead))
         scale = lr * math.sqrt(max(1.0, shape[0] / shape[1]))
         for p, update in zip(params, updates, strict=True):
-            p.mul_(1 - lr * group["weight_decay"]).add_(like(update.to(p.dtype), p), alpha=-scale)
+            self._apply(p, like(update.to(p.dtype), p), lr, scale, group["weight_decay"])
+
+    def _apply(self, p: Tensor, update: Tensor, lr: float, scale: float, decay: float) -> None:
+        p.mul_(1 - lr * decay).add_(update, alpha=-scale)
 
     def _orthogonalised(self, matrices: Tensor) -> Tensor:
         """Of (n, rows, columns) each rank does its share; all ranks get all."""
@@ -79,22 +84,27 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 class Optimizer:
     """What the loop steps: one or two torch optimizers, with one schedule and one state."""
 
-    def __init__(self, model: nn.Module, settings: recipe.Optimizer, world: World = ALONE) -> None:
+    def __init__(self, model: KeyLM, settings: recipe.Optimizer, batch_tokens: int, world: World = ALONE) -> None:
         self._names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-        hidden, matrices, vectors = _split(self._names, settings.kind)
-        lr, decay = settings.learning_rate, settings.weight_decay
-        groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
-        adamw = torch.optim.AdamW(groups, lr=lr, betas=settings.betas, eps=settings.eps, fused=True)
-        self.parts: list[torch.optim.Optimizer] = [adamw]
-        if hidden:
-            self.parts.append(Muon(hidden, settings.muon_learning_rate, settings.momentum, decay, world))
-        self._peaks = [part.defaults["lr"] for part in self.parts]
+        peaks, decay = learning_rates.peaks(settings, model.config.hidden_size, batch_tokens), settings.weight_decay
+        found = _by_role(self._names)
+        self.parts: list[torch.optim.Optimizer] = []
+        if settings.kind == "muon":
+            self.parts.append(Muon(found.pop("hidden"), peaks["hidden"], settings.momentum, decay, world))
+        groups = [
+            {"params": params, "lr": peaks[role], "weight_decay": 0.0 if role == "norm" else decay}
+            for role, params in found.items()
+        ]
+        self.parts.append(torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps, fused=True))
+        for part in self.parts:
+            for group in part.param_groups:
+                group["peak"] = group["lr"]
 
     def step(self, share_of_peak: float) -> None:
         """One update at `share_of_peak` of each peak learning rate, then drop the gradients."""
-        for part, peak in zip(self.parts, self._peaks, strict=True):
+        for part in self.parts:
             for group in part.param_groups:
-                group["lr"] = peak * share_of_peak
+                group["lr"] = group["peak"] * share_of_peak
             part.step()
         self.drop_gradients()
 
@@ -105,7 +115,7 @@ class Optimizer:
 
     @property
     def learning_rate(self) -> float:
-        """AdamW's learning rate in the last step."""
+        """The hidden matrices' learning rate in the last step."""
         return float(self.parts[0].param_groups[0]["lr"])
 
     def state(self) -> dict[str, Tensor]:
@@ -127,9 +137,17 @@ class Optimizer:
             owners[parameter].state[parameter][field] = tensor if tensor.dim() == 0 else like(tensor, parameter)
 
 
-def _split(names: dict[Tensor, str], kind: str) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Parameters for Muon, for AdamW with weight decay, for AdamW without."""
-    vectors = [p for p in names if p.dim() < 2]
-    hidden = [p for p, name in names.items() if p.dim() == 2 and ".layers." in name]
-    others = [p for p, name in names.items() if p.dim() == 2 and ".layers." not in name]
-    return (hidden, others, vectors) if kind == "muon" else ([], hidden + others, vectors)
+def _by_role(names: dict[Tensor, str]) -> dict[str, list[Tensor]]:
+    """The `hidden` matrices, the `embedding`, the `head`, and the `norm` vectors."""
+    found: dict[str, list[Tensor]] = {"hidden": [], "embedding": [], "head": [], "norm": []}
+    for parameter, name in names.items():
+        found[_role(parameter, name)].append(parameter)
+    return found
+
+
+def _role(parameter: Tensor, name: str) -> str:
+    if parameter.dim() < 2:
+        return "norm"
+    if ".layers." in name:
+        return "hidden"
+    return "head" if "lm_head" in name else "embedding"

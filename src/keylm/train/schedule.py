@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from keylm.recipe import Training
 
 
@@ -11,4 +13,6 @@ def share_of_peak(step: int, training: Training) -> float:
     steps = training.num_steps
     warmup = max(1, round(training.warmup_fraction * steps))
     decay = max(1, round(training.decay_fraction * steps))
-    return min(1.0, (step + 1) / warmup, (steps - step) / decay)
+    rising, left = (step + 1) / warmup, min(1.0, (steps - step) / decay)
+    falling = left if training.decay == "linear" else (1 - math.cos(math.pi * left)) / 2
+    return min(1.0, rising, falling)

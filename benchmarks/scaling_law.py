@@ -1,0 +1,128 @@
+"""A scaling law out of finished runs: `python benchmarks/scaling_law.py OUT/results.jsonl [PICTURE.png]`.
+
+Each line holds `parameters` (the weights that a token is multiplied with), `tokens` and `bits_per_byte`, as
+`benchmarks/ablations.py` writes them.
+What is fitted is L(N, D) = E + A / N^a + B / D^b (Hoffmann et al. 2022, "Training
+Compute-Optimal Large Language Models"), with their loss: Huber's on the logarithms. The uncertainty is a bootstrap's:
+the fit is repeated on as many runs drawn with replacement.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import huber
+
+from keylm import machine
+from keylm import recipe as recipes
+
+Array = np.ndarray[Any, np.dtype[Any]]
+BOOTSTRAPS = 200
+HUBER = 1e-3
+H100_FLOPS = 989e12
+"""bfloat16, dense, by the data sheet."""
+UTILISATION = (0.25, 0.40)
+"""Share of it that small models reach in practice, from low to high: an assumption, not a measurement."""
+DOLLARS_PER_HOUR = 3.0
+"""Of one rented H100: an assumption."""
+
+
+def fit(sizes: Array, tokens: Array, losses: Array, start: Array | None = None) -> Array:
+    """The best (log A, log B, log E, a, b) from `start`, or from a grid of starts.
+
+    The exponents lie between 0.1 and 1 and E above 0.3 bits per byte: a few small runs leave them open otherwise.
+    """
+    logs = np.log(losses)
+
+    def objective(x: Array) -> float:
+        # Divided by its scale: the minimiser takes small numbers for a minimum.
+        return float(huber(HUBER, _log_loss(x, sizes, tokens) - logs).sum()) / HUBER**2
+
+    bounds = [(-5, 15), (-5, 15), (np.log(0.3), np.log(losses.min())), (0.1, 1.0), (0.1, 1.0)]
+    grid = [(a * 10, b * 10, np.log(e), a, b) for a in (0.2, 0.5) for b in (0.2, 0.5) for e in (0.5, 0.9)]
+    starts = grid if start is None else [start]
+    found = [minimize(objective, first, method="L-BFGS-B", bounds=bounds) for first in starts]
+    return np.asarray(min(found, key=lambda result: result.fun).x)
+
+
+def predict(x: Array, size: float, tokens: float) -> float:
+    """Bits per byte of a model with `size` parameters after `tokens`."""
+    return float(np.exp(_log_loss(x, np.array([size]), np.array([tokens])))[0])
+
+
+def _log_loss(x: Array, sizes: Array, tokens: Array) -> Array:
+    log_a, log_b, log_e, a, b = x
+    terms = [log_a - a * np.log(sizes), log_b - b * np.log(tokens), np.full(len(sizes), log_e)]
+    return np.asarray(np.logaddexp.reduce(terms, axis=0))
+
+
+def main() -> None:
+    """Print the law, how well it foretells the largest runs from the others, keylm-75m's loss, and the plan."""
+    runs = [json.loads(line) for line in Path(sys.argv[1]).read_text().splitlines()]
+    sizes, tokens, losses = (np.array([run[key] for run in runs], float) for key in _COLUMNS)
+    x = fit(sizes, tokens, losses)
+    log_a, log_b, log_e, a, b = x
+    print(f"L = {np.exp(log_e):.3f} + {np.exp(log_a):.3g} / N^{a:.3f} + {np.exp(log_b):.3g} / D^{b:.3f}")
+    fitted = np.array([predict(x, n, d) for n, d in zip(sizes, tokens, strict=True)])
+    print(f"{len(runs)} runs of {len(set(sizes))} sizes; root mean square error {_rmse(fitted, losses):.4f}")
+    _foretell(sizes, tokens, losses)
+    chosen = recipes.load(Path("recipes/keylm-75m.yaml"))
+    size = machine.num_matmul_parameters(chosen.model)
+    rng = np.random.default_rng(0)
+    drawn = [rng.integers(0, len(runs), len(runs)) for _ in range(BOOTSTRAPS)]
+    laws = [fit(sizes[pick], tokens[pick], losses[pick], x) for pick in drawn]
+    for length in (1e9, 18e9):
+        low, middle, high = np.quantile([predict(law, size, length) for law in laws], (0.05, 0.5, 0.95))
+        told = f"{predict(x, size, length):.3f} (bootstrap median {middle:.3f}, 90% {low:.3f} to {high:.3f})"
+        print(f"keylm-75m, {size / 1e6:.1f}M matmul parameters, {length:.0e} tokens: {told}")
+    _plan(chosen)
+    if len(sys.argv) > 2:
+        _draw(Path(sys.argv[2]), x, sizes, tokens, losses)
+
+
+_COLUMNS = ("parameters", "tokens", "bits_per_byte")
+
+
+def _foretell(sizes: Array, tokens: Array, losses: Array) -> None:
+    """Fit all but the largest size, and say how far off it is."""
+    small = sizes < sizes.max()
+    x = fit(sizes[small], tokens[small], losses[small])
+    for n, d, loss in zip(sizes[~small], tokens[~small], losses[~small], strict=True):
+        print(f"left out: N {n:.3g}, D {d:.3g}: measured {loss:.4f}, foretold {predict(x, n, d):.4f}")
+
+
+def _plan(chosen: recipes.Recipe) -> None:
+    flops = machine.flops_per_token(chosen.model, chosen.train.sequence_length) * chosen.train.tokens
+    print(f"{chosen.train.tokens:.3g} tokens are {flops:.3g} operations")
+    for gpus in (1, 8):
+        slow, fast = (flops / (gpus * H100_FLOPS * share * 3600) for share in UTILISATION)
+        dollars = [gpus * hours * DOLLARS_PER_HOUR for hours in (fast, slow)]
+        print(f"{gpus} H100: {fast:.1f} to {slow:.1f} hours, {dollars[0]:.0f} to {dollars[1]:.0f} dollars")
+
+
+def _rmse(fitted: Array, losses: Array) -> float:
+    return float(np.sqrt(np.mean((fitted - losses) ** 2)))
+
+
+def _draw(path: Path, x: Array, sizes: Array, tokens: Array, losses: Array) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for index, size in enumerate(sorted(set(sizes))):
+        of_size = sizes == size
+        along = np.geomspace(tokens.min(), 4 * tokens.max(), 40)
+        axes.plot(along, [predict(x, size, d) for d in along], color=f"C{index}", linewidth=1)
+        axes.plot(tokens[of_size], losses[of_size], "o", color=f"C{index}", label=f"{size / 1e6:.2g}M", markersize=4)
+    axes.set(xscale="log", xlabel="tokens", ylabel="bits per byte, held out")
+    axes.legend(title="matmul parameters", frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
