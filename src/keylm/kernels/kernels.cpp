@@ -8,7 +8,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <vector>
+#include <new>
 
 using bf16 = uint16_t;
 
@@ -27,11 +27,11 @@ inline bf16 down(float x) {  // to nearest, ties to even
     return bf16((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-// e^x to about 1e-7, relative, for x in [-87, 88], and that of the nearer end elsewhere: 2^n by the exponent's bits, the
-// rest by a polynomial (Cephes' expf). NaN stays NaN.
+// e^x to about 1e-7, relative, for x in [-87, 88], 0 and e^88 beyond: 2^n by the exponent's bits, the rest by a polynomial
+// (Cephes' expf). NaN stays NaN.
 inline float exp_fast(float x) {
     x = x > 88.0f ? 88.0f : x;
-    x = x < -87.0f ? -87.0f : x;
+    x = x < -88.0f ? -88.0f : x;
     float n = __builtin_rintf(x * 1.44269504f);
     float r = x - n * 0.693359375f + n * 2.12194440e-4f;
     float p = 1.9875691500e-4f;
@@ -69,6 +69,21 @@ inline Rows part_of(int64_t rows, int64_t part) { return {rows * part / PARTS, r
 using Product = void (*)(int64_t M, int64_t N, int64_t K, int64_t ld_a, int64_t ld_b, int64_t ld_c, bool add,
                          const bf16* A, const bf16* B, float* C, bool interleaved);
 using Release = void (*)(bool interleaved);
+
+// A thread's own memory, from the start of a cache line: products of blocks that straddle lines take two to four times as
+// long.
+template <typename T>
+class Scratch {
+public:
+    explicit Scratch(int64_t count) : data_(static_cast<T*>(::operator new(count * sizeof(T), LINE))) {}
+    ~Scratch() { ::operator delete(data_, LINE); }
+    Scratch(const Scratch&) = delete;
+    operator T*() { return data_; }
+
+private:
+    static constexpr std::align_val_t LINE{64};
+    T* data_;
+};
 
 constexpr int64_t QUERIES = 64;  // a block of queries
 constexpr int64_t KEYS = 512;    // a block of keys, at most
@@ -210,8 +225,7 @@ void heads_backward(const bf16* qkv, const float* q_weight, const float* k_weigh
     for (int64_t part = 0; part < PARTS; part++) {
         float* sums = parts + part * 2 * D;
         std::fill(sums, sums + 2 * D, 0.0f);
-        std::vector<float> turned(D);
-        float* g = turned.data();
+        Scratch<float> g(D);
         Rows mine = part_of(batch * time, part);
         for (int64_t r = mine.first; r < mine.last; r++) {
             int64_t b = r / time, t = r % time;
@@ -254,35 +268,35 @@ void attention(Product product, Release release, const bf16* q, const bf16* k, c
     const float scale = 1.0f / std::sqrt(float(D));
 #pragma omp parallel
     {
-        std::vector<bf16> keys(time * D), values(time * D), weights(QUERIES * time);
-        std::vector<float> scores(QUERIES * time), sums(QUERIES), block(QUERIES * D);
+        Scratch<bf16> keys(time * D), values(time * D), weights(QUERIES * time);
+        Scratch<float> scores(QUERIES * time), sums(QUERIES), block(QUERIES * D);
 #pragma omp for schedule(static)
         for (int64_t task = 0; task < batch * K; task++) {
-            interleave_transposed(k + task * time * D, D, time, D, keys.data());
-            interleave(v + task * time * D, D, time, D, values.data());
+            interleave_transposed(k + task * time * D, D, time, D, keys);
+            interleave(v + task * time * D, D, time, D, values);
             for (int64_t head = task * group; head < (task + 1) * group; head++)
                 for (int64_t first = 0; first < time; first += QUERIES) {
                     const int64_t seen = first + QUERIES;
-                    product(QUERIES, seen, D, D, time, time, false, q + (head * time + first) * D, keys.data(),
-                            scores.data(), true);
+                    product(QUERIES, seen, D, D, time, time, false, q + (head * time + first) * D, keys,
+                            scores, true);
                     for (int64_t r = 0; r < QUERIES; r++) {
-                        float* s = scores.data() + r * time;
-                        bf16* p = weights.data() + r * time;
-                        const int64_t own = first + r + 1;
+                        float* s = scores + r * time;
+                        bf16* p = weights + r * time;
                         float top = -INFINITY, sum = 0;
+#pragma omp simd
+                        for (int64_t i = 0; i < QUERIES; i++) s[first + i] = i <= r ? s[first + i] : -INFINITY;
 #pragma omp simd reduction(max : top)
-                        for (int64_t j = 0; j < own; j++) top = s[j] > top ? s[j] : top;
+                        for (int64_t j = 0; j < seen; j++) top = s[j] > top ? s[j] : top;
 #pragma omp simd reduction(+ : sum)
-                        for (int64_t j = 0; j < own; j++) {
+                        for (int64_t j = 0; j < seen; j++) {
                             float e = exp_fast((s[j] - top) * scale);
                             sum += e;
                             p[j] = down(e);
                         }
-                        std::fill(p + own, p + seen, bf16(0));
                         sums[r] = 1.0f / sum;
                         lse[head * time + first + r] = top * scale + std::log(sum);
                     }
-                    product(QUERIES, D, seen, time, D, D, false, weights.data(), values.data(), block.data(), true);
+                    product(QUERIES, D, seen, time, D, D, false, weights, values, block, true);
                     for (int64_t r = 0; r < QUERIES; r++) {
                         bf16* o = out + (((head / N) * time + first + r) * N + head % N) * D;
 #pragma omp simd
@@ -302,25 +316,25 @@ void attention_backward(Product product, Release release, const bf16* q, const b
     const float scale = 1.0f / std::sqrt(float(D));
 #pragma omp parallel
     {
-        std::vector<bf16> keys_down(D * time), p(keys_at_once * B), ds(keys_at_once * B), ds_pairs(keys_at_once * B);
-        std::vector<bf16> q_across(B * D), q_pairs(B * D), go_across(B * D), go_pairs(B * D);
-        std::vector<float> scores(keys_at_once * B), dp(keys_at_once * B), dq(D * B), delta(B), dk(time * D), dv(time * D);
+        Scratch<bf16> keys_down(D * time), p(keys_at_once * B), ds(keys_at_once * B), ds_pairs(keys_at_once * B);
+        Scratch<bf16> q_across(B * D), q_pairs(B * D), go_across(B * D), go_pairs(B * D);
+        Scratch<float> scores(keys_at_once * B), dp(keys_at_once * B), dq(D * B), delta(B), dk(time * D), dv(time * D);
 #pragma omp for schedule(static)
         for (int64_t task = 0; task < batch * K; task++) {
             const bf16 *keys = k + task * time * D, *values = v + task * time * D;
             for (int64_t t = 0; t < time; t++)
                 for (int64_t i = 0; i < D; i++) keys_down[i * time + t] = keys[t * D + i];
-            std::fill(dk.begin(), dk.end(), 0.0f);
-            std::fill(dv.begin(), dv.end(), 0.0f);
+            std::fill(&dk[0], &dk[time * D], 0.0f);
+            std::fill(&dv[0], &dv[time * D], 0.0f);
             for (int64_t head = task * group; head < (task + 1) * group; head++)
                 for (int64_t first = 0; first < time; first += B) {
                     const bf16* queries = q + (head * time + first) * D;
                     const int64_t place = (((head / N) * time + first) * N + head % N) * D;
                     const float* log_sums = lse + head * time + first;
-                    interleave_transposed(queries, D, B, D, q_across.data());
-                    interleave(queries, D, B, D, q_pairs.data());
-                    interleave_transposed(grad_out + place, N * D, B, D, go_across.data());
-                    interleave(grad_out + place, N * D, B, D, go_pairs.data());
+                    interleave_transposed(queries, D, B, D, q_across);
+                    interleave(queries, D, B, D, q_pairs);
+                    interleave_transposed(grad_out + place, N * D, B, D, go_across);
+                    interleave(grad_out + place, N * D, B, D, go_pairs);
                     for (int64_t r = 0; r < B; r++) {
                         const bf16 *o = out + place + r * N * D, *g = grad_out + place + r * N * D;
                         float sum = 0;
@@ -330,12 +344,12 @@ void attention_backward(Product product, Release release, const bf16* q, const b
                     }
                     for (int64_t from = 0; from < first + B; from += keys_at_once) {
                         const int64_t count = std::min(keys_at_once, first + B - from);
-                        product(count, B, D, D, B, B, false, keys + from * D, q_across.data(), scores.data(), true);
-                        product(count, B, D, D, B, B, false, values + from * D, go_across.data(), dp.data(), true);
+                        product(count, B, D, D, B, B, false, keys + from * D, q_across, scores, true);
+                        product(count, B, D, D, B, B, false, values + from * D, go_across, dp, true);
                         for (int64_t j = 0; j < count; j++) {
                             const int64_t hidden = std::max<int64_t>(0, from + j - first);  // queries before this key
-                            const float *s = scores.data() + j * B, *d = dp.data() + j * B;
-                            bf16 *pj = p.data() + j * B, *dj = ds.data() + j * B;
+                            const float *s = scores + j * B, *d = dp + j * B;
+                            bf16 *pj = p + j * B, *dj = ds + j * B;
 #pragma omp simd
                             for (int64_t i = 0; i < QUERIES; i++) {
                                 float e = i < hidden ? 0.0f : exp_fast(s[i] * scale - log_sums[i]);
@@ -343,10 +357,10 @@ void attention_backward(Product product, Release release, const bf16* q, const b
                                 dj[i] = down(e * (d[i] - delta[i]) * scale);
                             }
                         }
-                        interleave(ds.data(), B, count, B, ds_pairs.data());
-                        product(count, D, B, B, D, D, true, p.data(), go_pairs.data(), dv.data() + from * D, true);
-                        product(count, D, B, B, D, D, true, ds.data(), q_pairs.data(), dk.data() + from * D, true);
-                        product(D, B, count, time, B, B, from > 0, keys_down.data() + from, ds_pairs.data(), dq.data(),
+                        interleave(ds, B, count, B, ds_pairs);
+                        product(count, D, B, B, D, D, true, p, go_pairs, dv + from * D, true);
+                        product(count, D, B, B, D, D, true, ds, q_pairs, dk + from * D, true);
+                        product(D, B, count, time, B, B, from > 0, keys_down + from, ds_pairs, dq,
                                 true);
                     }
                     bf16* o = grad_q + (head * time + first) * D;
@@ -367,8 +381,7 @@ void attention_backward(Product product, Release release, const bf16* q, const b
 void cross_entropy(bf16* logits, const int64_t* targets, float* nll, int64_t rows, int64_t width) {
 #pragma omp parallel
     {
-        std::vector<float> weights(width);
-        float* w = weights.data();
+        Scratch<float> w(width);
 #pragma omp for schedule(static)
         for (int64_t r = 0; r < rows; r++) {
             bf16* x = logits + r * width;
