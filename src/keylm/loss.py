@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from keylm.data.batches import IGNORED
-from keylm.kernels.ops import accumulate, cross_entropy
+from keylm.kernels.ops import accumulate, cross_entropy, head
 
 _CHUNK_ROWS = 512
 """Positions whose logits are held at a time. Always as many: every new shape costs oneDNN a kernel and its memory."""
@@ -41,26 +41,27 @@ def linear_nll(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-        low = weight.to(hidden.dtype)
+        low = head(weight, hidden)
         grad_hidden = torch.zeros_like(hidden)
-        grad_weight = torch.zeros_like(weight)
+        grad_weight = torch.zeros(low.shape, device=hidden.device)
         total = torch.zeros((), device=hidden.device)
         # Positions that are not learned from come last, and whole chunks of them are left out: in SFT they are many.
         ignored = targets == IGNORED
         order = ignored.to(torch.int8).argsort(stable=True)
         for chunk in torch.split(order[: _whole_chunks(len(targets) - int(ignored.sum()))], _CHUNK_ROWS):
             h = hidden[chunk]
-            nll, grad = cross_entropy(F.linear(h, low), targets[chunk])
+            nll, grad = cross_entropy(F.linear(h, low), targets[chunk], len(weight))
             total += nll.sum()
             grad_hidden[chunk] = grad @ low
             accumulate(grad_weight, grad.T @ h)
         ctx.save_for_backward(grad_hidden, grad_weight)
+        ctx.rows = len(weight)
         return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden * grads[0].to(grad_hidden.dtype), grad_weight * grads[0], None
+        return grad_hidden.mul_(grads[0]), grad_weight.mul_(grads[0])[: ctx.rows], None
 
 
 def _whole_chunks(rows: int) -> int:

@@ -68,6 +68,15 @@ def test_products() -> None:
     check(ops.linear, low(3, 40, 48), torch.randn(16, 48), torch.randn(24, 48))
 
 
+@pytest.mark.parametrize(("n", "rows", "columns"), [(64, 48, 112), (32, 112, 48), (40, 112, 48), (64, 50, 48)])
+def test_gradient_of_a_weight(n: int, rows: int, columns: int) -> None:
+    grad, x = low(n, rows), low(n, columns)
+    expected = grad.float().T @ x.float()
+    result = ops.weight_grad(grad, x)
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result, expected, rtol=2**-8, atol=1e-6)
+
+
 def test_swiglu() -> None:
     check(ops.swiglu_linear, 3 * low(3, 7, 80), torch.randn(24, 40))
 
@@ -102,15 +111,16 @@ def test_cross_entropy() -> None:
     plain = logits.float().requires_grad_()
     expected = F.cross_entropy(plain, targets, reduction="none")
     expected.sum().backward()
-    nll, grad = ops.cross_entropy(logits, targets)
+    nll, grad = ops.cross_entropy(F.pad(logits, (0, 19)), targets, 301)
     torch.testing.assert_close(nll, expected.detach(), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(grad.float(), plain.grad, rtol=2**-8, atol=1e-6)
+    torch.testing.assert_close(grad[:, :301].float(), plain.grad, rtol=2**-8, atol=1e-6)
+    assert not grad[:, 301:].any()
 
 
 def test_what_is_not_a_number_stays_so() -> None:
     logits, hidden = low(2, 64), low(2, 64)
     logits[0, 5] = hidden[0, 5] = float("nan")
-    nll, _ = ops.cross_entropy(logits, torch.tensor([1, 1]))
+    nll, _ = ops.cross_entropy(logits, torch.tensor([1, 1]), 64)
     _, normed = ops.add_rms_norm(hidden, None, torch.ones(64), 1e-6)
     assert nll.isnan().tolist() == [True, False]
     assert normed.isnan().any(dim=1).tolist() == [True, False]
@@ -118,7 +128,7 @@ def test_what_is_not_a_number_stays_so() -> None:
 
 def test_extreme_scores_do_not_overflow() -> None:
     x = torch.tensor([[-3e38, 3e38, -200.0, 200.0, 0.0, 1.0, -1.0, 90.0]]).bfloat16()
-    nll, grad = ops.cross_entropy(x.clone(), torch.tensor([1]))
+    nll, grad = ops.cross_entropy(x.clone(), torch.tensor([1]), 8)
     assert nll.item() == 0
     assert grad.isfinite().all()
     gate = torch.tensor([[-3e4, 3e4, -200.0, 200.0, -88.0, 1.0, -1.0, 90.0]]).bfloat16()
@@ -154,13 +164,15 @@ def test_a_models_gradients_are_as_near_to_float32_as_torchs(monkeypatch: pytest
 def test_the_same_bits_every_time_and_with_any_threads() -> None:
     inputs = [low(2, 4, 128, 64), low(2, 2, 128, 64), low(2, 2, 128, 64)]
     width = low(5, 64), low(5, 64), torch.randn(64)
+    matrices = low(320, 96), low(320, 48)
     threads = torch.get_num_threads()
     try:
         seen = []
         for count in (1, 2, 2):
             torch.set_num_threads(count)
             seen.append(
-                run(ops.causal_attention, [*inputs], torch.bfloat16)
+                [ops.weight_grad(*matrices)]
+                + run(ops.causal_attention, [*inputs], torch.bfloat16)
                 + run(lambda x, d, w: ops.add_rms_norm(x, d, w, 1e-6), [*width], torch.bfloat16)
             )
     finally:

@@ -27,25 +27,26 @@ inline bf16 down(float x) {  // to nearest, ties to even
     return bf16((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-// e^x to about 1e-7, relative, for x in [-87, 88], 0 and e^88 beyond: 2^n by the exponent's bits, the rest by a polynomial
-// (Cephes' expf). NaN stays NaN.
-inline float exp_fast(float x) {
-    x = x > 88.0f ? 88.0f : x;
-    x = x < -88.0f ? -88.0f : x;
-    float n = __builtin_rintf(x * 1.44269504f);
-    float r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
+// 2^x to 3e-6, relative, for x in [-126, 127], and 0 below: the whole part by the exponent's bits, the rest by a
+// polynomial that is exact at 0. NaN stays NaN.
+inline float exp2_fast(float x) {
+    x = x < -127.0f ? -127.0f : x;
+    float n = __builtin_rintf(x), r = x - n;
+    float p = 9.5828427e-3f;
+    p = p * r + 5.59064262e-2f;
+    p = p * r + 2.40240991e-1f;
+    p = p * r + 6.93124175e-1f;
+    p = p * r + 1.0f;
     int32_t bits = (int32_t(n) + 127) << 23;
     float power;
     std::memcpy(&power, &bits, 4);
     return p * power;
 }
+
+constexpr float LOG2_E = 1.44269504f;
+
+// e^x, of 88 where x is more.
+inline float exp_fast(float x) { return exp2_fast((x > 88.0f ? 88.0f : x) * LOG2_E); }
 
 inline float sigmoid(float x) { return 1.0f / (1.0f + exp_fast(-x)); }
 
@@ -70,8 +71,8 @@ using Product = void (*)(int64_t M, int64_t N, int64_t K, int64_t ld_a, int64_t 
                          const bf16* A, const bf16* B, float* C, bool interleaved);
 using Release = void (*)(bool interleaved);
 
-// A thread's own memory, from the start of a cache line: products of blocks that straddle lines take two to four times as
-// long.
+// A thread's own memory, from the start of a cache line: products of blocks whose rows straddle lines take two to four
+// times as long.
 template <typename T>
 class Scratch {
 public:
@@ -98,13 +99,50 @@ void interleave(const bf16* x, int64_t stride, int64_t rows, int64_t width, bf16
     }
 }
 
-// (rows, width) to the interleaved transpose (width / 2, rows, 2). Pairs along a row stay pairs.
+constexpr int64_t TILE = 16;
+
+// Transpose a tile: a perfect shuffle turns the bits of an index by one, four of them by half.
+inline void transpose_tile(uint32_t* tile) {
+    alignas(64) uint32_t other[TILE * TILE];
+    const auto shuffle = [](const uint32_t* from, uint32_t* to) {
+#pragma omp simd
+        for (int64_t i = 0; i < TILE * TILE / 2; i++) {
+            to[2 * i] = from[i];
+            to[2 * i + 1] = from[i + TILE * TILE / 2];
+        }
+    };
+    shuffle(tile, other);
+    shuffle(other, tile);
+    shuffle(tile, other);
+    shuffle(other, tile);
+}
+
+// (rows, width) with a leading dimension, to the interleaved transpose (width / 2, rows, 2). Rows are a multiple of 16,
+// the width of 32.
 void interleave_transposed(const bf16* x, int64_t stride, int64_t rows, int64_t width, bf16* out) {
-    uint32_t* pairs = reinterpret_cast<uint32_t*>(out);
-    for (int64_t tile = 0; tile < rows; tile += 16)
-        for (int64_t i = 0; i < width / 2; i++)
-            for (int64_t r = tile; r < std::min(tile + 16, rows); r++)
-                std::memcpy(&pairs[i * rows + r], x + r * stride + 2 * i, 4);
+    alignas(64) uint32_t tile[TILE * TILE];
+    for (int64_t r = 0; r < rows; r += TILE)
+        for (int64_t i = 0; i < width; i += 2 * TILE) {
+            for (int64_t t = 0; t < TILE; t++) std::memcpy(tile + t * TILE, x + (r + t) * stride + i, 4 * TILE);
+            transpose_tile(tile);
+            for (int64_t t = 0; t < TILE; t++)
+                std::memcpy(out + (i / 2 + t) * 2 * rows + 2 * r, tile + t * TILE, 4 * TILE);
+        }
+}
+
+constexpr int64_t STRIP = 32;  // columns of a cache line
+
+// Call work(row, column, memory for a tile) for all tiles of (rows, width), in an order that keeps to few lines and pages.
+template <typename Work>
+void by_tiles(int64_t rows, int64_t width, int64_t height, Work work) {
+    constexpr int64_t BAND = 256;
+#pragma omp parallel for collapse(2) schedule(static)
+    for (int64_t first = 0; first < rows; first += BAND)
+        for (int64_t left = 0; left < width; left += STRIP) {
+            alignas(64) uint32_t tile[TILE * TILE];
+            for (int64_t r = first; r < std::min(first + BAND, rows); r += height)
+                for (int64_t i = left; i < std::min(left + STRIP, width); i += TILE) work(r, i, tile);
+        }
 }
 
 }  // namespace
@@ -261,11 +299,11 @@ void heads_backward(const bf16* qkv, const float* q_weight, const float* k_weigh
 }
 
 // Causal attention (Dao et al. 2022): q (batch, N, time, D), k and v (batch, K, time, D), out (batch, time, N, D);
-// lse (batch, N, time) is the logarithm of each softmax's denominator, for the backward pass.
+// lse (batch, N, time) is the logarithm, to base 2, of each softmax's denominator, for the backward pass.
 void attention(Product product, Release release, const bf16* q, const bf16* k, const bf16* v, bf16* out, float* lse,
                int64_t batch, int64_t N, int64_t K, int64_t time, int64_t D) {
     const int64_t group = N / K;
-    const float scale = 1.0f / std::sqrt(float(D));
+    const float scale = 1.0f / std::sqrt(float(D)), scale2 = scale * LOG2_E;
 #pragma omp parallel
     {
         Scratch<bf16> keys(time * D), values(time * D), weights(QUERIES * time);
@@ -289,12 +327,12 @@ void attention(Product product, Release release, const bf16* q, const bf16* k, c
                         for (int64_t j = 0; j < seen; j++) top = s[j] > top ? s[j] : top;
 #pragma omp simd reduction(+ : sum)
                         for (int64_t j = 0; j < seen; j++) {
-                            float e = exp_fast((s[j] - top) * scale);
+                            float e = exp2_fast((s[j] - top) * scale2);
                             sum += e;
                             p[j] = down(e);
                         }
                         sums[r] = 1.0f / sum;
-                        lse[head * time + first + r] = top * scale + std::log(sum);
+                        lse[head * time + first + r] = top * scale2 + std::log2(sum);
                     }
                     product(QUERIES, D, seen, time, D, D, false, weights, values, block, true);
                     for (int64_t r = 0; r < QUERIES; r++) {
@@ -313,7 +351,7 @@ void attention_backward(Product product, Release release, const bf16* q, const b
                         const bf16* out, const float* lse, const bf16* grad_out, bf16* grad_q, bf16* grad_k,
                         bf16* grad_v, int64_t batch, int64_t N, int64_t K, int64_t time, int64_t D) {
     const int64_t group = N / K, keys_at_once = std::min(KEYS, time), B = QUERIES;
-    const float scale = 1.0f / std::sqrt(float(D));
+    const float scale = 1.0f / std::sqrt(float(D)), scale2 = scale * LOG2_E;
 #pragma omp parallel
     {
         Scratch<bf16> keys_down(D * time), p(keys_at_once * B), ds(keys_at_once * B), ds_pairs(keys_at_once * B);
@@ -352,7 +390,7 @@ void attention_backward(Product product, Release release, const bf16* q, const b
                             bf16 *pj = p + j * B, *dj = ds + j * B;
 #pragma omp simd
                             for (int64_t i = 0; i < QUERIES; i++) {
-                                float e = i < hidden ? 0.0f : exp_fast(s[i] * scale - log_sums[i]);
+                                float e = i < hidden ? 0.0f : exp2_fast(s[i] * scale2 - log_sums[i]);
                                 pj[i] = down(e);
                                 dj[i] = down(e * (d[i] - delta[i]) * scale);
                             }
@@ -377,14 +415,16 @@ void attention_backward(Product product, Release release, const bf16* q, const b
     }
 }
 
-// Negative log-likelihood of each row's target (0 where it is negative), and the logits' gradient in their place.
-void cross_entropy(bf16* logits, const int64_t* targets, float* nll, int64_t rows, int64_t width) {
+// Negative log-likelihood of each row's target (0 where it is negative), and the logits' gradient in their place. Of a
+// row's `stride` logits the first `width` count; the others' gradient is 0.
+void cross_entropy(bf16* logits, const int64_t* targets, float* nll, int64_t rows, int64_t width, int64_t stride) {
 #pragma omp parallel
     {
         Scratch<float> w(width);
 #pragma omp for schedule(static)
         for (int64_t r = 0; r < rows; r++) {
-            bf16* x = logits + r * width;
+            bf16* x = logits + r * stride;
+            std::fill(x + width, x + stride, bf16(0));
             if (targets[r] < 0) {
                 std::fill(x, x + width, bf16(0));
                 nll[r] = 0;
@@ -405,6 +445,27 @@ void cross_entropy(bf16* logits, const int64_t* targets, float* nll, int64_t row
             x[targets[r]] = down(own);
         }
     }
+}
+
+// x (rows, width) to its transpose (width, rows). Rows are a multiple of 32, the width of 16.
+void transpose(const bf16* x, bf16* out, int64_t rows, int64_t width) {
+    by_tiles(rows, width, 2 * TILE, [=](int64_t r, int64_t i, uint32_t* tile) {
+        for (int64_t t = 0; t < 2 * TILE; t++) __builtin_prefetch(x + (r + t) * width + i + STRIP);
+        interleave(x + r * width + i, width, 2 * TILE, TILE, reinterpret_cast<bf16*>(tile));
+        transpose_tile(tile);
+        for (int64_t t = 0; t < TILE; t++) std::memcpy(out + (i + t) * rows + r, tile + t * TILE, 4 * TILE);
+    });
+}
+
+// The same to float32. Rows and width are multiples of 16.
+void transpose_up(const bf16* x, float* out, int64_t rows, int64_t width) {
+    by_tiles(rows, width, TILE, [=](int64_t r, int64_t i, uint32_t* tile) {
+        for (int64_t t = 0; t < TILE; t++)
+#pragma omp simd
+            for (int64_t j = 0; j < TILE; j++) tile[t * TILE + j] = uint32_t(x[(r + t) * width + i + j]) << 16;
+        transpose_tile(tile);
+        for (int64_t t = 0; t < TILE; t++) std::memcpy(out + (i + t) * rows + r, tile + t * TILE, 4 * TILE);
+    });
 }
 
 // sum += x, a product in bfloat16 onto a float32 gradient.

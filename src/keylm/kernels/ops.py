@@ -21,6 +21,8 @@ _PARTS = 32
 """Partial sums over rows: `PARTS` in `kernels.cpp`."""
 _QUERIES = 64
 """Queries of a block in attention: `QUERIES` in `kernels.cpp`."""
+_LINE = 64
+"""Columns that rows of logits are made a multiple of: two cache lines."""
 
 
 def compiled(x: Tensor) -> bool:
@@ -90,18 +92,28 @@ def swiglu_linear(gate_up: Tensor, weight: Tensor) -> Tensor:
     return linear(F.silu(gate) * up, weight)
 
 
-def cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Negative log-likelihood (n,) in nats, float32, of each target (n,), and the gradient in the logits (n, V) of its
-    sum. Both are 0 where a target is negative. The logits may be overwritten. The softmax is in float32."""
+def head(weight: Tensor, like: Tensor) -> Tensor:
+    """The weight (V, H) of the head in the dtype of `like`, for products whose result goes to `cross_entropy`. Compiled,
+    rows of zeros make it a multiple of 64: rows of logits then begin with a cache line."""
+    rows = -(-len(weight) // _LINE) * _LINE if compiled(like) else len(weight)
+    low = like.new_zeros(rows, weight.shape[1])
+    low[: len(weight)] = weight
+    return low
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Negative log-likelihood (n,) in nats, float32, of each target (n,), and the gradient in the logits of its sum. Of
+    the logits of a row the first `size` count. Both are 0 where a target is negative. The logits may be overwritten. The
+    softmax is in float32."""
     if compiled(logits):
         nll = logits.new_empty(len(targets), dtype=torch.float32)
-        build.call("cross_entropy", logits, targets.contiguous(), nll, *logits.shape)
+        build.call("cross_entropy", logits, targets.contiguous(), nll, len(targets), size, logits.shape[1])
         return nll, logits
     counts, picked = targets[:, None] >= 0, targets[:, None].clamp(min=0)
-    log_p = logits.float().log_softmax(dim=1)
+    log_p = logits[:, :size].float().log_softmax(dim=1)
     nll = (-log_p.gather(1, picked) * counts).flatten()
     grad = log_p.exp_().scatter_add_(1, picked, torch.full_like(picked, -1, dtype=log_p.dtype))
-    return nll, (grad * counts).to(logits.dtype)
+    return nll, F.pad((grad * counts).to(logits.dtype), (0, logits.shape[1] - size))
 
 
 def accumulate(total: Tensor, x: Tensor) -> None:
@@ -110,6 +122,22 @@ def accumulate(total: Tensor, x: Tensor) -> None:
         build.call("accumulate", total, x, x.numel())
     else:
         total += x
+
+
+def weight_grad(grad: Tensor, x: Tensor) -> Tensor:
+    """`grad.T @ x`, the gradient of a weight, float32, for grad (n, rows) and x (n, columns).
+
+    oneDNN takes up to twice as long where the left side is a transpose: of the two, the narrower is transposed before.
+    """
+    rows, columns = grad.shape[1], x.shape[1]
+    if not compiled(x) or len(x) % 32 or rows % 16 or columns % 16:
+        return (grad.T @ x).float()
+    if rows <= columns:
+        return (_transpose(grad) @ x).float()
+    turned = _transpose(x) @ grad
+    out = turned.new_empty(rows, columns, dtype=torch.float32)
+    build.call("transpose_up", turned, out, columns, rows)
+    return out
 
 
 def _rotate(x: Tensor, rotary: Tensor) -> Tensor:
@@ -280,5 +308,11 @@ def _cast_and_join(weights: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
 
 def _weight_grads(grad: Tensor, x: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Gradients of `x @ cat(weights).T` in each of the weights, summed over all leading dimensions, float32."""
-    joined = grad.flatten(0, -2).T @ x.flatten(0, -2)
-    return tuple(part.float() for part in torch.split(joined, [weight.shape[0] for weight in weights]))
+    joined = weight_grad(grad.flatten(0, -2), x.flatten(0, -2))
+    return torch.split(joined, [weight.shape[0] for weight in weights])
+
+
+def _transpose(x: Tensor) -> Tensor:
+    turned = x.new_empty(x.shape[1], x.shape[0])
+    build.call("transpose", x.contiguous(), turned, *x.shape)
+    return turned
