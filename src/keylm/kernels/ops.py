@@ -93,8 +93,9 @@ def swiglu_linear(gate_up: Tensor, weight: Tensor) -> Tensor:
 
 
 def head(weight: Tensor, like: Tensor) -> Tensor:
-    """The weight (V, H) of the head in the dtype of `like`, for products whose result goes to `cross_entropy`. Compiled,
-    rows of zeros make it a multiple of 64: rows of logits then begin with a cache line."""
+    """The weight (V, H) of the head in the dtype of `like`, for products whose result goes to `cross_entropy`.
+
+    Compiled, rows of zeros make it a multiple of 64: rows of logits then begin with a cache line."""
     rows = -(-len(weight) // _LINE) * _LINE if compiled(like) else len(weight)
     low = like.new_zeros(rows, weight.shape[1])
     low[: len(weight)] = weight
@@ -102,9 +103,9 @@ def head(weight: Tensor, like: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Negative log-likelihood (n,) in nats, float32, of each target (n,), and the gradient in the logits of its sum. Of
-    the logits of a row the first `size` count. Both are 0 where a target is negative. The logits may be overwritten. The
-    softmax is in float32."""
+    """Negative log-likelihood (n,) in nats, float32, of each target (n,), and the gradient in the logits (n, V) of its
+    sum. Both are 0 where a target is negative. Of a row's logits the first `size` count. The logits may be overwritten.
+    The softmax is in float32."""
     if compiled(logits):
         nll = logits.new_empty(len(targets), dtype=torch.float32)
         build.call("cross_entropy", logits, targets.contiguous(), nll, len(targets), size, logits.shape[1])
