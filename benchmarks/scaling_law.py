@@ -79,7 +79,7 @@ def main() -> None:
     for length in (1e9, 18e9):
         low, middle, high = np.quantile([predict(law, size, length) for law in laws], (0.05, 0.5, 0.95))
         told = f"{predict(x, size, length):.3f} (bootstrap median {middle:.3f}, 90% {low:.3f} to {high:.3f})"
-        print(f"keylm-75m, {size / 1e6:.1f}M matmul parameters, {length:.0e} tokens: {told}")
+        print(f"keylm-75m, {size / 1e6:.1f}M matmul parameters, {length:.3g} tokens: {told}")
     _plan(chosen)
     if len(sys.argv) > 2:
         _draw(Path(sys.argv[2]), x, sizes, tokens, losses)
