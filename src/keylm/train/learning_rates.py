@@ -11,7 +11,7 @@ Roles of parameters: `hidden` matrices, the `embedding`, the `head`, the `norm` 
   et al. 2018, "An Empirical Model of Large-Batch Training"; Malladi et al. 2022, "On the SDEs and Scaling Rules for
   Adaptive Gradient Algorithms").
 
-The constants were measured at a width of 256 (docs/log.md).
+The constants were measured at a width of 256 and 4,096 tokens a step (docs/log.md).
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ import math
 from keylm import recipe
 
 _WIDTH = 256
-_NOISE_TOKENS = 4096
-"""Batch at which noise and signal of the gradient are about equal, in the short runs that were measured."""
+_BATCH_TOKENS = 4096
+_NOISE_TOKENS = 32_768
+"""Batch at which noise and signal of the gradient are taken to be equal: rates measured at 1,024 to 16,384 tokens grow
+nearly as far as its square root lets them, and customary rates for half a million tokens bound it from above."""
 _MUON = 0.01
 _ADAMW = {"hidden": 1e-3, "embedding": 0.03, "head": 4e-3, "norm": 1e-3}
 
@@ -38,5 +40,5 @@ def peaks(settings: recipe.Optimizer, hidden_size: int, batch_tokens: int) -> di
 
 
 def _growth(batch_tokens: int) -> float:
-    """1 at `_NOISE_TOKENS`, at most the square root of 2."""
-    return math.sqrt(2 / (1 + _NOISE_TOKENS / batch_tokens))
+    """1 at `_BATCH_TOKENS`, and at most 3."""
+    return math.sqrt((1 + _NOISE_TOKENS / _BATCH_TOKENS) / (1 + _NOISE_TOKENS / batch_tokens))
