@@ -96,7 +96,7 @@ class NormalisedMuon(Muon):
         squares = update.square().mean(dim=1, keepdim=True)
         second = self.state[p].setdefault("second", torch.zeros_like(squares)).lerp_(squares, 0.05)
         normed = update / second.sqrt().clamp(min=1e-8)
-        p.mul_(1 - lr * decay).add_(normed * (update.norm() / normed.norm()), alpha=-scale)
+        p.mul_(1 - lr * decay).add_(normed * (update.norm() / normed.norm().clamp(min=1e-8)), alpha=-scale)
 
 
 def ours(config: recipes.Model, seed: int) -> KeyLM:

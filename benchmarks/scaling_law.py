@@ -111,6 +111,7 @@ def _rmse(fitted: Array, losses: Array) -> float:
 
 def _draw(path: Path, x: Array, sizes: Array, tokens: Array, losses: Array) -> None:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     figure = Figure(figsize=(5, 3.4), layout="constrained")
     axes = figure.subplots()
@@ -120,6 +121,9 @@ def _draw(path: Path, x: Array, sizes: Array, tokens: Array, losses: Array) -> N
         axes.plot(along, [predict(x, size, d) for d in along], color=f"C{index}", linewidth=1)
         axes.plot(tokens[of_size], losses[of_size], "o", color=f"C{index}", label=f"{size / 1e6:.2g}M", markersize=4)
     axes.set(xscale="log", xlabel="tokens", ylabel="bits per byte, held out")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.legend(title="matmul parameters", frameon=False)
     figure.savefig(path, dpi=150)
 
