@@ -12,10 +12,11 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import PurePosixPath
-from threading import Thread
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import loopback
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -63,14 +64,8 @@ def serve(
         pass
 
     Hub.repositories, Hub.gated, Hub.state = repositories, gated, state
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    state.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
-    Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with loopback.serving(Hub) as state.endpoint:
         yield state
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):

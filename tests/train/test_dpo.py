@@ -14,7 +14,8 @@ pytest.importorskip("trl")
 
 from keylm import chat, model, recipe, stages
 from keylm.data import pairs
-from keylm.data.instructions.preferences import Pair, said
+from keylm.data.instructions.preferences import Pair
+from keylm.data.instructions.task import said
 from keylm.errors import UserError
 from keylm.run import Run, open_run
 from keylm.tokenizer import Tokenizer

@@ -10,7 +10,8 @@ from keylm import chat
 from keylm.data import sources
 from keylm.data.cleaning import Cleaner
 from keylm.data.instructions import KIND_SETS, preferences
-from keylm.data.instructions.preferences import Pair, said
+from keylm.data.instructions.preferences import Pair
+from keylm.data.instructions.task import said
 from keylm.data.typos import Siblings
 from keylm.errors import UserError
 from keylm.recipe import Instructions, Verified

@@ -230,7 +230,7 @@ def _bits_per_byte(run: Run | Path, model: LM, texts: Sequence[str]) -> float:
 
     if isinstance(run, Path):
         return TransformersSpeaker(model.model, model.tokenizer).bits_per_byte(texts)
-    path = next(run.weights(stage) for stage in ("pretrain", "sft") if run.weights(stage).exists())
+    path = run.weights(run.trained[0])
     plain = models.load(run.recipe.model, path)
     return NativeSpeaker(plain, Tokenizer.load(run.stage("tokenizer")), plain).bits_per_byte(texts)
 

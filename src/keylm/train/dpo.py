@@ -22,7 +22,8 @@ from keylm import device as devices
 from keylm import machine, ranks
 from keylm.chat import Message
 from keylm.data import pairs
-from keylm.data.instructions.preferences import Pair, said
+from keylm.data.instructions.preferences import Pair
+from keylm.data.instructions.task import said
 from keylm.errors import KeyLMError, UserError
 from keylm.recipe import Dpo
 from keylm.run import Run

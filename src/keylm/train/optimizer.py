@@ -53,6 +53,7 @@ class Muon(torch.optim.Optimizer):
             self._apply(p, like(update.to(p.dtype), p), lr, scale, group["weight_decay"])
 
     def _apply(self, p: Tensor, update: Tensor, lr: float, scale: float, decay: float) -> None:
+        """Decay a matrix and take a step of `scale` against `update`: apart, so that a variant can be tried."""
         p.mul_(1 - lr * decay).add_(update, alpha=-scale)
 
     def _orthogonalised(self, matrices: Tensor) -> Tensor:

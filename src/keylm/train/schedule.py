@@ -8,8 +8,8 @@ from keylm.recipe import Training
 
 
 def share_of_peak(step: int, training: Training) -> float:
-    """Learning rate of step number `step` as a share of its peak: linear warm-up, constant, linear decay to zero (the
-    warmup-stable-decay schedule of Hu et al. 2024, "MiniCPM")."""
+    """Learning rate of step number `step` as a share of its peak: linear warm-up, constant, and a fall to zero in the
+    form of `decay` (the warmup-stable-decay schedule of Hu et al. 2024, "MiniCPM")."""
     steps = training.num_steps
     warmup = max(1, round(training.warmup_fraction * steps))
     decay = max(1, round(training.decay_fraction * steps))

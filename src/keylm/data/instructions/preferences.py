@@ -25,11 +25,6 @@ class Pair:
     rejected: str
 
 
-def said(answer: str) -> Message:
-    """An answer as the assistant's turn."""
-    return {"role": "assistant", "content": answer}
-
-
 def generated(seed: int, kinds: Kinds) -> Iterator[Pair]:
     """Pairs without end, of requests with one or two constraints, in the words and phrasings of training.
 

@@ -54,9 +54,14 @@ class Example:
     @property
     def document(self) -> list[Message]:
         """The whole conversation."""
-        return [*self.task.messages, {"role": "assistant", "content": self.answer}]
+        return [*self.task.messages, said(self.answer)]
 
 
 def ask(text: str) -> list[Message]:
     """A prompt of one turn."""
     return [{"role": "user", "content": text}]
+
+
+def said(answer: str) -> Message:
+    """An answer as the assistant's turn."""
+    return {"role": "assistant", "content": answer}

@@ -5,11 +5,10 @@ Training has none of them: evaluation alone asks in this way.
 
 from __future__ import annotations
 
-from keylm.chat import Message
 from keylm.data.instructions.constraints import Brief, Constraint
 from keylm.data.instructions.requests import arrange, respond
 from keylm.data.instructions.sampler import Sampler
-from keylm.data.instructions.task import Example, Task, ask
+from keylm.data.instructions.task import Example, Task, ask, said
 from keylm.data.instructions.topics import request, sample_topic, sentences
 
 ANEW = (
@@ -34,7 +33,7 @@ def asked_later(kind: type[Constraint], sampler: Sampler) -> Example:
         constraint = kind.sample(brief)
         first = " ".join(sentences(topic, 2, sampler))
         second = f"{sampler.choice(ANEW)} {constraint.phrase(sampler)}"
-        task = Task([*ask(brief.request), _said(first), *ask(second)], topic.name, (constraint,))
+        task = Task([*ask(brief.request), said(first), *ask(second)], topic.name, (constraint,))
         answer = respond(topic, brief, (constraint,))
         if all(task.followed(answer)):
             return Example(task, answer)
@@ -48,10 +47,6 @@ def still_asked(kind: type[Constraint], sampler: Sampler) -> Example:
         constraint = kind.sample(briefs[0])
         first = f"{arrange(briefs[0].request, [constraint.phrase(sampler)], sampler)} {sampler.choice(KEEP)}"
         answers = [respond(topic, brief, (constraint,)) for topic, brief in zip(topics, briefs, strict=True)]
-        task = Task([*ask(first), _said(answers[0]), *ask(briefs[1].request)], topics[1].name, (constraint,))
+        task = Task([*ask(first), said(answers[0]), *ask(briefs[1].request)], topics[1].name, (constraint,))
         if all(task.followed(answer) == [True] for answer in answers):
             return Example(task, answers[1])
-
-
-def _said(text: str) -> Message:
-    return {"role": "assistant", "content": text}
