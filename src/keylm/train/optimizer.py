@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from keylm import recipe
+from keylm import machine, recipe
 from keylm.model import KeyLM
 from keylm.train import learning_rates
 from keylm.train.distributed import ALONE, World, like, whole
@@ -23,7 +23,7 @@ class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/).
 
     Matrices of one shape are orthogonalised as one batch, which the ranks of `world` divide among themselves: what
-    each has done, all of them get, in bfloat16. The step is scaled by `sqrt(max(1, rows / columns))`.
+    each has done, all of them get. The step is scaled by `sqrt(max(1, rows / columns))`.
     """
 
     def __init__(
@@ -60,19 +60,20 @@ class Muon(torch.optim.Optimizer):
         """Of (n, rows, columns) each rank does its share; all ranks get all."""
         share = -(-len(matrices) // self._world.size)
         first = self._world.rank * share
-        mine = torch.zeros(share, *matrices.shape[1:], dtype=torch.bfloat16, device=matrices.device)
-        taken = matrices[first : first + share]
-        mine[: len(taken)] = orthogonalise(taken)
+        taken = orthogonalise(matrices[first : first + share])
+        mine = taken.new_zeros(share, *matrices.shape[1:])
+        mine[: len(taken)] = taken
         return self._world.gather(mine)[: len(matrices)]
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
     """Roughly the nearest orthogonal matrix to each of (n, rows, columns), by a quintic Newton-Schulz iteration.
 
-    Singular values end between about 0.7 and 1.2, which serves as well as 1. Runs in bfloat16.
+    Singular values end between about 0.7 and 1.2, which serves as well as 1. Runs in bfloat16, which is precise enough,
+    or in float32 where the processor has no instructions for that: bfloat16 products take 35 times as long there.
     """
     a, b, c = _QUINTIC
-    x: Tensor = matrices.bfloat16()
+    x: Tensor = matrices.to(machine.compute_dtype("auto"))
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
