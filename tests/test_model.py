@@ -99,6 +99,13 @@ def test_generation_ends_at_the_context_length(model: KeyLM) -> None:
     assert len(generate(model, [[5] * 60], max_new_tokens=50, stop=299)[0]) <= 4
 
 
+def test_a_long_prompt_takes_no_room_from_others(model: KeyLM) -> None:
+    short, full, long = [5, 9], [7] * 64, [8] * 60
+    alone = [generate(model, [prompt], max_new_tokens=20, stop=299)[0] for prompt in (short, full, long)]
+    assert generate(model, [short, full, long], max_new_tokens=20, stop=299) == alone
+    assert [len(row) for row in alone] == [20, 0, 4]
+
+
 def test_matmul_parameters_are_those_of_the_linear_layers(model: KeyLM) -> None:
     linears = [m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear)]
     assert machine.num_matmul_parameters(model.config) == sum(linears)

@@ -108,28 +108,37 @@ def evaluate(
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Also choose without the question (the eval stage always does).")
     ] = False,
+    json: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write what is printed to this file, with seed, versions, and hashes of weights and data."
+        ),
+    ] = None,
     set_: Overrides = None,
     run_: Folder = None,
 ) -> None:
     """Measure: bits per byte, held-out instructions, and lm_eval tasks.
 
     Without --tasks this is the eval stage; of a model that is no run, it scores the held-out instructions. With --tasks
-    it scores a trained run or a model on those tasks. Scores that are not of the stage are printed.
+    it scores a trained run or a model on those tasks, beside the published scores. Scores that are not of the stage
+    are printed.
     """
     from keylm.evaluate import other_models
+    from keylm.run import open_run, write_json
 
     is_run = not other_models.is_other(recipe)
-    if not tasks and not is_run:
-        other_models.measure_and_print(recipe, limit)
-        return
-    if not tasks:
+    if is_run and not tasks:
         _stage("eval", recipe, [*(set_ or []), *([f"eval.data={data}"] if data else [])], run_)
         return
-    from keylm.evaluate import lm_tasks
-    from keylm.run import open_run
+    if tasks:
+        from keylm.evaluate import lm_tasks
 
-    model = open_run(recipe, set_, run_) if is_run else recipe
-    lm_tasks.run_and_print(model, tasks.split(","), limit, data, baselines)
+        model = open_run(recipe, set_, run_) if is_run else recipe
+        found = lm_tasks.run_and_print(model, tasks.split(","), limit, data, baselines)
+    else:
+        found = other_models.measure_and_print(recipe, limit)
+    if json:
+        write_json(json, found)
 
 
 @app.command(rich_help_panel=_LINE)

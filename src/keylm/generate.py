@@ -24,19 +24,26 @@ def generate(
         chosen = order[first : first + batch_size]
         ids = _batch(model, [prompts[index] for index in chosen], max_new_tokens, stop)
         for index, row in zip(chosen, ids.tolist(), strict=True):
-            answers[index] = row[: row.index(stop) + 1] if stop in row else row
+            ended = row[: row.index(stop) + 1] if stop in row else row
+            answers[index] = ended[: _room(model, prompts[index])]
     return answers
+
+
+def _room(model: KeyLM, prompt: list[int]) -> int:
+    """Tokens that the context has left for an answer."""
+    return max(0, model.config.max_position_embeddings - len(prompt))
 
 
 def _batch(model: KeyLM, prompts: list[list[int]], max_new_tokens: int, stop: int) -> Tensor:
     """New token ids (B, new), for prompts that are padded on the left to one length."""
     longest = max(map(len, prompts))
-    steps = max(0, min(max_new_tokens, model.config.max_position_embeddings - longest))
+    rooms = torch.tensor([_room(model, prompt) for prompt in prompts])
+    steps = min(max_new_tokens, int(rooms.max()))
     tokens = torch.tensor([[stop] * (longest - len(prompt)) + prompt for prompt in prompts])
     padding = torch.tensor([longest - len(prompt) for prompt in prompts])
     caches = _empty_caches(model, len(prompts), longest + steps)
     new: list[Tensor] = []
-    done = torch.zeros(len(prompts), dtype=torch.bool)
+    done = rooms <= 0
     fed = tokens
     for step in range(steps):
         seen = longest + step
@@ -44,7 +51,7 @@ def _batch(model: KeyLM, prompts: list[list[int]], max_new_tokens: int, stop: in
         hidden = model(fed, positions=positions, mask=_mask(seen, fed.shape[1], padding), caches=caches)
         chosen = linear(hidden[:, -1], model.lm_head.weight).argmax(dim=-1)
         new.append(chosen)
-        done |= chosen == stop
+        done |= (chosen == stop) | (rooms <= step + 1)
         if done.all():
             break
         fed = chosen[:, None]

@@ -32,6 +32,8 @@ def made_up_run(folder: Path, **sections: object) -> Run:
         run.finish(stage, {**_facts(stage), "seconds": 31.7 * number, "peak_memory_bytes": (number + 1) << 28})
     for stage in ("pretrain", "sft"):
         write_metrics(run, stage)
+        run.weights(stage).parent.mkdir()
+        run.weights(stage).write_bytes(stage.encode())
     for name, counts in DROPPED.items():
         folder = run.stage("prepare") / "pretrain" / name
         folder.mkdir(parents=True)
@@ -145,6 +147,7 @@ def _task(score: float) -> dict[str, Any]:
     metrics = {"acc": score, "acc_norm": score + 0.01}
     return {
         "documents": 1838,
+        "version": 1.0,
         "scores": metrics,
         "standard_errors": dict.fromkeys(metrics, 0.0116),
         "null": dict.fromkeys(metrics, blind),

@@ -1,14 +1,18 @@
 import gzip
+import hashlib
 import json
 import shutil
 import socket
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from tiny_run import tiny_run as random_run
+from typer.testing import CliRunner
 
+from keylm import cli
 from keylm import model as models
 from keylm import run as runs
 from keylm.chat import render
@@ -16,6 +20,7 @@ from keylm.data.cleaning import contamination
 from keylm.errors import UserError
 from keylm.evaluate import lm_tasks
 from keylm.evaluate.lm_tasks import ScoredItem, load_tasks, run_and_print, run_tasks, scored_items
+from keylm.evaluate.writing_lm import WritingLM
 from keylm.recipe import Recipe
 from keylm.run import Run
 from keylm.tokenizer import Tokenizer
@@ -100,16 +105,14 @@ def test_choosing_without_the_question_is_a_baseline(run: Run, tmp_path: Path, n
 def test_ifeval_is_asked_in_the_chat_template_and_fits_the_context(
     run: Run, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_network: None
 ) -> None:
-    from lm_eval.models.huggingface import HFLM
-
     asked: list[tuple[str, dict]] = []
-    answer = HFLM.generate_until
+    answer = WritingLM.generate_until
 
     def listen(self, requests, **options):
         asked.extend(request.args for request in requests)
         return answer(self, requests, **options)
 
-    monkeypatch.setattr(HFLM, "generate_until", listen)
+    monkeypatch.setattr(WritingLM, "generate_until", listen)
     prompts = {"Say it softly.": "change_case:english_lowercase", "No commas here.": "punctuation:no_comma"}
     rows = [
         {"key": key, "prompt": prompt, "instruction_id_list": [kind], "kwargs": [{}]}
@@ -133,10 +136,25 @@ def test_ifeval_is_asked_in_the_chat_template_and_fits_the_context(
 def test_the_table_shows_every_score(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     row = {"goal": "open it", "sol1": "pull", "sol2": "push hard", "label": 1}
     write_rows(tmp_path / "piqa.jsonl.gz", [row, row])
-    run_and_print(run, ["piqa"], limit=1, data=tmp_path)
+    found = run_and_print(run, ["piqa"], limit=1, data=tmp_path)
     shown = " ".join(capsys.readouterr().err.split())
     assert "piqa 1 acc " in shown
     assert "50.00% 100.00% 0.00%" in shown
+    assert f"PIQA 61.30% {found['tasks']['piqa']['scores']['acc']:.2%}" in shown
+    files = {"model.safetensors": run.weights("sft"), "piqa.jsonl.gz": tmp_path / "piqa.jsonl.gz"}
+    assert found["sha256"] == {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    assert found["versions"]["lm_eval"] == version("lm_eval")
+    assert (found["limit"], found["seed"], found["tasks"]["piqa"]["version"]) == (1, run.recipe.seed, 1.0)
+
+
+def test_the_command_writes_what_it_prints(run: Run, tmp_path: Path) -> None:
+    write_rows(tmp_path / "piqa.jsonl.gz", [{"goal": "open it", "sol1": "pull", "sol2": "push hard", "label": 1}])
+    options = ["--tasks", "piqa", "--data", str(tmp_path), "--json", str(tmp_path / "scores.json")]
+    told = CliRunner().invoke(cli.app, ["eval", str(run.folder), *options])
+    assert told.exit_code == 0, told.output
+    written = json.loads((tmp_path / "scores.json").read_text())
+    assert written["tasks"] == run_tasks(run, ["piqa"], data=tmp_path)
+    assert written["model"] == str(run.folder)
 
 
 @pytest.mark.parametrize(

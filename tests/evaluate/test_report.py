@@ -82,6 +82,8 @@ def test_it_says_what_happened(text: str) -> None:
         "prose: too short",
         "echoed prompt",
         "54.13%",
+        "PIQA 61.30% 54.13% 1.16% below",
+        "HellaSwag 31.00% 27.91% 1.16% below",
         "The answers to piqa: echoed 0.310",
         "new topics and phrasings 53 75.0% 3.0% constant sentence 14.0% · echoed prompt 43.0% · empty 0.0%",
         "new kinds 53 37.5% 3.0% within noise of echoed prompt constant sentence 14.0%",

@@ -89,6 +89,7 @@ def test_hub_sources_are_named_with_their_licences(tmp_path: Path) -> None:
         ),
         ("instructions", INSTRUCTIONS, "| typos (200) | 16.0% ± 3.1% | 14.3% (within noise of constant sentence) |"),
         ("tasks", TASKS, "| piqa | acc | 61.27% | 1.14% | 50.00% |"),
+        ("tasks", TASKS, "| PIQA | 61.30% | 61.27% ± 1.14% | within noise |"),
     ],
 )
 def test_scores_are_shown_where_they_were_measured(tmp_path: Path, file: str, values: dict, line: str) -> None:

@@ -24,6 +24,7 @@ from rich.table import Table
 from keylm.data.instructions import Task as OurTask
 from keylm.data.instructions.task import ask
 from keylm.errors import UserError
+from keylm.evaluate import provenance, published
 from keylm.evaluate.answers import Answer, describe
 from keylm.evaluate.instructions import null_answers
 from keylm.evaluate.noise import remark, within_noise
@@ -53,9 +54,9 @@ def run_tasks(
         baselines: also let the model choose between the answers without their question.
 
     Returns:
-        By task: `documents`, `scores` and `standard_errors` by metric, `null`, by metric the scores of blind answers,
-        `within_noise_of`, by metric those that the score does not clearly beat, and `answers`, what written answers
-        are like.
+        By task: `documents`, lm_eval's `version` of it, `scores` and `standard_errors` by metric, `null`, by metric the
+        scores of blind answers, `within_noise_of`, by metric those that the score does not clearly beat, and `answers`,
+        what written answers are like.
 
     Raises:
         UserError: a task is unknown, or its data are not there, or the run is not trained.
@@ -93,9 +94,16 @@ def scored_items(names: Sequence[str], data: Path | None = None) -> Iterator[Sco
 
 def run_and_print(
     run: Run | Path, names: Sequence[str], limit: int | None = None, data: Path | None = None, baselines: bool = False
-) -> None:
-    """Score as `run_tasks` does, and print a table."""
+) -> dict[str, Any]:
+    """Score as `run_tasks` does, print tables, and return the scores with all that they depend on."""
     scores = run_tasks(run, names, limit, data, baselines)
+    _print_scores(scores)
+    _print_published(scores)
+    return {**provenance.of(run, list(names), data), "limit": limit, "tasks": scores}
+
+
+def _print_scores(scores: dict[str, dict[str, Any]]) -> None:
+    """Every score beside those of blind answers, and what written answers are like."""
     nulls = [null for facts in scores.values() for null in facts["null"].values()]
     blind = list(dict.fromkeys(name for null in nulls for name in null))
     table = Table("task", "documents", "metric", "score", "± s.e.", *blind, "", box=None, padding=(0, 2, 0, 0))
@@ -111,6 +119,17 @@ def run_and_print(
         table = Table("task", *next(iter(written.values())), box=None, padding=(0, 2, 0, 0))
         for name, told in written.items():
             table.add_row(name, *(f"{value:.3f}" for value in told.values()))
+        console.print(table)
+
+
+def _print_published(scores: dict[str, dict[str, Any]]) -> None:
+    """The scores that the published card has too, beside its own."""
+    rows = published.beside(scores)
+    if rows:
+        table = Table("as on the card of", published.NAME, "here", "± s.e.", "", box=None, padding=(0, 2, 0, 0))
+        for row in rows:
+            shares = (row.claim.share, row.score, row.error)
+            table.add_row(row.claim.title, *map(_percent, shares), row.remark)
         console.print(table)
 
 
@@ -193,32 +212,36 @@ def _from_folder(manager: TaskManager, name: str, data: Path) -> TaskDict:
 
 
 def load_model(run: Run) -> LM:
-    """The run's last weights in float32: our own model, which scores given answers, and transformers', which writes."""
+    """The run's last weights in float32: our own model scores given answers, llama.cpp writes."""
     from safetensors.torch import load_file
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
     from keylm import model as models
+    from keylm.evaluate import llama_writer
     from keylm.evaluate.native_lm import NativeLM
 
     if not run.trained:
         raise UserError(f"{run.folder} has no trained weights to score: run `keylm pretrain {run.folder}` first")
-    last = run.weights(run.trained[-1])
+    stage = run.trained[-1]
+    last = run.weights(stage)
     config = Qwen3Config(**run.recipe.model.model_dump(), tie_word_embeddings=False)
     model = Qwen3ForCausalLM(config)
     model.load_state_dict(load_file(last))
     tokenizer = PreTrainedTokenizerFast.from_pretrained(run.stage("tokenizer"))
     options = {"pretrained": model.eval(), "tokenizer": tokenizer, "batch_size": _BATCH_SIZE, "add_bos_token": False}
-    return NativeLM(models.load(run.recipe.model, last), **options)
+    return NativeLM(models.load(run.recipe.model, last), partial(llama_writer.of_run, run, stage), **options)
 
 
 def _other(path: Path) -> LM:
-    """Somebody else's model in lm_eval's own adapter."""
+    """Somebody else's model in lm_eval's own adapter; of a GGUF, llama.cpp writes the answers."""
     from lm_eval.models.huggingface import HFLM
 
-    from keylm.evaluate.other_models import load
+    from keylm.evaluate.other_models import load, writer
+    from keylm.evaluate.writing_lm import WritingLM
 
     model, tokenizer = load(path)
-    return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=_BATCH_SIZE)
+    options = {"pretrained": model, "tokenizer": tokenizer, "batch_size": _BATCH_SIZE}
+    return WritingLM(partial(writer, path, model), **options) if path.is_file() else HFLM(**options)
 
 
 def _bits_per_byte(run: Run | Path, model: LM, texts: Sequence[str]) -> float:
@@ -246,7 +269,10 @@ def _score(
         _fit_answers(task, model.max_length)
     chats = any(task.OUTPUT_TYPE == "generate_until" for task in tasks.values())
     found = evaluate(lm=model, task_dict=loaded, limit=limit, apply_chat_template=chats, log_samples=chats)
-    facts = {name: _facts(row, tasks.get(name), model, limit, baselines) for name, row in found["results"].items()}
+    facts = {
+        name: {"version": found["versions"].get(name), **_facts(row, tasks.get(name), model, limit, baselines)}
+        for name, row in found["results"].items()
+    }
     for name, task in tasks.items():
         if task.OUTPUT_TYPE == "generate_until":
             facts[name]["answers"] = _described(task, model, found["samples"][name], bits_per_byte)

@@ -1,27 +1,28 @@
-"""lm_eval's adapter for transformers, with likelihoods by our own model, which computes a shared question once."""
+"""A run's weights for lm_eval: likelihoods by our own model, which computes a shared question once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from lm_eval.models.huggingface import HFLM
-
 from keylm.evaluate.likelihoods import log_likelihoods
+from keylm.evaluate.llama_writer import LlamaWriter
+from keylm.evaluate.writing_lm import WritingLM
 from keylm.model import KeyLM
 from keylm.screen import progress
 
 
-class NativeLM(HFLM):  # type: ignore[misc]
-    """Encodes, truncates and generates as `HFLM` does; only what scores given answers is ours.
+class NativeLM(WritingLM):
+    """Encodes and truncates as lm_eval's `HFLM` does; what scores given answers is ours.
 
     Args:
         native: the model.
-        options: those of `HFLM`, which generates with the same weights in transformers.
+        load_writer: loads the same weights in llama.cpp.
+        options: those of `HFLM`, with the same weights in transformers.
     """
 
-    def __init__(self, native: KeyLM, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, native: KeyLM, load_writer: Callable[[], LlamaWriter], **options: Any) -> None:
+        super().__init__(load_writer, **options)
         self._native = native
 
     def _loglikelihood_tokens(

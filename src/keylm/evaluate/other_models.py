@@ -1,4 +1,7 @@
-"""Models that are no runs, such as a neighbour from a package: a GGUF file or a folder, as transformers loads them."""
+"""Models that are no runs, such as a neighbour from a package: a GGUF file or a folder, as transformers loads them.
+
+Answers to a GGUF's requests are written by llama.cpp, which is made for it; what reads them is transformers.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,10 @@ import torch
 from keylm.chat import Message
 from keylm.data.instructions import KIND_SETS
 from keylm.errors import UserError
+from keylm.evaluate import provenance
 from keylm.evaluate.answers import Answer
 from keylm.evaluate.instructions import measure, show, splits
+from keylm.evaluate.llama_writer import LlamaWriter
 from keylm.recipe import Eval
 from keylm.screen import progress
 
@@ -23,6 +28,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _BATCH_SIZE = 16
+_MOST_CONTEXT = 2048
+"""Tokens of a conversation's cache in llama.cpp: no request here needs more, and longer ones would take gigabytes."""
 
 
 def is_other(path: Path) -> bool:
@@ -31,7 +38,7 @@ def is_other(path: Path) -> bool:
 
 
 def measure_and_print(path: Path, num: int | None = None) -> dict[str, Any]:
-    """Ask a model the held-out instructions of the basic kinds, print a table, and return the scores by split.
+    """Ask a model the held-out instructions of the basic kinds, print a table, and return the scores with their source.
 
     `num` tasks of each split; by default as many as a recipe asks for.
 
@@ -39,11 +46,12 @@ def measure_and_print(path: Path, num: int | None = None) -> dict[str, Any]:
         UserError: there is no such model, or it has no chat template.
     """
     settings = Eval()
-    speaker = TransformersSpeaker(*load(path))
+    model, tokenizer = load(path)
+    speaker = TransformersSpeaker(model, tokenizer, writer(path, model) if path.is_file() else None)
     tasks = splits(settings.instructions, seed=0, kinds=KIND_SETS["basic"], each=num)
     found = {name: measure(speaker, each, settings.max_new_tokens) for name, each in tasks.items()}
     show(found)
-    return found
+    return {**provenance.of(path, [], None), "instructions": found}
 
 
 def load(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -72,6 +80,11 @@ def load(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     return model.eval(), tokenizer
 
 
+def writer(path: Path, model: PreTrainedModel) -> LlamaWriter:
+    """A GGUF in llama.cpp, of which `model` is what transformers reads."""
+    return LlamaWriter(path, min(model.config.max_position_embeddings, _MOST_CONTEXT))
+
+
 def _forget_sampling(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Answers are the likeliest here: a folder's own penalties and temperatures count for chatting."""
     from transformers import GenerationConfig
@@ -92,10 +105,12 @@ def _head_dim(path: Path) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class TransformersSpeaker:
-    """A model of transformers, which also reads what it said, as plain text."""
+    """A model of transformers, which also reads what was said, as plain text."""
 
     model: Any
     tokenizer: Any
+    writer: LlamaWriter | None = None
+    """Who answers in its place, where it came from a GGUF."""
 
     def __post_init__(self) -> None:
         """Prompts of a batch end together.
@@ -112,6 +127,8 @@ class TransformersSpeaker:
         """The likeliest next turn of each conversation."""
         template = self.tokenizer.apply_chat_template
         prompts = [template(list(each), add_generation_prompt=True, tokenize=False) for each in conversations]
+        if self.writer:
+            return self.writer.write(self.tokenizer(prompts, add_special_tokens=False)["input_ids"], max_new_tokens)
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
         answers = dict.fromkeys(order, Answer(""))
         with progress("answers", len(order), "answers") as bar:

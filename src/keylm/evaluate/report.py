@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from keylm.evaluate import noise, plots, results
+from keylm.evaluate import noise, plots, published, results
 from keylm.run import Run, write_text
 from keylm.train import metrics
 
@@ -41,6 +41,8 @@ def build(run: Run) -> None:
             typo_plots=_typo_plots(found["typos"]),
             scores={SCORED.get(name, name): row for name, row in _score_columns(found["instructions"]).items()},
             splits=_splits(found["instructions"]),
+            published=published.NAME,
+            beside_published=published.beside(found["tasks"]),
             samples={SCORED[stage]: row["samples"] for stage, row in reversed(instructions.items())},
             recipe=(run.folder / "recipe.yaml").read_text(encoding="utf-8"),
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -11,12 +9,11 @@ import torch
 from keylm import machine
 from keylm.data import prepared
 from keylm.data.instructions import SPLITS
+from keylm.evaluate import provenance
 from keylm.info import num_parameters
 from keylm.model import KeyLM
 from keylm.recipe import Model
 from keylm.run import TRAININGS, Run, read_json, write_json
-
-PACKAGES = ("keylm", "torch", "transformers", "tokenizers", "lm_eval", "gguf", "xllamacpp")
 
 _NOT_SCORES = ("samples", "null_answers", "splits")
 _OF_A_SPLIT = (
@@ -42,7 +39,9 @@ def build(run: Run) -> dict[str, Any]:
         "instructions": _instructions(measured(run, "instructions")),
         "typos": measured(run, "typos"),
         "tasks": measured(run, "tasks"),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "seed": run.recipe.seed,
+        "weights": {stage: provenance.sha256(run.weights(stage)) for stage in run.trained},
+        "versions": provenance.versions(),
         "machine": machine.describe(),
     }
     write_json(run.folder / "results.json", results)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from keylm.errors import UserError
+from keylm.evaluate.provenance import sha256
 from keylm.run import Run, write_text
 
 CHECKSUMS = "SHA256SUMS"
@@ -67,5 +67,4 @@ def _write_checksums(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _facts_of(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    return {"bytes": path.stat().st_size, "sha256": sha256(path)}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from keylm.chat import Message, encode, render
 from keylm.errors import KeyLMError
 from keylm.export.awkward import texts
+from keylm.llama import exact_server
 from keylm.run import Run
 from keylm.tokenizer import END_OF_TEXT, Tokenizer
 
@@ -114,15 +115,7 @@ class Llama:
     """A GGUF as llama.cpp's own server loads it, with nothing rounded but the weights."""
 
     def __init__(self, path: Path) -> None:
-        import xllamacpp
-
-        params = xllamacpp.CommonParams()
-        params.model.path = str(path)
-        params.cpuparams.n_threads = 1
-        params.verbosity = -1
-        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-        self.server = xllamacpp.Server(params)
+        self.server = exact_server(path)
         self.end_of_text = self._post("/tokenize", content=END_OF_TEXT, parse_special=True)["tokens"][0]
 
     def tokenize(self, sample: Sequence[str]) -> list[list[int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from keylm.evaluate import results
+from keylm.evaluate import published, results
 from keylm.evaluate.noise import remark
 from keylm.run import Run, read_json
 
@@ -73,7 +73,16 @@ def _tasks(values: dict[str, Any]) -> str:
         for name, row in values.items()
         for metric, score in row["scores"].items()
     ]
-    return "lm_eval:\n\n" + table(["task", "metric", "score", "standard error", "chance"], *rows)
+    return "lm_eval:\n\n" + table(["task", "metric", "score", "standard error", "chance"], *rows) + _published(values)
+
+
+def _published(values: dict[str, Any]) -> str:
+    """The lines of the published card that were measured here too."""
+    rows = [
+        [row.claim.title, f"{row.claim.share:.2%}", f"{row.score:.2%} ± {row.error:.2%}", row.remark]
+        for row in published.beside(values)
+    ]
+    return f"\nBeside the published model:\n\n{table(['score', published.NAME, 'here', ''], *rows)}" if rows else ""
 
 
 def _chance(row: dict[str, Any], metric: str) -> str:

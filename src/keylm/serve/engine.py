@@ -12,6 +12,7 @@ from keylm import chat
 from keylm.errors import KeyLMError, UserError
 from keylm.export import best_to_run
 from keylm.export.gguf import read_header
+from keylm.llama import physical_cores
 
 Chunk = dict[str, Any]
 """One piece of a streamed completion, in the shape of OpenAI's `text_completion`, or `{"error": ...}`."""
@@ -125,13 +126,3 @@ def find_gguf(model: Path) -> Path:
     if not ggufs:
         raise UserError(f"{model} holds no GGUF file: run `keylm export {model}` first")
     return best_to_run(ggufs)
-
-
-def physical_cores() -> int:
-    """Cores to compute on; the second thread of a core would only get in the way of the first."""
-    cores = {path.read_text() for path in Path("/sys/devices/system/cpu").glob("cpu*/topology/thread_siblings_list")}
-    return min(len(cores) or _logical_cores(), _logical_cores())
-
-
-def _logical_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
