@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from keylm.data import files, sources
 from keylm.data.documents import Document
 from keylm.data.instructions.broken import broken_twin
-from keylm.data.instructions.constraints import KINDS, Constraint
+from keylm.data.instructions.constraints import KINDS, Bullets, Constraint, Keywords
 from keylm.data.instructions.constraints.punctuation import NoCommas
 from keylm.data.instructions.constraints.start_end import RepeatRequest
 from keylm.data.instructions.verified import constrain, prose, read
@@ -102,13 +102,33 @@ def test_what_becomes_of_an_exchange_depends_on_it_and_on_the_seed_only() -> Non
         "no capital letter here.",
         "No full stop here",
         "See https://example.org for bees.",
-        "word " * 201 + ".",
+        "word " * 301 + ".",
         "",
     ],
 )
 def test_what_is_not_plain_prose_is_left_alone(answer: str) -> None:
     assert prose(answer) == ()
     assert constrain(exchange(answer), 0) is None
+
+
+def test_some_users_mistype_but_not_what_an_answer_is_judged_by() -> None:
+    documents = [exchange(salt=str(salt)) for salt in range(300)]
+    plain = [example for document in documents if (example := constrain(document, 0))]
+    typed = [document.messages for document in read(documents, 0)]
+    pairs = list(zip(plain, typed, strict=True))
+    mistyped = [(example, messages) for example, messages in pairs if messages[1] != example.task.messages[1]]
+    assert 0.08 < len(mistyped) / len(pairs) < 0.22
+    for example, messages in pairs:
+        assert (messages[0], messages[2]["content"]) == (example.task.messages[0], example.answer)
+    for example, messages in mistyped:
+        asked = messages[1]["content"].lower()
+        words = [word for check in example.task.checks if isinstance(check, Keywords) for word in check.words]
+        assert all(word in asked for word in words)
+
+
+def test_real_answers_are_asked_for_more_parts_than_invented_ones() -> None:
+    counts = {example.task.checks[0].count for example in many(60, [Bullets])}
+    assert max(counts) > Bullets.counts[1]
 
 
 def test_plain_text_and_unfinished_conversations_are_left_out() -> None:

@@ -12,6 +12,10 @@ from keylm.run import Run, write_json
 ATTACK = "<script>alert('owned')</script><img src=http://evil.example/x.png onerror=alert(1)>"
 KINDS = {"keywords": 14, "lower case": 14, "number of sentences": 13, "repeat the request": 12}
 DROPPED = {"prose": {"contaminated: piqa": 3, "too short": 12_345}, "talk": {"duplicate": 7}}
+ANSWERS = {
+    "predicted": {"talk": {"answers": 200, "pretrain": 1.8123, "sft": 1.4931}},
+    "made": {"checked": {"answers": 150, "real": 1.71, "made": 1.79, "rise": 0.0468}},
+}
 MIXTURE = {"prose": (0.6, 0.5991), "talk": (0.4, 0.4009)}
 
 
@@ -42,6 +46,7 @@ def made_up_run(folder: Path, **sections: object) -> Run:
     write_json(run.stage("prepare") / "pretrain" / "gated" / "manifest.json", {"missing": "its terms are not accepted"})
     write_json(run.stage("eval") / "bits_per_byte.json", {name: _bits(name) for name in MIXTURE})
     write_json(run.stage("eval") / "instructions.json", {"pretrain": _scores(0.1), "sft": _scores(0.75)})
+    write_json(run.stage("eval") / "answers.json", ANSWERS)
     write_json(run.stage("eval") / "typos.json", _typos())
     write_json(run.stage("eval") / "tasks.json", {"piqa": _task(0.5413), "hellaswag": _task(0.2691)})
     return run

@@ -81,6 +81,8 @@ def test_it_says_what_happened(text: str) -> None:
         "source contaminated: piqa duplicate too short prose 3 12,345 talk 7",
         "prose: too short",
         "echoed prompt",
+        "talk 200 1.812 1.493",
+        "checked 150 1.710 1.790 4.7%",
         "54.13%",
         "PIQA 61.30% 54.13% 1.16% below",
         "HellaSwag 31.00% 27.91% 1.16% below",

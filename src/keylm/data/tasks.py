@@ -61,6 +61,11 @@ def units_of(recipe: Recipe, stage: str) -> list[Unit]:
     return [unit for source in recipe.sources_of(stage) for unit in units(recipe, stage, source)]
 
 
+def reading_seed(recipe: Recipe, stage: str) -> int:
+    """The seed of a stage's sources: another for SFT, so that generated conversations are not those of pretraining."""
+    return recipe.seed + (stage == "sft")
+
+
 def admitted(run: Run, unit: Unit, reading: Reading, dropped: Dropped) -> Iterator[Admitted]:
     """The cleaned documents of a unit; `dropped` counts the others by reason.
 
@@ -69,8 +74,7 @@ def admitted(run: Run, unit: Unit, reading: Reading, dropped: Dropped) -> Iterat
     """
     recipe, source = run.recipe, unit.source
     cleaner = Cleaner(run, source)
-    # Another seed for SFT, so that generated conversations are not those of pretraining over again.
-    seed = recipe.seed + (unit.stage == "sft")
+    seed = reading_seed(recipe, unit.stage)
     room = (source.max_bytes or float("inf")) / unit.part.count
     siblings = Siblings(recipe.sources_of(unit.stage), partial(Cleaner, run), recipe.data.validation_fraction)
     for document in sources.read(source, seed, reading, part=unit.part, siblings=siblings):

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def build(run: Run) -> dict[str, Any]:
     """Measure the weights that every training left into `run.stage("eval")`; a file that is there is kept.
 
-    `tasks.json`, `bits_per_byte.json`, `instructions.json` and `typos.json` are written in this order, so that a task
-    whose data are missing is named before the long work.
+    `tasks.json`, `bits_per_byte.json`, `answers.json`, `instructions.json` and `typos.json` are written in this order,
+    so that a task whose data are missing is named before the long work.
 
     Raises:
         UserError: an lm_eval task is unknown, or its data are not there.
@@ -27,10 +27,17 @@ def build(run: Run) -> dict[str, Any]:
     folder = run.stage("eval")
     tasks = _once(folder / "tasks.json", lambda: _tasks(run))
     bits_per_byte = _once(folder / "bits_per_byte.json", lambda: _bits_per_byte(run))
+    answers = _once(folder / "answers.json", lambda: _answers(run))
     instructions = _once(folder / "instructions.json", lambda: _instructions(run))
     typos = _once(folder / "typos.json", lambda: _typos(run))
     followed = {stage: scores["followed"] for stage, scores in instructions.items()}
-    return {"tasks": tasks, "bits_per_byte": bits_per_byte, "instructions_followed": followed, "typos": typos}
+    return {
+        "tasks": tasks,
+        "bits_per_byte": bits_per_byte,
+        "answers": answers,
+        "instructions_followed": followed,
+        "typos": typos,
+    }
 
 
 def _once(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -68,6 +75,17 @@ def _bits_per_byte(run: Run) -> dict[str, Any]:
     total = len(models) * sum(len(part.tokens) for part in parts.values())
     with progress("bits per byte", total, "tokens") as bar:
         return {name: compare(models, part, tokenizer.end_of_text, length, bar.advance) for name, part in parts.items()}
+
+
+def _answers(run: Run) -> dict[str, Any]:
+    """Held-out answers of the tuning data: how well they are predicted, and what constraints make of real ones."""
+    if not run.recipe.eval.answers:
+        return {}
+    from keylm.evaluate.real_answers import made, predicted
+
+    models = _models(run)
+    plain, num = models[run.trained[0]], run.recipe.eval.answers
+    return {"predicted": predicted(run, models, num), "made": made(run, plain, num)}
 
 
 def _instructions(run: Run) -> dict[str, Any]:

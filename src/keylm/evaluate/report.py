@@ -37,6 +37,7 @@ def build(run: Run) -> None:
             coders=_coders(found["bits_per_byte"]),
             dropped=_dropped_tables(results.dropped(run)),
             bits_plot=_bits_plot(found["bits_per_byte"]),
+            answer_stages=SCORED,
             typos={SCORED[stage]: found["typos"][stage] for stage in SCORED if stage in found["typos"]},
             typo_plots=_typo_plots(found["typos"]),
             scores={SCORED.get(name, name): row for name, row in _score_columns(found["instructions"]).items()},

@@ -36,6 +36,7 @@ def build(run: Run) -> dict[str, Any]:
         "missing": {stage: prepared.missing(run, stage) for stage in ("pretrain", "sft")},
         "dropped": {stage: _counts(sources) for stage, sources in dropped(run).items()},
         "bits_per_byte": measured(run, "bits_per_byte"),
+        "answers": measured(run, "answers"),
         "instructions": _instructions(measured(run, "instructions")),
         "typos": measured(run, "typos"),
         "tasks": measured(run, "tasks"),
@@ -54,7 +55,7 @@ def tuned(scores: dict[str, Any]) -> str | None:
 
 
 def measured(run: Run, name: str) -> dict[str, Any]:
-    """What the eval stage found: `bits_per_byte`, `instructions`, `typos` or `tasks`; empty if it did not look."""
+    """What the eval stage found: `bits_per_byte`, `answers`, `instructions`, `typos` or `tasks`; empty without it."""
     path = run.stage("eval") / f"{name}.json"
     return read_json(path) if path.exists() else {}
 

@@ -14,14 +14,19 @@ from keylm.chat import Message
 from keylm.data.documents import Document
 from keylm.data.instructions.constraints import KINDS, Brief, Draft
 from keylm.data.instructions.constraints.base import count_words, split_sentences
+from keylm.data.instructions.mistyped import mistyped_task
 from keylm.data.instructions.requests import Kinds, arrange, follow, that_go_together
 from keylm.data.instructions.sampler import Sampler
 from keylm.data.instructions.task import Example, Task
 from keylm.data.instructions.wording import content_words, subject
 
 MOST_CONSTRAINTS = 5
-MOST_WORDS = 200
+MOST_WORDS = 300
 """Longer answers are left alone."""
+MISTYPED = 0.15
+"""Share of the conversations whose user mistypes."""
+TYPOS = (0.01, 0.06)
+"""Least and greatest share of their characters."""
 
 _ATTEMPTS = 8
 _MARKS = re.compile(r"[*#|<>\[\]{}`\\^=_~]|https?:|^\s*(?:[-+•]|\d+[.)])\s", re.MULTILINE)
@@ -48,12 +53,27 @@ class _Exchange:
 def read(documents: Iterable[Document], seed: int, kinds: Kinds = KINDS) -> Iterator[Document]:
     """Those conversations that can be made to follow one to five constraints, with the constraints in the last request.
 
-    What becomes of a conversation is a pure function of the seed and of what is said in it.
+    Some users mistype, but for the words that an answer is judged by. What becomes of a conversation is a pure function
+    of the seed and of what is said in it.
     """
+    for _, made in pairs(documents, seed, kinds):
+        yield made
+
+
+def pairs(documents: Iterable[Document], seed: int, kinds: Kinds = KINDS) -> Iterator[tuple[Document, Document]]:
+    """Each conversation that `read` takes, and what it makes of it."""
     for document in documents:
         example = constrain(document, seed, kinds)
         if example:
-            yield Document(messages=tuple(example.document))
+            rng = Random(f"typed:{seed}:{document.digest}")
+            yield document, Document(messages=tuple(_typed(example, rng).document))
+
+
+def _typed(example: Example, rng: Random) -> Example:
+    """The example as somebody typed it, who may be in a hurry."""
+    if rng.random() >= MISTYPED:
+        return example
+    return Example(mistyped_task(example.task, rng.uniform(*TYPOS), rng), example.answer)
 
 
 def constrain(document: Document, seed: int, kinds: Kinds = KINDS) -> Example | None:

@@ -58,8 +58,8 @@ class Brief:
         return self.sampler.rng.sample(self.known_words, count)
 
     def number(self, low: int, high: int) -> int:
-        """How many parts to ask for, of which a real answer cannot have more than sentences."""
-        return self.sampler.number(low, max(low, min(high, len(self.sentences))) if self.is_real else high)
+        """How many parts to ask for: of a real answer up to twice as many, but no more than it has sentences."""
+        return self.sampler.number(low, max(low, min(2 * high, len(self.sentences))) if self.is_real else high)
 
 
 @dataclass

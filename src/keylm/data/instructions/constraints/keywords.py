@@ -22,8 +22,9 @@ class Keywords(Constraint):
 
     @classmethod
     def sample(cls, brief: Brief) -> Self:
-        """One to three ordinary words."""
-        return cls(tuple(brief.words(brief.sampler.number(1, 3))))
+        """One to three ordinary words; of a real answer, up to six of its own."""
+        most = min(6, len(brief.known_words)) if brief.is_real else 3
+        return cls(tuple(brief.words(brief.sampler.number(1, most))))
 
     @property
     def slots(self) -> dict[str, object]:
@@ -86,7 +87,7 @@ class Frequency(_Times):
         if not brief.is_real:
             return cls(brief.sampler.word(), brief.sampler.number(2, 3))
         word = brief.known_words[0]
-        return cls(word, max(2, min(3, brief.text.count(word))))
+        return cls(word, max(2, min(5, brief.text.count(word))))
 
     def check(self, answer: str) -> bool:
         """Whether the word occurs often enough."""
@@ -257,8 +258,11 @@ class LetterAtLeast(_Letter):
 
     @classmethod
     def sample(cls, brief: Brief) -> Self:
-        """A letter that is not too frequent, three to six times."""
-        return cls(brief.sampler.choice("bcdfghkmpvwy"), brief.sampler.number(3, 6))
+        """A letter that is not too frequent, three to six times; of a real answer, nearly as often as it has it."""
+        letter = brief.sampler.choice("bcdfghkmpvwy")
+        if not brief.is_real:
+            return cls(letter, brief.sampler.number(3, 6))
+        return cls(letter, max(1, brief.text.lower().count(letter) - brief.sampler.number(0, 3)))
 
     def shape(self, draft: Draft) -> None:
         """Give the last sentence to words with the letter."""
@@ -292,8 +296,11 @@ class LetterFewer(_Letter):
 
     @classmethod
     def sample(cls, brief: Brief) -> Self:
-        """A letter that is rare, fewer than three to eight times."""
-        return cls(brief.sampler.choice("bfgjkpqvwxyz"), brief.sampler.number(3, 8))
+        """A letter that is rare, fewer than three to eight times; of a real answer, as many as it has or a few more."""
+        letter = brief.sampler.choice("bfgjkpqvwxyz")
+        if not brief.is_real:
+            return cls(letter, brief.sampler.number(3, 8))
+        return cls(letter, brief.text.lower().count(letter) + brief.sampler.number(1, 4))
 
     def check(self, answer: str) -> bool:
         """Whether the letter is rare enough."""

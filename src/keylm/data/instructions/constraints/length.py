@@ -25,6 +25,11 @@ class _NumSentences(Counted):
     parts = frozenset({"length"})
     unit = "sentence"
 
+    @classmethod
+    def sample(cls, brief: Brief) -> Self:
+        """Of a real answer, no more sentences than it has."""
+        return cls(brief.number(*cls.counts))
+
     @property
     def num_sentences(self) -> int:
         """The number asked for."""

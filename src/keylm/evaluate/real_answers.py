@@ -1,0 +1,88 @@
+"""How well held-out answers of the tuning data are predicted, and what constraints do to real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+
+import numpy as np
+
+from keylm.data import prepared, sources
+from keylm.data.cleaning import Cleaner
+from keylm.data.documents import Document, is_held_out
+from keylm.data.instructions import verified
+from keylm.data.store import TokenStore
+from keylm.data.tasks import reading_seed
+from keylm.evaluate.bits_per_byte import continuation_bits
+from keylm.model import KeyLM
+from keylm.recipe import Verified
+from keylm.run import Run
+from keylm.tokenizer import Tokenizer
+
+
+def predicted(run: Run, models: Mapping[str, KeyLM], num: int) -> dict[str, dict[str, float]]:
+    """Bits per byte of the assistant's last words in the first `num` held-out conversations of each source of SFT.
+
+    Each answer stands behind all that was said before it, as in training; `answers` is their number.
+    """
+    tokenizer = Tokenizer.load(run.stage("tokenizer"))
+    found: dict[str, dict[str, float]] = {}
+    for source in prepared.sources(run, "sft"):
+        rows = list(islice(_last_answers(prepared.store(run, "sft", source.name, "validation")), num))
+        if rows:
+            size = sum(len(tokenizer.decode(answer).encode()) for _, answer in rows)
+            bits = {name: _bits(run, model, rows) / size for name, model in models.items()}
+            found[source.name] = {"answers": len(rows), **{name: round(share, 4) for name, share in bits.items()}}
+    return found
+
+
+def made(run: Run, plain: KeyLM, num: int) -> dict[str, dict[str, float]]:
+    """Bits per byte of answers that were made to follow constraints, and of the real ones that they were made of.
+
+    Of each source of kind `verified`, the first `num` held-out ones, read by a model of plain text without their
+    requests. `rise` is the share by which they are less likely.
+    """
+    tokenizer = Tokenizer.load(run.stage("tokenizer"))
+    found: dict[str, dict[str, float]] = {}
+    for source in prepared.sources(run, "sft"):
+        if isinstance(source, Verified):
+            pairs = list(islice(_held_out_pairs(run, source), num))
+            real, changed = (_plain_bits(run, plain, tokenizer, texts) for texts in zip(*pairs, strict=True))
+            rise = round(changed / real - 1, 4)
+            found[source.name] = {
+                "answers": len(pairs),
+                "real": round(real, 4),
+                "made": round(changed, 4),
+                "rise": rise,
+            }
+    return found
+
+
+def _last_answers(store: TokenStore) -> Iterator[tuple[list[int], list[int]]]:
+    """What stands before the last answer of each conversation, and that answer with the token that closes it."""
+    start = 0
+    for end in store.document_ends.tolist():
+        tokens, learned = store.tokens(start, end), store.learned(start, end)
+        start = end
+        places = np.flatnonzero(learned)
+        first = places[np.flatnonzero(np.diff(places, prepend=-2) > 1)[-1]]
+        yield tokens[:first].tolist(), tokens[first : places[-1] + 1].tolist()
+
+
+def _held_out_pairs(run: Run, source: Verified) -> Iterator[tuple[str, str]]:
+    """The real answer and the made one of the conversations that are held out, but for those that cleaning drops."""
+    clean, seed = Cleaner(run, source), reading_seed(run.recipe, "sft")
+    for document, changed in verified.pairs(sources.read(source.of, seed), seed):
+        cleaned = clean(changed)
+        if isinstance(cleaned, Document) and is_held_out(cleaned.digest, run.recipe.data.validation_fraction):
+            yield document.contents[-1], changed.contents[-1]
+
+
+def _plain_bits(run: Run, model: KeyLM, tokenizer: Tokenizer, texts: tuple[str, ...]) -> float:
+    """Bits per byte of texts, each behind an end-of-text token."""
+    rows = [([tokenizer.end_of_text], tokenizer.encode(text)) for text in texts]
+    return _bits(run, model, rows) / sum(len(text.encode()) for text in texts)
+
+
+def _bits(run: Run, model: KeyLM, rows: list[tuple[list[int], list[int]]]) -> float:
+    return float(continuation_bits(model, rows, run.recipe.model.max_position_embeddings).sum())
