@@ -102,7 +102,7 @@ async function weights() {
 }
 
 async function download() {
-  const response = found(await fetch(model.file, { cache: "no-cache" }));
+  const response = found(await fetch(`${model.file}?${model.version}`, { cache: "no-store" }));
   const pieces = [];
   let size = 0;
   for (const reader = response.body.getReader(); ;) {

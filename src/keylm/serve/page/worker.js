@@ -4,8 +4,15 @@ const name = `${scope} ${VERSION}`;
 
 async function keep() {
   const cache = await caches.open(name);
-  await cache.addAll(FILES.map((file) => new Request(file, { cache: "no-cache" })));
+  await Promise.all(FILES.map((file) => keepOne(cache, file)));
   await skipWaiting();
+}
+
+// The version in the address keeps everybody on the way from answering with the file of another export.
+async function keepOne(cache, file) {
+  const response = await fetch(`${file}?${VERSION}`, { cache: "no-store" });
+  if (!response.ok) throw new Error(`${file}: ${response.status}`);
+  await cache.put(file, response);
 }
 
 async function forgetOthers() {
