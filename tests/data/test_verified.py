@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from keylm.data import files, sources
 from keylm.data.documents import Document
 from keylm.data.instructions.broken import broken_twin
-from keylm.data.instructions.constraints import KINDS, Bullets, Constraint, Keywords
+from keylm.data.instructions.constraints import (
+    KINDS,
+    Bullets,
+    Constraint,
+    FewerSentences,
+    Keywords,
+    MinSentences,
+    Sentences,
+)
 from keylm.data.instructions.constraints.punctuation import NoCommas
 from keylm.data.instructions.constraints.start_end import RepeatRequest
 from keylm.data.instructions.verified import constrain, prose, read
@@ -79,6 +87,20 @@ def test_sentences_with_commas_go_only_where_most_are_without() -> None:
         constrain(exchange("Bees, who live in hives, gather nectar. They sleep, it seems, in winter."), 0, [NoCommas])
         is None
     )
+
+
+def test_something_of_the_answer_is_always_left() -> None:
+    """Sentences with commas would go, and the repeated request alone would pass."""
+    commas = "Bees, who live in hives, gather nectar. They sleep, it seems, in winter."
+    examples = [constrain(exchange(commas, salt=str(salt)), 0, [NoCommas, RepeatRequest]) for salt in range(40)]
+    assert {tuple(example.task.kinds) for example in examples if example} == {(RepeatRequest.kind,)}
+
+
+def test_numbers_of_parts_can_be_spelled_out() -> None:
+    long = " ".join(f"Bees of hive {letter} gather nectar." for letter in "abcdefghijklmnopqrstuvwxyz")
+    for kind in (FewerSentences, MinSentences, Sentences, Bullets):
+        examples = [constrain(exchange(long, salt=str(salt)), 0, [kind]) for salt in range(60)]
+        assert max(example.task.checks[0].count for example in examples if example) == 2 * kind.counts[1]
 
 
 def test_long_requests_are_not_repeated() -> None:

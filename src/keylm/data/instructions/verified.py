@@ -86,13 +86,13 @@ def constrain(document: Document, seed: int, kinds: Kinds = KINDS) -> Example | 
     suited = [kind for kind in kinds if kind.suits(brief)]
     for _ in range(_ATTEMPTS):
         example = _attempt(exchange, brief, suited)
-        if example.task.checks and all(example.task.followed(example.answer)):
+        if example:
             return example
     return None
 
 
-def _attempt(exchange: _Exchange, brief: Brief, suited: Kinds) -> Example:
-    """The exchange under constraints, which the answer may or may not follow."""
+def _attempt(exchange: _Exchange, brief: Brief, suited: Kinds) -> Example | None:
+    """The exchange under constraints; None where the answer does not follow all of them, or none of it is left."""
     sampler = brief.sampler
     shuffled = sampler.rng.sample(suited, len(suited))
     chosen = that_go_together(shuffled, most=sampler.number(1, MOST_CONSTRAINTS))
@@ -100,7 +100,10 @@ def _attempt(exchange: _Exchange, brief: Brief, suited: Kinds) -> Example:
     asks = [constraint.phrase(sampler) for constraint in sampler.rng.sample(constraints, len(constraints))]
     prompt: Message = {"role": "user", "content": arrange(brief.request, asks, sampler)}
     task = Task([*exchange.before, prompt], None, constraints)
-    return Example(task, follow(constraints, Draft(brief, list(brief.sentences))))
+    draft = Draft(brief, list(brief.sentences))
+    answer = follow(constraints, draft)
+    follows = bool(constraints) and all(task.followed(answer))
+    return Example(task, answer) if follows and draft.sentences else None
 
 
 def _last_exchange(messages: Sequence[Message]) -> _Exchange | None:

@@ -15,7 +15,7 @@ import yaml
 from keylm.data.instructions.sampler import Phrasings, Sampler, orders, statements
 from keylm.data.instructions.wording import content_words
 
-NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 """Numbers as words."""
 
 
