@@ -21,8 +21,9 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from keylm import chat
+from keylm.data.benchmarks import load_tasks
 from keylm.data.instructions import KIND_SETS, held_out
-from keylm.evaluate.lm_tasks import load_model, load_tasks
+from keylm.evaluate.lm_tasks import load_model
 from keylm.run import open_run
 
 TASKS = ("hellaswag", "piqa")

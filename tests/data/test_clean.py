@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keylm import run as runs
+from keylm.data.benchmarks import ScoredItem
 from keylm.data.cleaning import Cleaner, contamination
 from keylm.data.cleaning.personal_data import MAIL, PHONE
 from keylm.data.cleaning.tidy import EMPTY_MESSAGE, NO_ASSISTANT, NOT_TEXT, TOO_SHORT, clean, tidy
 from keylm.data.documents import Document
-from keylm.evaluate.lm_tasks import ScoredItem
 from keylm.recipe import Recipe
 
 

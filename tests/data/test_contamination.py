@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keylm import run as runs
+from keylm.data.benchmarks import ScoredItem
 from keylm.data.cleaning import contamination
 from keylm.data.cleaning.blocks import ENGLISH, HASHES
 from keylm.data.cleaning.contamination import Contamination, build
 from keylm.errors import UserError
-from keylm.evaluate.lm_tasks import ScoredItem
 from keylm.recipe import Recipe
 
 CONFIG = NGramsDecontConfig(find_query_ngrams=True, hash_config=HASHES)

@@ -16,10 +16,11 @@ from keylm import cli
 from keylm import model as models
 from keylm import run as runs
 from keylm.chat import render
+from keylm.data import benchmarks
+from keylm.data.benchmarks import ScoredItem, load_tasks, scored_items
 from keylm.data.cleaning import contamination
 from keylm.errors import UserError
-from keylm.evaluate import lm_tasks
-from keylm.evaluate.lm_tasks import ScoredItem, load_tasks, run_and_print, run_tasks, scored_items
+from keylm.evaluate.lm_tasks import run_and_print, run_tasks
 from keylm.evaluate.writing_lm import WritingLM
 from keylm.recipe import Recipe
 from keylm.run import Run
@@ -233,8 +234,8 @@ def test_contexts_and_continuations_of_every_shape_of_task() -> None:
             doc_to_choice=lambda _: choices,
         )
 
-    assert lm_tasks._readings(task("generate_until", "Add.", 0), {}) == (["Add."], [])
-    assert lm_tasks._readings(task("generate_until", "Add.", ["1", "one"]), {}) == (["Add."], ["1", "one"])
-    assert lm_tasks._readings(task("multiple_choice", "Add.", 1, ["a", "b"]), {}) == (["Add."], ["a", "b"])
+    assert benchmarks._readings(task("generate_until", "Add.", 0), {}) == (["Add."], [])
+    assert benchmarks._readings(task("generate_until", "Add.", ["1", "one"]), {}) == (["Add."], ["1", "one"])
+    assert benchmarks._readings(task("multiple_choice", "Add.", 1, ["a", "b"]), {}) == (["Add."], ["a", "b"])
     filled_in = task("multiple_choice", 1, "is here.", ["Ann", "Bob"], multiple_input=True)
-    assert lm_tasks._readings(filled_in, {}) == (["Ann", "Bob"], ["is here."])
+    assert benchmarks._readings(filled_in, {}) == (["Ann", "Bob"], ["is here."])

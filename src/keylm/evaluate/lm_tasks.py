@@ -1,32 +1,19 @@
-"""Public benchmarks through lm_eval, in this process: its own prompts and metrics, on our weights.
-
-The data come from the hub, or, where a folder is named, from that folder alone:
-
-    DIR/NAME.jsonl.gz    the documents that task NAME scores, in the columns of its original data set
-    DIR/nltk_data/       nltk's `punkt_tab`, for `ifeval`
-"""
+"""Public benchmarks through lm_eval, in this process: its own prompts and metrics, on our weights."""
 
 from __future__ import annotations
 
-import logging
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache, partial
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from rich.table import Table
 
-from keylm.data.instructions import Task as OurTask
-from keylm.data.instructions.task import ask
+from keylm.data.benchmarks import load_tasks
 from keylm.errors import UserError
-from keylm.evaluate import provenance, published
+from keylm.evaluate import blind, provenance, published
 from keylm.evaluate.answers import Answer, describe
-from keylm.evaluate.instructions import null_answers
 from keylm.evaluate.noise import remark, within_noise
 from keylm.run import Run
 from keylm.screen import console
@@ -34,10 +21,8 @@ from keylm.screen import console
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
     from lm_eval.api.task import Task
-    from lm_eval.tasks import TaskManager
     from lm_eval.tasks.manager import TaskDict
 
-_NEEDS_PUNKT = ("ifeval", "leaderboard_ifeval")
 _BATCH_SIZE = 16
 
 
@@ -71,27 +56,6 @@ def run_tasks(
     return scores
 
 
-@dataclass(frozen=True)
-class ScoredItem:
-    """A document that a task scores: what the model is given, and what it may or should say to it."""
-
-    task: str
-    contexts: list[str]
-    continuations: list[str]
-
-
-def scored_items(names: Sequence[str], data: Path | None = None) -> Iterator[ScoredItem]:
-    """Every document that these tasks score, with its choices or its answers, as lm_eval words them.
-
-    Raises:
-        UserError: a task is unknown, or its data are not there.
-    """
-    for part in load_tasks(names, data):
-        for name, task in part["tasks"].items():
-            for document in task.eval_docs:
-                yield ScoredItem(name, *_readings(task, document))
-
-
 def run_and_print(
     run: Run | Path, names: Sequence[str], limit: int | None = None, data: Path | None = None, baselines: bool = False
 ) -> dict[str, Any]:
@@ -105,12 +69,12 @@ def run_and_print(
 def _print_scores(scores: dict[str, dict[str, Any]]) -> None:
     """Every score beside those of blind answers, and what written answers are like."""
     nulls = [null for facts in scores.values() for null in facts["null"].values()]
-    blind = list(dict.fromkeys(name for null in nulls for name in null))
-    table = Table("task", "documents", "metric", "score", "± s.e.", *blind, "", box=None, padding=(0, 2, 0, 0))
+    names = list(dict.fromkeys(name for null in nulls for name in null))
+    table = Table("task", "documents", "metric", "score", "± s.e.", *names, "", box=None, padding=(0, 2, 0, 0))
     for name, facts in scores.items():
         for metric, score in facts["scores"].items():
             null = facts["null"].get(metric, {})
-            shares = [score, facts["standard_errors"].get(metric), *(null.get(answer) for answer in blind)]
+            shares = [score, facts["standard_errors"].get(metric), *(null.get(answer) for answer in names)]
             said = remark(facts["within_noise_of"].get(metric, []))
             table.add_row(name, f"{facts['documents']:,}", metric, *(_percent(share) for share in shares), said)
     console.print(table)
@@ -131,84 +95,6 @@ def _print_published(scores: dict[str, dict[str, Any]]) -> None:
             shares = (row.claim.share, row.score, row.error)
             table.add_row(row.claim.title, *map(_percent, shares), row.remark)
         console.print(table)
-
-
-def load_tasks(names: Sequence[str], data: Path | None = None) -> list[TaskDict]:
-    """What lm_eval knows of each name, with the data.
-
-    Raises:
-        UserError: a task is unknown, or its data are not there.
-    """
-    _check_files(names, data)
-    manager = _task_manager()
-    for name in names:
-        if name not in manager.all_tasks:
-            raise UserError(f"lm_eval has no task `{name}`: `lm_eval ls tasks` lists what it has")
-    return [_from_hub(manager, name) if data is None else _from_folder(manager, name, data) for name in names]
-
-
-@cache
-def _task_manager() -> TaskManager:
-    """lm_eval's index of its tasks; it takes seconds to read. Its warnings are about models that it loads itself."""
-    import datasets
-    from lm_eval.tasks import TaskManager
-
-    datasets.disable_progress_bars()
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    return TaskManager()
-
-
-def _check_files(names: Sequence[str], data: Path | None) -> None:
-    if data is None:
-        return
-    for name in names:
-        if not (data / f"{name}.jsonl.gz").exists():
-            raise UserError(
-                f"task `{name}` needs its data, and {data} has no {name}.jsonl.gz: "
-                f"put it there, or leave --data out where there is a network"
-            )
-    _check_punkt(names, data)
-
-
-def _check_punkt(names: Sequence[str], data: Path) -> None:
-    import nltk
-
-    nltk.data.path.insert(0, str((data / "nltk_data").resolve()))
-    for name in set(names).intersection(_NEEDS_PUNKT):
-        try:
-            nltk.data.find("tokenizers/punkt_tab")
-        except LookupError as error:
-            raise UserError(
-                f"task `{name}` needs nltk's punkt_tab, and {data} has no nltk_data/tokenizers/punkt_tab: put it there"
-            ) from error
-
-
-def _from_hub(manager: TaskManager, name: str) -> TaskDict:
-    try:
-        return manager.load([name])
-    except OSError as error:
-        raise UserError(
-            f"task `{name}` needs its data, and the hub could not be reached: "
-            f"name a folder that has {name}.jsonl.gz with --data"
-        ) from error
-
-
-def _from_folder(manager: TaskManager, name: str, data: Path) -> TaskDict:
-    """lm_eval's own task, but for where its documents come from."""
-    changed = {
-        "include": str(manager.task_index[name].yaml_path),
-        "task": name,
-        "dataset_path": "json",
-        "dataset_name": None,
-        "dataset_kwargs": {"data_files": {"test": str((data / f"{name}.jsonl.gz").resolve())}},
-        "training_split": None,
-        "validation_split": None,
-        "test_split": "test",
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / f"{name}.yaml"
-        config.write_text(yaml.safe_dump(changed), encoding="utf-8")
-        return manager.load([str(config)])
 
 
 def load_model(run: Run) -> LM:
@@ -294,11 +180,11 @@ def _facts(row: dict[str, Any], task: Task | None, model: LM, limit: int | None,
     """A task's scores beside those of blind answers; a group of tasks has none."""
     scores, errors = _numbers(row, ","), _numbers(row, "_stderr,")
     nulls: dict[str, dict[str, float]] = {}
-    if task is not None and _has_one_right_choice(task):
-        blind = _blind_scores(task, limit) | (_scores_without_question(task, model, limit) if baselines else {})
-        nulls = dict.fromkeys(scores, blind)
+    if task is not None and blind.has_one_right_choice(task):
+        unread = blind.scores(task, limit) | (blind.scores_without_question(task, model, limit) if baselines else {})
+        nulls = dict.fromkeys(scores, unread)
     if task is not None and task.OUTPUT_TYPE == "generate_until":
-        nulls = _blindly_written_scores(task, limit)
+        nulls = blind.written_scores(task, limit)
     near = {
         metric: within_noise(score, errors.get(metric, 0.0), nulls.get(metric, {})) for metric, score in scores.items()
     }
@@ -332,21 +218,6 @@ def _check_choices(task: Task, model: LM, limit: int | None) -> None:
             )
 
 
-def _readings(task: Task, document: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Contexts and continuations of a document; some tasks have several contexts, each with a choice filled in."""
-    if task.OUTPUT_TYPE != "multiple_choice":
-        return _strings(task.doc_to_text(document)), _strings(task.doc_to_target(document))
-    choices = _strings(task.doc_to_choice(document))
-    if task.multiple_input:
-        return choices, _strings(task.doc_to_target(document))
-    return _strings(task.doc_to_text(document)), choices
-
-
-def _strings(value: Any) -> list[str]:
-    """The strings of a list, or of one value; a number says which choice is right, and is no text."""
-    return [part for part in (value if isinstance(value, list) else [value]) if isinstance(part, str)]
-
-
 def _numbers(row: dict[str, Any], mark: str) -> dict[str, float]:
     """A row's numbers by metric. lm_eval's keys are `METRIC,FILTER` and `METRIC_stderr,FILTER`."""
     found = {}
@@ -355,63 +226,6 @@ def _numbers(row: dict[str, Any], mark: str) -> dict[str, float]:
         if filter_name and "_stderr" not in metric and isinstance(value, float):
             found[metric if filter_name == "none" else f"{metric} ({filter_name})"] = value
     return found
-
-
-def _blind_scores(task: Task, limit: int | None) -> dict[str, float]:
-    """What answers score that never read the question: by chance, always the longest choice, always the shortest."""
-    documents = list(islice(task.eval_docs, limit))
-    lengths = [[len(choice) for choice in task.doc_to_choice(document)] for document in documents]
-    right = [_right_choice(task, document) for document in documents]
-    return {
-        "chance": fmean(1 / len(row) for row in lengths),
-        "longest choice": fmean(row.index(max(row)) == index for row, index in zip(lengths, right, strict=True)),
-        "shortest choice": fmean(row.index(min(row)) == index for row, index in zip(lengths, right, strict=True)),
-    }
-
-
-def _blindly_written_scores(task: Task, limit: int | None) -> dict[str, dict[str, float]]:
-    """What null answers score by the task's own judgement, by metric."""
-    documents = list(islice(task.eval_docs, limit))
-    asked = [OurTask(ask(str(task.doc_to_text(document))), None) for document in documents]
-    scores: dict[str, dict[str, float]] = {}
-    for name, answers in null_answers(asked).items():
-        judged = [task.process_results(row, [answer]) for row, answer in zip(documents, answers, strict=True)]
-        for metric, combine in task.aggregation().items():
-            scores.setdefault(metric, {})[name] = float(combine([row[metric] for row in judged]))
-    return scores
-
-
-def _scores_without_question(task: Task, model: LM, limit: int | None) -> dict[str, float]:
-    """What the model scores when it sees the choices alone, by likelihood and by likelihood per character."""
-    from lm_eval.api.instance import Instance
-
-    documents = list(islice(task.eval_docs, limit))
-    choices = [task.doc_to_choice(document) for document in documents]
-    texts = [f"{task.config.target_delimiter}{choice}" for row in choices for choice in row]
-    asked = [Instance("loglikelihood", {}, ("", text), number) for number, text in enumerate(texts)]
-    found = iter(model.loglikelihood(asked, disable_tqdm=True))
-    likelihoods = [[next(found)[0] for _ in row] for row in choices]
-    per_character = [
-        [said / max(1, len(choice)) for said, choice in zip(row, names, strict=True)]
-        for row, names in zip(likelihoods, choices, strict=True)
-    ]
-    right = [_right_choice(task, document) for document in documents]
-    return {
-        "without question": fmean(row.index(max(row)) == index for row, index in zip(likelihoods, right, strict=True)),
-        "without question, per character": fmean(
-            row.index(max(row)) == index for row, index in zip(per_character, right, strict=True)
-        ),
-    }
-
-
-def _has_one_right_choice(task: Task) -> bool:
-    return task.OUTPUT_TYPE == "multiple_choice" and not task.multiple_input and not task.multiple_target
-
-
-def _right_choice(task: Task, document: dict[str, Any]) -> int:
-    """Index of the right choice; some tasks give its text."""
-    target = task.doc_to_target(document)
-    return target if isinstance(target, int) else task.doc_to_choice(document).index(target)
 
 
 def _percent(share: float | None) -> str:

@@ -34,7 +34,7 @@ from keylm.run import Run, replace_folder
 if TYPE_CHECKING:
     from datatrove.pipeline.decont.n_grams import NGramsDecontFilter
 
-    from keylm.evaluate.lm_tasks import ScoredItem
+    from keylm.data.benchmarks import ScoredItem
 
 NUM_WORDS = 12
 """Words per n-gram: datatrove's default, and nearly that of Brown et al. 2020 (13)."""
@@ -118,7 +118,7 @@ def load(run: Run) -> Contamination | None:
         return None
     folder = run.stage("prepare") / "contamination"
     if not folder.exists():
-        from keylm.evaluate.lm_tasks import scored_items
+        from keylm.data.benchmarks import scored_items
 
         data = run.recipe.eval.data
         build(scored_items(names, Path(data) if data else None), folder)
