@@ -1,10 +1,10 @@
 """Hold `keylm serve` against llama.cpp and transformers: `python benchmarks/serving.py [PART ...]`.
 
-Parts: `overhead` (our HTTP against llama.cpp in the same process, on the same loaded model), `decode` (F16, Q8_0, Q4_0
-against transformers' `generate` in bfloat16), `chat` (conversations, one at a time and four at once, over HTTP from
-`keylm serve` and from llama.cpp's own server as it comes) and `start` (from nothing to the first answer). All by
-default. Everything is measured by turns and compared within a turn; shown are medians. Exit code 1 if
-anything is missed.
+Parts: `overhead` (our HTTP against llama.cpp in the same process, on the same loaded model), `decode` (F16, Q8_0, Q6_K,
+Q4_0 against transformers' `generate` in bfloat16), `chat` (conversations, one at a time and four at once, over HTTP
+from `keylm serve` on Q8_0 and on Q6_K, and from llama.cpp's own server as it comes, on Q8_0) and `start` (from nothing
+to the first answer). All by default. Everything is measured by turns and compared within a turn; shown are medians.
+Exit code 1 if anything is missed.
 
 The model has the recipe's shape and random weights, so answers have a set length. `--text` takes jsonl(.zst) with
 `messages`, whose users' turns are asked; without it, generated instructions are. GOMP_SPINCOUNT in the environment
@@ -25,7 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -39,7 +39,7 @@ from keylm.run import Run, create
 Line = tuple[str, str, str, bool]
 """What was measured, what was reached, what was asked, whether it holds."""
 
-_KINDS = ("F16", "Q8_0", "Q4_0")
+_KINDS = ("F16", "Q8_0", "Q6_K", "Q4_0")
 _ANSWER = 48
 _GREEDY = {"temperature": 0, "max_tokens": _ANSWER, "ignore_eos": True}
 _LLAMA = """
@@ -177,20 +177,33 @@ def _decode(run: Run, turns: int) -> list[Line]:
 
 def _chat(run: Run, talks: list[list[str]]) -> list[Line]:
     """Seconds of whole conversations with llama.cpp's own server and with ours, one and four at a time."""
+    with ExitStack() as stack:
+        theirs = stack.enter_context(_llama_server(run))
+        here = {kind: stack.enter_context(_our_server(run, kind)) for kind in ("Q8_0", "Q6_K")}
+        return [_race(theirs, url, kind, at_once, talks) for at_once in (1, 4) for kind, url in here.items()]
+
+
+def _race(theirs: str, ours: str, kind: str, at_once: int, talks: list[list[str]]) -> Line:
+    groups = [talks[start : start + at_once] for start in range(0, len(talks), at_once)]
+    seconds = [[_seconds(_talk, url, group) for url in (theirs, ours)] for group in groups]
+    times = statistics.median(slow / fast for slow, fast in seconds)
+    name = f"conversations, {at_once} at a time, {kind} against llama.cpp's Q8_0"
+    return name, f"{times:.2f} times as fast", "at least 1.3 times", times >= 1.3
+
+
+def _llama_server(run: Run) -> AbstractContextManager[str]:
+    """llama.cpp's own server as it comes, on Q8_0."""
     from keylm.export import gguf_path
 
-    path = str(gguf_path(run, "Q8_0"))
     bare = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
-    ours = [sys.executable, "-m", "keylm", "serve", path, "--port", "0"]
-    lines = []
-    with _server([sys.executable, "-c", _LLAMA, path], bare) as theirs, _server(ours, dict(os.environ)) as here:
-        for at_once in (1, 4):
-            groups = [talks[start : start + at_once] for start in range(0, len(talks), at_once)]
-            seconds = [[_seconds(_talk, url, group) for url in (theirs, here)] for group in groups]
-            times = statistics.median(slow / fast for slow, fast in seconds)
-            name = f"conversations, {at_once} at a time, against llama.cpp's own server"
-            lines.append((name, f"{times:.2f} times as fast", "at least 1.3 times", times >= 1.3))
-    return lines
+    return _server([sys.executable, "-c", _LLAMA, str(gguf_path(run, "Q8_0"))], bare)
+
+
+def _our_server(run: Run, kind: str) -> AbstractContextManager[str]:
+    from keylm.export import gguf_path
+
+    command = [sys.executable, "-m", "keylm", "serve", str(gguf_path(run, kind)), "--port", "0"]
+    return _server(command, dict(os.environ))
 
 
 def _talk(url: str, group: list[list[str]]) -> None:
@@ -208,14 +221,11 @@ def _talk(url: str, group: list[list[str]]) -> None:
 
 def _start(run: Run) -> list[Line]:
     """Seconds from the command to the first answer."""
-    from keylm.export import gguf_path
-
-    command = [sys.executable, "-m", "keylm", "serve", str(gguf_path(run, "Q8_0")), "--port", "0"]
     messages = [{"role": "user", "content": "What is a tide?"}]
 
     def first_answer() -> float:
         start = time.perf_counter()
-        with _server(command, dict(os.environ)) as url:
+        with _our_server(run, "Q8_0") as url:
             _ask(url, messages, max_tokens=1)
             return time.perf_counter() - start
 
