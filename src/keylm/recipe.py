@@ -460,7 +460,7 @@ class Eval(Part):
     """Held-out generated instructions to follow (unseen phrasings, unseen topics)."""
     max_new_tokens: PositiveCount = 160
     """Tokens after which an answer is cut off."""
-    answers: Count = 200
+    answers: Count = 100
     """Held-out answers of each source of SFT whose bits per byte are counted."""
     bits_per_byte_bytes: Count = 1_000_000
     """Bytes of each source's validation text to code, also by `xz -9e`."""

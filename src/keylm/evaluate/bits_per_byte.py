@@ -98,16 +98,22 @@ def model_bits(
     return nats / math.log(2)
 
 
-def continuation_bits(model: KeyLM, rows: Sequence[tuple[list[int], list[int]]], length: int) -> NDArray[np.float64]:
+def continuation_bits(
+    model: KeyLM,
+    rows: Sequence[tuple[list[int], list[int]]],
+    length: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> NDArray[np.float64]:
     """Bits (n,) in which `model` codes the second list of token ids of each row behind the first.
 
-    Of a row that is longer than `length`, the first tokens fall out.
+    Of a row that is longer than `length`, the first tokens fall out. `advance` is told how many rows are done.
     """
     order = np.argsort([len(before) + len(after) for before, after in rows], kind="stable")
     nats = np.zeros(len(rows))
     for first in range(0, len(rows), _BATCH_ROWS):
         chosen = order[first : first + _BATCH_ROWS]
         nats[chosen] = _nats(model, [rows[index] for index in chosen], length)
+        advance(len(chosen))
     return nats / math.log(2)
 
 

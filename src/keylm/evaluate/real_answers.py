@@ -15,8 +15,9 @@ from keylm.data.store import TokenStore
 from keylm.data.tasks import reading_seed
 from keylm.evaluate.bits_per_byte import continuation_bits
 from keylm.model import KeyLM
-from keylm.recipe import Verified
+from keylm.recipe import Source, Verified
 from keylm.run import Run
+from keylm.screen import Bar, progress
 from keylm.tokenizer import Tokenizer
 
 
@@ -26,13 +27,14 @@ def predicted(run: Run, models: Mapping[str, KeyLM], num: int) -> dict[str, dict
     Each answer stands behind all that was said before it, as in training; `answers` is their number.
     """
     tokenizer = Tokenizer.load(run.stage("tokenizer"))
-    found: dict[str, dict[str, float]] = {}
-    for source in prepared.sources(run, "sft"):
-        rows = list(islice(_last_answers(prepared.store(run, "sft", source.name, "validation")), num))
-        if rows:
-            size = sum(len(tokenizer.decode(answer).encode()) for _, answer in rows)
-            bits = {name: _bits(run, model, rows) / size for name, model in models.items()}
-            found[source.name] = {"answers": len(rows), **{name: round(share, 4) for name, share in bits.items()}}
+    stores = {source.name: prepared.store(run, "sft", source.name, "validation") for source in _sources(run)}
+    rows = {name: list(islice(_last_answers(store), num)) for name, store in stores.items() if store.num_documents}
+    found: dict[str, dict[str, float]] = {name: {"answers": len(some)} for name, some in rows.items()}
+    with progress("answers of the tuning data", len(models) * sum(map(len, rows.values())), "answers") as bar:
+        for name, some in rows.items():
+            size = sum(len(tokenizer.decode(answer).encode()) for _, answer in some)
+            bits = {stage: _bits(run, model, some, bar) for stage, model in models.items()}
+            found[name] |= {stage: round(count / size, 4) for stage, count in bits.items()}
     return found
 
 
@@ -44,18 +46,24 @@ def made(run: Run, plain: KeyLM, num: int) -> dict[str, dict[str, float]]:
     """
     tokenizer = Tokenizer.load(run.stage("tokenizer"))
     found: dict[str, dict[str, float]] = {}
-    for source in prepared.sources(run, "sft"):
-        if isinstance(source, Verified):
-            pairs = list(islice(_held_out_pairs(run, source), num))
-            real, changed = (_plain_bits(run, plain, tokenizer, texts) for texts in zip(*pairs, strict=True))
-            rise = round(changed / real - 1, 4)
-            found[source.name] = {
-                "answers": len(pairs),
-                "real": round(real, 4),
-                "made": round(changed, 4),
-                "rise": rise,
-            }
+    for source in (source for source in _sources(run) if isinstance(source, Verified)):
+        with progress(f"answers of {source.name}", 3 * num, "answers") as bar:
+            pairs = list(islice(_counted(_held_out_pairs(run, source), bar), num))
+            if not pairs:
+                continue
+            real, changed = (_plain_bits(run, plain, tokenizer, texts, bar) for texts in zip(*pairs, strict=True))
+        found[source.name] = {
+            "answers": len(pairs),
+            "real": round(real, 4),
+            "made": round(changed, 4),
+            "rise": round(changed / real - 1, 4),
+        }
     return found
+
+
+def _sources(run: Run) -> list[Source]:
+    """What SFT learns from."""
+    return [source for source in prepared.sources(run, "sft") if source.weight]
 
 
 def _last_answers(store: TokenStore) -> Iterator[tuple[list[int], list[int]]]:
@@ -78,11 +86,18 @@ def _held_out_pairs(run: Run, source: Verified) -> Iterator[tuple[str, str]]:
             yield document.contents[-1], changed.contents[-1]
 
 
-def _plain_bits(run: Run, model: KeyLM, tokenizer: Tokenizer, texts: tuple[str, ...]) -> float:
+def _counted(pairs: Iterator[tuple[str, str]], bar: Bar) -> Iterator[tuple[str, str]]:
+    """The pairs, each of which moves the bar."""
+    for pair in pairs:
+        bar.advance()
+        yield pair
+
+
+def _plain_bits(run: Run, model: KeyLM, tokenizer: Tokenizer, texts: tuple[str, ...], bar: Bar) -> float:
     """Bits per byte of texts, each behind an end-of-text token."""
     rows = [([tokenizer.end_of_text], tokenizer.encode(text)) for text in texts]
-    return _bits(run, model, rows) / sum(len(text.encode()) for text in texts)
+    return _bits(run, model, rows, bar) / sum(len(text.encode()) for text in texts)
 
 
-def _bits(run: Run, model: KeyLM, rows: list[tuple[list[int], list[int]]]) -> float:
-    return float(continuation_bits(model, rows, run.recipe.model.max_position_embeddings).sum())
+def _bits(run: Run, model: KeyLM, rows: list[tuple[list[int], list[int]]], bar: Bar) -> float:
+    return float(continuation_bits(model, rows, run.recipe.model.max_position_embeddings, bar.advance).sum())
