@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -11,12 +13,17 @@ from keylm.model import KeyLM, LayerCache
 
 @torch.no_grad()
 def generate(
-    model: KeyLM, prompts: list[list[int]], max_new_tokens: int, stop: int, batch_size: int = 64
+    model: KeyLM,
+    prompts: list[list[int]],
+    max_new_tokens: int,
+    stop: int,
+    batch_size: int = 64,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> list[list[int]]:
     """The likeliest continuation of each prompt, token by token, up to and with the token `stop`.
 
     Prompts are token ids. An answer without `stop` was cut off: by `max_new_tokens` or by the model's context length.
-    Answers do not depend on `batch_size`, but for rounding.
+    Answers do not depend on `batch_size`, but for rounding. `advance` is told how many are done.
     """
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     answers: list[list[int]] = [[] for _ in prompts]
@@ -26,6 +33,7 @@ def generate(
         for index, row in zip(chosen, ids.tolist(), strict=True):
             ended = row[: row.index(stop) + 1] if stop in row else row
             answers[index] = ended[: _room(model, prompts[index])]
+        advance(len(chosen))
     return answers
 
 

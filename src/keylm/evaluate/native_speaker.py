@@ -11,6 +11,7 @@ from keylm.evaluate.answers import Answer
 from keylm.evaluate.bits_per_byte import continuation_bits
 from keylm.generate import generate
 from keylm.model import KeyLM
+from keylm.screen import progress
 from keylm.tokenizer import Tokenizer
 
 
@@ -26,7 +27,8 @@ class NativeSpeaker:
         """The likeliest next turn of each conversation."""
         prompts = [chat.encode(self.tokenizer, messages, add_generation_prompt=True)[0] for messages in conversations]
         stop = self.tokenizer.turn_end
-        rows = generate(self.model, prompts, max_new_tokens, stop)
+        with progress("answers", len(prompts), "answers") as bar:
+            rows = generate(self.model, prompts, max_new_tokens, stop, advance=bar.advance)
         return [Answer(self.tokenizer.decode(ids), ended=stop in ids) for ids in rows]
 
     def bits_per_byte(self, texts: Sequence[str]) -> float:
