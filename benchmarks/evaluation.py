@@ -112,8 +112,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("run", nargs="?", type=Path, default=Path("runs/quickstart"))
     parser.add_argument("--data", type=Path, required=True, help="folder with the tasks' data files")
     parser.add_argument("--limit", type=int, default=500, help="documents per task")
-    parser.add_argument("--answers", type=int, default=64, help="requests to answer")
-    parser.add_argument("--tokens", type=int, default=160, help="most tokens of an answer")
+    parser.add_argument("--answers", type=int, default=128, help="requests to answer")
+    parser.add_argument("--tokens", type=int, default=256, help="most tokens of an answer")
     parser.add_argument("--turns", type=int, default=3)
     return parser.parse_args()
 

@@ -114,6 +114,8 @@ def load_model(run: Run) -> LM:
     model = Qwen3ForCausalLM(config)
     model.load_state_dict(load_file(last))
     tokenizer = PreTrainedTokenizerFast.from_pretrained(run.stage("tokenizer"))
+    # Without it `hf` goes on behind the end of an answer for as long as another of its batch does.
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
     options = {"pretrained": model.eval(), "tokenizer": tokenizer, "batch_size": _BATCH_SIZE, "add_bos_token": False}
     return NativeLM(models.load(run.recipe.model, last), partial(llama_writer.of_run, run, stage), **options)
 

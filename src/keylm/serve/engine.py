@@ -18,8 +18,8 @@ Chunk = dict[str, Any]
 """One piece of a streamed completion, in the shape of OpenAI's `text_completion`, or `{"error": ...}`."""
 
 
-_SPINS = "300"
-"""Rounds that a thread of llama.cpp waits awake for the others, some 20 microseconds, before it sleeps (libgomp's
+_SPINS = "3000"
+"""Rounds that a thread of llama.cpp waits awake for the others, some 200 microseconds, before it sleeps (libgomp's
 GOMP_SPINCOUNT). libgomp's own 300,000 rounds keep a core from whom all wait for: a process that needs it too."""
 
 _CACHE_MIB = 1024
