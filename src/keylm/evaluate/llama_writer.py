@@ -58,13 +58,10 @@ class LlamaWriter:
         except RuntimeError as error:
             raise KeyLMError(f"llama.cpp cannot load {self.path}: the file is damaged, or memory is short") from error
 
-    def write(
-        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop: Sequence[str] = (), temperature: float = 0.0
-    ) -> list[Answer]:
-        """A continuation of each prompt of token ids, up to the model's own end or one of `stop`.
+    def write(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop: Sequence[str] = ()) -> list[Answer]:
+        """The likeliest continuation of each prompt of token ids, up to the model's own end or one of `stop`.
 
-        It is the likeliest at a `temperature` of 0, drawn from all tokens above. An answer is cut off after
-        `max_new_tokens`, or where the context is full.
+        An answer is cut off after `max_new_tokens`, or where the context is full.
 
         Raises:
             KeyLMError: llama.cpp refuses a prompt.
@@ -72,19 +69,18 @@ class LlamaWriter:
         with ThreadPoolExecutor(NUM_SLOTS) as threads, progress("answers", len(prompts), "answers") as bar:
 
             def one(prompt: Sequence[int]) -> Answer:
-                answer = self._answer(prompt, max_new_tokens, stop, temperature)
+                answer = self._answer(prompt, max_new_tokens, stop)
                 bar.advance()
                 return answer
 
             return list(threads.map(one, prompts))
 
-    def _answer(self, prompt: Sequence[int], max_new_tokens: int, stop: Sequence[str], temperature: float) -> Answer:
+    def _answer(self, prompt: Sequence[int], max_new_tokens: int, stop: Sequence[str]) -> Answer:
         room = min(max_new_tokens, self.context_length - len(prompt))
         if room <= 0:
             return Answer("", ended=False)
-        sampling = {"temperature": temperature, "repeat_penalty": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
-        length = {"max_tokens": room, "stop": list(stop)}
-        request = {"prompt": list(prompt), "stream": False, "cache_prompt": False, **length, **sampling}
+        greedy = {"temperature": 0.0, "repeat_penalty": 1.0, "cache_prompt": False}
+        request = {"prompt": list(prompt), "max_tokens": room, "stop": list(stop), "stream": False, **greedy}
         told: list[dict[str, Any]] = []
         self._server.handle_completions(request, told.append)
         if "choices" not in told[0]:
