@@ -62,9 +62,20 @@ def test_attention_has_the_bits_of_each_document_alone(lengths: list[list[int]])
             assert torch.equal(packed[row : row + 1, here], seen.transpose(1, 2))
 
 
+def adds_alike(model: KeyLM, count: int) -> bool:
+    """Whether this processor's products give `count` rows the bits that they have among many rows."""
+    weights = [parameter for parameter in model.parameters() if parameter.dim() == 2]
+    many = [torch.randn(400, weight.shape[1]) for weight in weights]
+    return all(torch.equal((x @ w.T)[:count], x[:count] @ w.T) for x, w in zip(many, weights, strict=True))
+
+
 def compare_bits() -> None:
-    """Hidden states and losses of packed rows against the documents one by one: every bit."""
+    """Hidden states and losses of packed rows against the documents one by one: every bit.
+
+    MKL promises one order of adding on Intel's processors alone: on others, products of up to three rows have another.
+    """
     model, generator = made(), torch.Generator().manual_seed(1)
+    compared = 0
     with torch.no_grad():
         for _ in range(40):
             drawn = torch.randint(1, 200, (2, 4), generator=generator).tolist()
@@ -73,7 +84,10 @@ def compare_bits() -> None:
             for row in range(2):
                 for number in segments[row].unique():
                     here = segments[row] == number
-                    assert torch.equal(hidden[row, here], model(tokens[row : row + 1, here])[0]), int(here.sum())
+                    if adds_alike(model, int(here.sum())):
+                        assert torch.equal(hidden[row, here], model(tokens[row : row + 1, here])[0]), int(here.sum())
+                        compared += 1
+    assert compared > 0.9 * 40 * 8
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])
