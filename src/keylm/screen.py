@@ -43,7 +43,7 @@ class _Rate(ProgressColumn):
     """Units per second."""
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed or 0
+        speed = task.finished_speed or task.speed or task.completed / (task.elapsed or 1)
         return Text(f"{speed:,.1f} {task.fields['unit']}/s" if speed < 100 else f"{speed:,.0f} {task.fields['unit']}/s")
 
 
