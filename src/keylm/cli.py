@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from keylm.errors import KeyLMError
+from keylm.errors import KeyLMError, UserError
 
 app = typer.Typer(
     name="keylm",
@@ -127,6 +127,8 @@ def evaluate(
     from keylm.run import open_run, write_json
 
     is_run = not other_models.is_other(recipe)
+    if is_run and not tasks and json:
+        raise UserError("--json goes with --tasks: what the eval stage measures is in its folder and in results.json")
     if is_run and not tasks:
         _stage("eval", recipe, [*(set_ or []), *([f"eval.data={data}"] if data else [])], run_)
         return

@@ -158,6 +158,12 @@ def test_the_command_writes_what_it_prints(run: Run, tmp_path: Path) -> None:
     assert written["model"] == str(run.folder)
 
 
+def test_the_stage_does_not_take_a_file_to_write(run: Run, tmp_path: Path) -> None:
+    told = CliRunner().invoke(cli.app, ["eval", str(run.folder), "--json", str(tmp_path / "scores.json")])
+    assert isinstance(told.exception, UserError)
+    assert "--json goes with --tasks" in str(told.exception)
+
+
 @pytest.mark.parametrize(
     ("names", "files", "sentence"),
     [
