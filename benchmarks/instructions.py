@@ -1,40 +1,19 @@
 """Score trainings of runs on the held-out instructions: `python benchmarks/instructions.py RUN:STAGE ... --tasks 600`.
 
-What the `eval` stage measures, for any weights and with the answers written by llama.cpp: for ablations, where many
-trainings are to be compared. A stage is `pretrain`, `sft` or `dpo`. The tasks are those of every kind of constraint.
+What the `eval` stage measures, for any weights: for ablations, where many trainings are to be compared. A stage is
+`pretrain`, `sft`, `dpo` or `grpo`. The tasks are those of every kind of constraint.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from keylm import chat
-from keylm import model as models
-from keylm.chat import Message
 from keylm.data.instructions import KIND_SETS
-from keylm.evaluate import llama_writer
-from keylm.evaluate.answers import Answer
+from keylm.evaluate import native_speaker
 from keylm.evaluate.instructions import measure, show, splits
-from keylm.evaluate.llama_writer import LlamaWriter
-from keylm.evaluate.native_speaker import NativeSpeaker
-from keylm.run import Run, open_run
+from keylm.run import open_run
 from keylm.screen import console
-from keylm.tokenizer import Tokenizer
-
-
-@dataclass(frozen=True)
-class WritingSpeaker(NativeSpeaker):
-    """Our own model as a speaker, whose answers llama.cpp writes."""
-
-    writer: LlamaWriter
-
-    def answer(self, conversations: Sequence[Sequence[Message]], max_new_tokens: int) -> list[Answer]:
-        """The likeliest next turn of each conversation."""
-        prompts = [chat.encode(self.tokenizer, messages, add_generation_prompt=True)[0] for messages in conversations]
-        return self.writer.write(prompts, max_new_tokens)
 
 
 def main() -> None:
@@ -44,14 +23,9 @@ def main() -> None:
         folder, _, stage = name.rpartition(":")
         run = open_run(Path(folder))
         tasks = splits(options.tasks, run.recipe.seed, KIND_SETS["all"])
-        speaker = _speaker(run, stage)
+        speaker = native_speaker.of_run(run, stage)
         console.print(f"[bold]{name}[/]")
         show({split: measure(speaker, each, options.tokens) for split, each in tasks.items()})
-
-
-def _speaker(run: Run, stage: str) -> WritingSpeaker:
-    plain = models.load(run.recipe.model, run.weights(run.trained[0]))
-    return WritingSpeaker(plain, Tokenizer.load(run.stage("tokenizer")), plain, llama_writer.of_run(run, stage))
 
 
 def _options() -> argparse.Namespace:

@@ -28,6 +28,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`train.phases`": recipe.Phase,
     "`sft`": recipe.Sft,
     "`dpo`": recipe.Dpo,
+    "`grpo`": recipe.Grpo,
     "`eval`": recipe.Eval,
     "`export`": recipe.Export,
 }

@@ -7,7 +7,6 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from keylm import machine, recipe
-from keylm.generate import generate
 from keylm.info import num_parameters
 from keylm.model import KeyLM
 
@@ -82,28 +81,6 @@ def test_packed_documents_do_not_see_each_other(model: KeyLM) -> None:
         packed = model(torch.cat([first, second], dim=1), segments)
         torch.testing.assert_close(packed[:, :13], model(first), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(packed[:, 13:], model(second), rtol=1e-4, atol=1e-5)
-
-
-def test_generation_equals_transformers(model: KeyLM) -> None:
-    twin = reference(model)
-    prompts = [torch.randint(3, 300, (length,)).tolist() for length in (1, 5, 9, 17)]
-    ours = generate(model, prompts, max_new_tokens=12, stop=2, batch_size=3)
-    for prompt, answer in zip(prompts, ours, strict=True):
-        ids = torch.tensor([prompt])
-        theirs = twin.generate(ids, max_new_tokens=12, do_sample=False, eos_token_id=2, pad_token_id=0)
-        expected = theirs[0, len(prompt) :].tolist()
-        assert answer == (expected[: expected.index(2) + 1] if 2 in expected else expected)
-
-
-def test_generation_ends_at_the_context_length(model: KeyLM) -> None:
-    assert len(generate(model, [[5] * 60], max_new_tokens=50, stop=299)[0]) <= 4
-
-
-def test_a_long_prompt_takes_no_room_from_others(model: KeyLM) -> None:
-    short, full, long = [5, 9], [7] * 64, [8] * 60
-    alone = [generate(model, [prompt], max_new_tokens=20, stop=299)[0] for prompt in (short, full, long)]
-    assert generate(model, [short, full, long], max_new_tokens=20, stop=299) == alone
-    assert [len(row) for row in alone] == [20, 0, 4]
 
 
 def test_matmul_parameters_are_those_of_the_linear_layers(model: KeyLM) -> None:

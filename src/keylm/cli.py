@@ -48,8 +48,8 @@ def root(
     """Raw text in, a small chat model out.
 
     A [bold]recipe[/] is one YAML file that says everything about a model. A [bold]run[/] is the folder that it fills,
-    stage by stage: tokenizer → prepare → pretrain → sft → eval → export, with dpo after sft where the recipe asks for
-    it. Every stage can be stopped at any time and goes on where it was; what is done is skipped.
+    stage by stage: tokenizer → prepare → pretrain → sft → eval → export, with dpo and grpo after sft where the
+    recipe asks for them. Every stage can be stopped at any time and goes on where it was; what is done is skipped.
 
     Begin with:  keylm run recipes/quickstart.yaml
     """
@@ -95,6 +95,12 @@ def sft(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None) -> Non
 def dpo(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None) -> None:
     """Train by preference, where the recipe has `dpo`: rather a right answer than one that is a little wrong."""
     _stage("dpo", recipe, set_, run_)
+
+
+@app.command(rich_help_panel=_LINE)
+def grpo(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None) -> None:
+    """Train on the model's own answers, where the recipe has `grpo`: those that follow become likelier."""
+    _stage("grpo", recipe, set_, run_)
 
 
 @app.command(name="eval", rich_help_panel=_LINE)

@@ -42,7 +42,7 @@ PACKAGES = (
     Part("gguf", "export, chat, serve", "pip install gguf"),
     Part("xllamacpp", "export, chat, serve", "pip install xllamacpp"),
     Part("huggingface_hub", "prepare, push and import, from and to the hub", "pip install huggingface_hub"),
-    Part("trl", "dpo", "pip install 'keylm[preference]'", needed=False),
+    Part("trl", "dpo, grpo", "pip install 'keylm[preference]'", needed=False),
     Part("openai", "tests", "pip install openai", needed=False),
     Part("playwright", "tests of the chat page", "pip install playwright", needed=False),
 )

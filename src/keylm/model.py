@@ -7,7 +7,6 @@ plain torch and compiled.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,23 +18,6 @@ from keylm.device import Mask
 from keylm.kernels.ops import add_rms_norm, heads, linear, norm_linear, swiglu_linear
 from keylm.loss import linear_cross_entropy, linear_nll
 from keylm.packed import document_positions
-
-
-@dataclass
-class LayerCache:
-    """Keys and values of one layer in generation, (B, K, room, D), filled up to `length` positions."""
-
-    keys: Tensor
-    values: Tensor
-    length: int = 0
-
-    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Append (B, K, T, D) keys and values; return all that are there."""
-        end = self.length + keys.shape[2]
-        self.keys[:, :, self.length : end] = keys
-        self.values[:, :, self.length : end] = values
-        self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
 
 
 class RMSNorm(nn.Module):
@@ -74,12 +56,10 @@ class Attention(nn.Module):
         """The three that the normed stream is multiplied with, as one."""
         return self.q_proj.weight, self.k_proj.weight, self.v_proj.weight
 
-    def forward(self, qkv: Tensor, rotary: Tensor, mask: Mask, cache: LayerCache | None) -> Tensor:
+    def forward(self, qkv: Tensor, rotary: Tensor, mask: Mask) -> Tensor:
         """Queries, keys and values (B, T, (N + 2 K) D) to (B, T, H). `mask` says where a query may look, as
         `device.attend` has it."""
         q, k, v = heads(qkv, self.q_norm.weight, self.k_norm.weight, rotary, self.num_heads, self.q_norm.eps)
-        if cache is not None:
-            k, v = cache.extend(k, v)
         return linear(device.attend(q, k, v, mask).flatten(2), self.o_proj.weight)
 
 
@@ -112,14 +92,12 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = FeedForward(config)
 
-    def forward(
-        self, x: Tensor, delta: Tensor | None, rotary: Tensor, mask: Mask, cache: LayerCache | None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, delta: Tensor | None, rotary: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
         """The stream (B, T, H) and what the layer before adds to it, to the same for the layer after.
 
         Adding is left to the next norm, which reads the sum anyway."""
         x, qkv = self.input_layernorm(x, delta, *self.self_attn.input_weights)
-        delta = self.self_attn(qkv, rotary, mask, cache)
+        delta = self.self_attn(qkv, rotary, mask)
         x, gate_up = self.post_attention_layernorm(x, delta, *self.mlp.input_weights)
         return x, self.mlp(gate_up)
 
@@ -151,12 +129,11 @@ class KeyLM(nn.Module):
         *,
         positions: Tensor | None = None,
         mask: Tensor | None = None,
-        caches: list[LayerCache] | None = None,
     ) -> Tensor:
         """Hidden states (B, T, H) after the last norm, for tokens (B, T) of int64.
 
         `segments` (B, T) numbers the documents of a packed sequence: attention then stays within each, and positions
-        start anew (see `keylm.packed`). Generation gives `positions` (B, T), `mask` (B, 1, T, S) and `caches` instead.
+        start anew (see `keylm.packed`). Other contexts give `positions` (B, T) and `mask` (B, 1, T, T) instead.
         """
         seen: Mask = mask
         if segments is not None:
@@ -165,8 +142,8 @@ class KeyLM(nn.Module):
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         rotary = rotary_table(positions, self.config)
         x, delta = self.model.embed_tokens(tokens).to(self.compute_dtype), None
-        for index, layer in enumerate(self.model.layers):
-            x, delta = layer(x, delta, rotary, seen, caches[index] if caches else None)
+        for layer in self.model.layers:
+            x, delta = layer(x, delta, rotary, seen)
         hidden: Tensor = self.model.norm(x, delta)[1]
         return hidden
 

@@ -416,7 +416,20 @@ class Sft(Training):
         return self
 
 
-class Dpo(Part):
+class Tuning(Part):
+    """What the trainings by trl have in common: AdamW, whose learning rate rises, and falls linearly to zero."""
+
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """Peak learning rate of AdamW; models of billions of parameters want a hundredth of it."""
+    warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises linearly; in the others it falls linearly to zero."""
+    gradient_clip: float = Field(default=1.0, gt=0)
+    """Largest global norm of the gradient: a longer one is scaled down to it."""
+    checkpoint_minutes: float = Field(default=10.0, gt=0)
+    """Minutes between checkpoints; one is always written on Ctrl-C."""
+
+
+class Dpo(Tuning):
     """Preference tuning after SFT, by DPO (Rafailov et al. 2023): rather a verified answer than its broken twin.
 
     The pairs are made of the sources of kind `instructions` and `verified` in `sft.sources`, by their weights.
@@ -432,14 +445,6 @@ class Dpo(Part):
     """How much a change of the log-odds of the two answers counts; more keeps the weights nearer to SFT's."""
     sft_weight: float = Field(default=1.0, ge=0)
     """Weight of the loss on the chosen answer beside DPO's. Without it, both answers become less likely."""
-    learning_rate: float = Field(default=1e-4, gt=0)
-    """Peak learning rate of AdamW; models of billions of parameters want a hundredth of it."""
-    warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the steps in which the learning rate rises linearly; in the others it falls linearly to zero."""
-    gradient_clip: float = Field(default=1.0, gt=0)
-    """Largest global norm of the gradient: a longer one is scaled down to it."""
-    checkpoint_minutes: float = Field(default=10.0, gt=0)
-    """Minutes between checkpoints; one is always written on Ctrl-C."""
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Dpo:
@@ -451,6 +456,37 @@ class Dpo(Part):
     def num_steps(self) -> int:
         """Number of optimizer steps."""
         return -(-self.pairs // self.batch_pairs)
+
+
+class Grpo(Tuning):
+    """Reinforcement learning, by GRPO (Shao et al. 2024), with the checks of instructions as the reward.
+
+    The prompts are made as those of the sources of kind `instructions` in `sft.sources` are, by their weights.
+    """
+
+    steps: PositiveCount = 100
+    """Optimizer steps, each on answers of the weights before it."""
+    batch_prompts: PositiveCount = 16
+    """Prompts per step."""
+    answers: int = Field(default=8, ge=2)
+    """Answers to each prompt: what is better than their mean becomes likelier, what is worse less likely."""
+    micro_batch_answers: PositiveCount = 8
+    """Answers per forward pass: the dial for memory. They are padded to the longest of the step."""
+    max_new_tokens: PositiveCount = 160
+    """Tokens after which an answer is cut off; it is worth nothing then."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Temperature at which the answers are drawn."""
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Grpo:
+        if self.batch_prompts * self.answers % self.micro_batch_answers:
+            raise ValueError("batch_prompts times answers must be a multiple of micro_batch_answers")
+        return self
+
+    @property
+    def num_steps(self) -> int:
+        """Number of optimizer steps."""
+        return self.steps
 
 
 class Eval(Part):
@@ -510,6 +546,8 @@ class Recipe(Part):
     """Instruction tuning."""
     dpo: Dpo | None = None
     """Preference tuning; left out by default, `dpo: {}` asks for it."""
+    grpo: Grpo | None = None
+    """Reinforcement learning; left out by default, `grpo: {}` asks for it."""
     eval: Eval = Eval()
     """Evaluation."""
     export: Export = Export()
@@ -524,11 +562,18 @@ class Recipe(Part):
         _check_phases("sft", self.sft.phases, self.sft.sources)
         if self.dpo and not any(source.weight for source in self.sft.sources if source.kind in PAIRED):
             raise ValueError(f"dpo needs a source of kind {' or '.join(PAIRED)} in sft.sources, to make pairs of")
+        if self.grpo and not any(source.weight for source in self.sft.sources if source.kind == "instructions"):
+            raise ValueError("grpo needs a source of kind instructions in sft.sources, to make prompts of")
         return self
 
     def training(self, stage: str) -> Training:
         """Settings of `pretrain` or `sft`."""
         return {"pretrain": self.train, "sft": self.sft}[stage]
+
+    def num_steps(self, stage: str) -> int:
+        """Optimizer steps of a training; 0 where the recipe leaves it out."""
+        settings = {"pretrain": self.train, "sft": self.sft, "dpo": self.dpo, "grpo": self.grpo}[stage]
+        return settings.num_steps if settings else 0
 
     def sources_of(self, stage: str) -> list[Source]:
         """What `pretrain` or `sft` learns from."""

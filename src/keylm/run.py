@@ -14,10 +14,13 @@ from keylm import recipe as recipes
 from keylm.errors import UserError
 from keylm.recipe import Recipe
 
-STAGES = ("tokenizer", "prepare", "pretrain", "sft", "dpo", "eval", "export")
-"""The whole line; a recipe without a section for an optional stage leaves that stage out."""
+STAGES = ("tokenizer", "prepare", "pretrain", "sft", "dpo", "grpo", "eval", "export")
+"""The whole line."""
 
-TRAININGS = ("pretrain", "sft", "dpo")
+OPTIONAL = ("dpo", "grpo")
+"""A recipe without a section for these leaves them out."""
+
+TRAININGS = ("pretrain", "sft", "dpo", "grpo")
 """The stages that leave weights, in order."""
 
 _SHARE = {"weight", "category", "max_epochs"}
@@ -44,17 +47,22 @@ class Run:
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages that the recipe asks for, in order."""
-        return tuple(stage for stage in STAGES if stage != "dpo" or self.recipe.dpo)
+        return tuple(stage for stage in STAGES if stage not in OPTIONAL or getattr(self.recipe, stage))
+
+    @property
+    def trainings(self) -> list[str]:
+        """The stages of the recipe that leave weights, in order."""
+        return [stage for stage in TRAININGS if stage in self.stages]
 
     @property
     def last_training(self) -> str:
         """The stage whose weights are the run's: what is released, and what answers."""
-        return [stage for stage in TRAININGS if stage in self.stages][-1]
+        return self.trainings[-1]
 
     @property
     def trained(self) -> list[str]:
         """The stages whose final weights are there, in order."""
-        return [stage for stage in TRAININGS if stage in self.stages and self.weights(stage).exists()]
+        return [stage for stage in self.trainings if self.weights(stage).exists()]
 
     def weights(self, stage: str) -> Path:
         """The final weights of one of `TRAININGS`: safetensors, float32, transformers' Qwen3 names."""
@@ -205,7 +213,10 @@ def _shaping_parts(recipe: Recipe) -> dict[str, Any]:
             _shares_of(recipe.data.sources),
         ],
         "sft": [recipe.sft.model_dump(mode="json", exclude=habits)],
-        "dpo": [recipe.dpo and recipe.dpo.model_dump(mode="json", exclude=habits)],
+        **{
+            stage: [tuning and tuning.model_dump(mode="json", exclude=habits)]
+            for stage, tuning in (("dpo", recipe.dpo), ("grpo", recipe.grpo))
+        },
         "eval": [recipe.eval.model_dump(mode="json", exclude={"data"})],
         "export": [recipe.name, recipe.title, recipe.export],
     }

@@ -49,7 +49,7 @@ def view(run: Run) -> RenderableType:
     path = _metrics(run, stage)
     rows = read(path)
     steps = [row for row in rows if "loss" in row]
-    done, num_steps = rows[-1]["step"] if rows else 0, _num_steps(run, stage)
+    done, num_steps = rows[-1]["step"] if rows else 0, run.recipe.num_steps(stage)
     body = Table.grid(padding=(0, 2))
     body.add_column(style="dim", justify="right")
     body.add_column()
@@ -89,11 +89,6 @@ def _is_finished(run: Run) -> bool:
     return (run.stage(run.last_training) / "stage.json").exists()
 
 
-def _num_steps(run: Run, stage: str) -> int:
-    recipe = run.recipe
-    return recipe.dpo.num_steps if stage == "dpo" and recipe.dpo else recipe.training(stage).num_steps
-
-
 def _progress(done: int, total: int) -> RenderableType:
     line = Table.grid(padding=(0, 1))
     line.add_row(ProgressBar(total=total, completed=done, width=30), f"{done:,} of {total:,} ({done / total:.0%})")
@@ -105,7 +100,7 @@ def _numbers(steps: list[dict[str, Any]], num_steps: int) -> list[tuple[str, str
     rate = _mean(recent, "tokens_per_second")
     left = max(0, num_steps - steps[-1]["step"]) * steps[-1]["tokens"] / steps[-1]["step"] / rate
     losses = [row["loss"] for row in steps]
-    shares = {"of the product rate": "limit_share", "rather the chosen answer": "preferred"}
+    shares = {"of the product rate": "limit_share", "rather the chosen answer": "preferred", "reward": "reward"}
     return [
         ("loss", f"{sparkline(losses)}  {_mean(recent, 'loss'):.3f}"),
         ("gradient norm", f"{_mean(recent, 'gradient_norm'):.3f}"),

@@ -8,44 +8,29 @@ from pathlib import Path
 
 import pytest
 
-from keylm.data import pairs
-from keylm.data.documents import Document
-from keylm.data.instructions import KIND_SETS, SPLITS, held_out, preferences
+from keylm.data import examples, pairs
+from keylm.data.instructions import KIND_SETS, SPLITS, held_out
 from keylm.errors import UserError
 from keylm.run import Run, open_run
 
 ANSWER = "The river is wide and slow. Boats carry stone and timber to the old harbour. Children swim there in summer."
 
 
-def test_generated_pairs_are_a_function_of_the_seed() -> None:
-    first, again, other = (list(islice(preferences.generated(seed, KIND_SETS["all"]), 50)) for seed in (0, 0, 1))
+def test_generated_examples_are_a_function_of_the_seed_and_the_stage() -> None:
+    draws = [(0, "dpo"), (0, "dpo"), (1, "dpo"), (0, "grpo")]
+    first, again, *others = (list(islice(examples.generated(*draw, KIND_SETS["all"]), 50)) for draw in draws)
     assert first == again
-    assert not set(map(str, first)) & set(map(str, other))
-    assert all(pair.chosen != pair.rejected for pair in first)
+    for other in others:
+        assert not set(map(str, first)) & set(map(str, other))
 
 
-def test_no_pair_asks_what_evaluation_asks() -> None:
-    asked = {pair.prompt[-1]["content"] for pair in islice(preferences.generated(0, KIND_SETS["basic"]), 2000)}
+def test_no_example_asks_what_evaluation_asks() -> None:
+    found = list(islice(examples.generated(0, "dpo", KIND_SETS["basic"]), 2000))
+    asked = {example.task.messages[-1]["content"] for example in found}
     tasks = [task for split in SPLITS for task in held_out(300, 0, split)]
     assert not asked & {task.messages[-1]["content"] for task in tasks}
     assert len(asked) > 1900
-
-
-def test_real_answers_get_a_twin_that_is_nearly_theirs() -> None:
-    talks = [
-        Document(
-            messages=(
-                {"role": "user", "content": f"Tell me about the river in town number {number}."},
-                {"role": "assistant", "content": ANSWER},
-            )
-        )
-        for number in range(40)
-    ]
-    found = list(preferences.constrained(talks, seed=0))
-    assert len(found) > 30
-    for pair in found:
-        assert pair.prompt[-1]["content"] != ANSWER
-        assert pair.chosen != pair.rejected
+    assert all(all(example.task.followed(example.answer)) for example in found)
 
 
 def test_sources_give_pairs_by_their_weights(prepared: Run, tmp_path: Path) -> None:
@@ -70,11 +55,12 @@ def test_sources_give_pairs_by_their_weights(prepared: Run, tmp_path: Path) -> N
     run = Run(prepared.folder, recipe)
     found = pairs.read(run, 8)
     assert sum("near house" in pair.prompt[-1]["content"] for pair in found) == 2
-    with pytest.raises(UserError, match=r"source `real` gives \d+ pairs, and its share of dpo\.pairs is 1,000"):
+    assert all(pair.chosen != pair.rejected for pair in found)
+    with pytest.raises(UserError, match=r"source `real` gives \d+ of the 1,000 examples that dpo\.pairs asks"):
         pairs.read(run, 4000)
 
 
 def test_pairs_that_fit_no_sequence_are_left_out(prepared: Run, tmp_path: Path) -> None:
     short = open_run(prepared.folder / "recipe.yaml", ["dpo.pairs=4", "sft.sequence_length=16"], tmp_path)
-    with pytest.raises(UserError, match=r"source `talk` gives 0 pairs, and its share of dpo\.pairs is 4"):
+    with pytest.raises(UserError, match=r"source `talk` gives 0 of the 4 examples that dpo\.pairs asks"):
         pairs.read(Run(prepared.folder, short.recipe), 4)

@@ -99,6 +99,7 @@ def _measured(followed: float) -> dict[str, Any]:
     nulls = {"constant sentence": 0.14, "echoed prompt": 0.43, "empty": 0.0}
     return {
         **_score(followed),
+        "echoed_by_examples": 0.15,
         "bits_per_byte": 1.2345,
         "null_answers": {name: _score(share) for name, share in nulls.items()},
     }

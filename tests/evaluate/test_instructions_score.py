@@ -3,16 +3,17 @@ import math
 
 import pytest
 import torch
+from tiny_run import tiny_run
 
 from keylm import recipe
-from keylm.data.instructions import SPLITS, Task, held_out
+from keylm.data.instructions import SPLITS, Example, Task, held_out
 from keylm.data.instructions.constraints import BASIC, EndPhrase, NoCommas, Quotation, Uppercase
 from keylm.data.instructions.task import ask
-from keylm.evaluate.answers import Answer
+from keylm.evaluate import native_speaker
 from keylm.evaluate.instructions import CONSTANT_SENTENCE, measure, null_answers, score, show, splits
-from keylm.evaluate.native_speaker import NativeSpeaker
+from keylm.evaluate.native_speaker import NativeSpeaker, bits_per_byte
 from keylm.model import KeyLM
-from keylm.tokenizer import Tokenizer, train
+from keylm.tokenizer import train
 
 TASKS = [
     Task(ask("Quote olives."), "olives", (Quotation(), NoCommas())),
@@ -20,12 +21,13 @@ TASKS = [
     Task(ask("Say bye."), None, (EndPhrase("Bye."),)),
     Task(ask("Tell me about bees."), "bees"),
 ]
+RIGHT = ['"Black olives"', "ABOUT ants.", "bye.", "about bees. Bees"]
+EXAMPLES = [Example(task, answer) for task, answer in zip(TASKS, RIGHT, strict=True)]
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    texts = [task.messages[0]["content"] for task in held_out(200, 5)]
-    return train(texts, vocab_size=300, pre_tokenizer="qwen2")
+def speaker(tmp_path_factory: pytest.TempPathFactory) -> NativeSpeaker:
+    return native_speaker.of_run(tiny_run(tmp_path_factory.mktemp("speaker") / "run"), "sft")
 
 
 def test_a_score_by_hand() -> None:
@@ -88,33 +90,15 @@ def test_every_split_has_a_quarter_of_the_headline_or_as_many_as_are_asked_for()
     assert {len(tasks) for tasks in splits(10, 0, BASIC, each=4).values()} == {4}
 
 
-def test_the_table_says_what_is_within_noise(tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]) -> None:
-    speaker = NativeSpeaker(*[a_model(tokenizer), tokenizer, a_model(tokenizer)])
-    show({"new kinds": measure(speaker, TASKS, max_new_tokens=4)})
+def test_the_table_says_what_is_within_noise(speaker: NativeSpeaker, capsys: pytest.CaptureFixture[str]) -> None:
+    show({"new kinds": measure(speaker, EXAMPLES, max_new_tokens=4)})
     shown = " ".join(capsys.readouterr().err.split())
     assert "new kinds 3 " in shown
     assert "within noise of" in shown
 
 
-def a_model(tokenizer: Tokenizer) -> KeyLM:
-    torch.manual_seed(0)
-    return KeyLM(
-        recipe.Model(
-            vocab_size=tokenizer.vocab_size,
-            hidden_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=16,
-            intermediate_size=32,
-            max_position_embeddings=512,
-        )
-    ).eval()
-
-
-def test_a_model_is_measured(tokenizer: Tokenizer) -> None:
-    speaker = NativeSpeaker(a_model(tokenizer), tokenizer, a_model(tokenizer))
-    facts = json.loads(json.dumps(measure(speaker, TASKS, max_new_tokens=4)))
+def test_a_model_is_measured(speaker: NativeSpeaker) -> None:
+    facts = json.loads(json.dumps(measure(speaker, EXAMPLES, max_new_tokens=4)))
     samples = facts["samples"]
     assert [sample["messages"][0]["content"] for sample in samples] == [task.messages[0]["content"] for task in TASKS]
     answers = [sample["messages"][-1]["content"] for sample in samples]
@@ -124,16 +108,15 @@ def test_a_model_is_measured(tokenizer: Tokenizer) -> None:
     assert facts["null_answers"]["echoed prompt"]["on_topic"] == 1
     assert facts["null_answers"]["echoed prompt"]["echoed"] == 1
     assert "echoed prompt" in facts["within_noise_of"]
+    assert facts["echoed_by_examples"] == pytest.approx((0 + 1 / 2 + 1 / 1 + 2 / 3) / 4)
     assert facts["by_kind"]["no commas"]["of"] == 1
     assert facts["unfinished"] == 1
 
 
-def test_a_model_that_ends_its_turn_at_once_is_finished(tokenizer: Tokenizer) -> None:
-    model = a_model(tokenizer)
-    model.model.norm.weight.data.zero_()  # every token is as likely as any other, so the first one is said
-    speaker = NativeSpeaker(model, tokenizer, model)
-    (said,) = speaker.answer([TASKS[0].messages], max_new_tokens=3)
-    assert said == Answer(tokenizer.decode([0] * 3), ended=tokenizer.turn_end == 0)
-    assert speaker.bits_per_byte(["ant"]) == pytest.approx(
-        len(tokenizer.encode("ant")) * math.log2(tokenizer.vocab_size) / 3
-    )
+def test_where_every_token_is_equally_likely_bits_are_counted_by_hand(tiny_model: recipe.Model) -> None:
+    tokenizer = train([task.messages[0]["content"] for task in held_out(200, 5)], tiny_model.vocab_size, "qwen2")
+    model = KeyLM(tiny_model).eval()
+    torch.nn.init.zeros_(model.lm_head.weight)
+    expected = len(tokenizer.encode("ant")) * math.log2(tiny_model.vocab_size) / 3
+    assert bits_per_byte(model, tokenizer, ["ant", ""]) == pytest.approx(expected)
+    assert bits_per_byte(model, tokenizer, [""]) == 0

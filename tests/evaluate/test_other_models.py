@@ -12,14 +12,13 @@ from tiny_run import tiny_run
 from typer.testing import CliRunner
 
 from keylm import cli
-from keylm import model as models
 from keylm.data.instructions import held_out
 from keylm.errors import UserError
-from keylm.evaluate.native_speaker import NativeSpeaker
+from keylm.evaluate import native_speaker
 from keylm.evaluate.other_models import TransformersSpeaker, is_other, load, measure_and_print
 from keylm.export import gguf, huggingface
 from keylm.run import Run
-from keylm.tokenizer import END_OF_TEXT, Tokenizer
+from keylm.tokenizer import END_OF_TEXT
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.mark.parametrize("name", ["transformers", "tiny.gguf"])
 def test_our_weights_answer_the_same_in_transformers(run: Run, name: str) -> None:
-    tokenizer = Tokenizer.load(run.stage("tokenizer"))
-    model = models.load(run.recipe.model, run.weights("sft"))
-    ours = NativeSpeaker(model, tokenizer, model)
+    ours = native_speaker.of_run(run, "sft")
     theirs = TransformersSpeaker(*load(run.stage("export") / name))
     theirs.tokenizer.bos_token = END_OF_TEXT
     asked = [task.messages for task in held_out(20, 0)]

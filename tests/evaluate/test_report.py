@@ -89,7 +89,7 @@ def test_it_says_what_happened(text: str) -> None:
         "The answers to piqa: echoed 0.310",
         "new topics and phrasings 53 75.0% 3.0% constant sentence 14.0% · echoed prompt 43.0% · empty 0.0%",
         "new kinds 53 37.5% 3.0% within noise of echoed prompt constant sentence 14.0%",
-        "new kinds 26.2% 87.5% 6.2% 3.1% 20.0% 17.5 1.234",
+        "new kinds 26.2% 87.5% 6.2% 3.1% 20.0% 15.0% 17.5 1.234",
         "10% 1.900 0.100 ± 0.004 0.0% 2.000 0.100 ± 0.004 60.0%",
         "7 min 56 s",
         "vocab_size: 4096",

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from keylm import initial
+from keylm.answers import Answer
+from keylm.chat import Message
 from keylm.data.instructions.constraints import Frequency, Keywords
 from keylm.data.instructions.mistyped import mistyped_task
 from keylm.data.instructions.task import Task, ask
@@ -155,19 +159,28 @@ def test_the_other_words_are_mistyped_and_the_checks_stay() -> None:
     assert mistyped_task(task, 0.0, Random(0)) == task
 
 
-def test_a_model_that_answers_the_same_follows_the_same(tiny_model, tokenizer: Tokenizer) -> None:
-    """Its likeliest token is always the first, so what it follows does not depend on how it is asked."""
-    model = initial.create(tiny_model, seed=0).eval()
-    torch.nn.init.zeros_(model.lm_head.weight)
-    shares = typos.followed(model, tokenizer, requests(20, seed=0), 4, seed=0)
+class Stubborn:
+    """A speaker who always says the same."""
+
+    def answer(self, conversations: Sequence[Sequence[Message]], _max_new_tokens: int) -> list[Answer]:
+        return [Answer("No, it is a river.")] * len(conversations)
+
+    def bits_per_byte(self, _texts: Sequence[str]) -> float:
+        return 0.0
+
+
+def test_who_answers_the_same_follows_the_same() -> None:
+    shares = typos.followed(Stubborn(), requests(20, seed=0), 4, seed=0)
     assert list(shares) == list(RATES)
     assert len({tuple(share.values()) for share in shares.values()}) == 1
 
 
 def test_what_there_is_nothing_of_is_left_out(model: KeyLM, tokenizer: Tokenizer) -> None:
-    tasks = requests(2, seed=0)
-    assert set(typos.measure({"sft": model}, tokenizer, [], tasks, 2, 64, 0)["sft"]["10%"]) == {"followed", "on_topic"}
-    measured = typos.measure({"sft": model}, tokenizer, CHOSEN, [], 2, 64, 0)
+    def measure(passages: list[Passage], tasks: list[Task]) -> dict[str, Any]:
+        return typos.measure({"sft": model}, lambda _: Stubborn(), tokenizer, passages, tasks, 2, 64, 0)
+
+    assert set(measure([], requests(2, seed=0))["sft"]["10%"]) == {"followed", "on_topic"}
+    measured = measure(CHOSEN, [])
     assert set(measured["sft"]["10%"]) == {"bits_per_byte", "rise", "standard_error"}
     assert (measured["passages"], measured["prompts"], measured["instructions"]) == (9, 0, 0)
     assert list(measured["sft"]) == ["0%", "2%", "5%", "10%"]

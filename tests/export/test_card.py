@@ -16,7 +16,15 @@ from keylm.run import Run, write_json
 
 BITS = {"books": {"bytes": 1000, "documents": 3, "tokens": 250, "pretrain": 1.91, "sft": 1.95, "xz": 2.17}}
 SHARES = {"followed": 0.25, "on_topic": 0.5, "instructions": 200, "standard_error": 0.0306, "within_noise_of": []}
-LIKE = {"topical": 0.9, "unfinished": 0.04, "looped": 0.02, "echoed": 0.1, "words": 20.0, "bits_per_byte": 1.2}
+LIKE = {
+    "topical": 0.9,
+    "unfinished": 0.04,
+    "looped": 0.02,
+    "echoed": 0.1,
+    "echoed_by_examples": 0.1,
+    "words": 20.0,
+    "bits_per_byte": 1.2,
+}
 NULLS = {"null_answers": {"constant sentence": {**SHARES, "followed": 0.143}}}
 WEAK = {**SHARES, **LIKE, **NULLS, "followed": 0.16, "within_noise_of": ["constant sentence"]}
 INSTRUCTIONS = {

@@ -14,12 +14,12 @@ pytest.importorskip("trl")
 
 from keylm import chat, model, recipe, stages
 from keylm.data import pairs
-from keylm.data.instructions.preferences import Pair
 from keylm.data.instructions.task import said
+from keylm.data.pairs import Pair
 from keylm.errors import UserError
 from keylm.run import Run, open_run
 from keylm.tokenizer import Tokenizer
-from keylm.train import dpo, interrupt
+from keylm.train import by_trl, dpo, interrupt
 from keylm.train.metrics import read
 
 SETTINGS = [
@@ -67,14 +67,15 @@ def margin(run: Run, pair: Pair) -> float:
 
 
 def test_the_chosen_answers_gain_on_their_twins(run: Run) -> None:
+    run = open_run(run.folder, ["dpo.pairs=64", "dpo.sft_weight=0", "dpo.learning_rate=1e-2"])
     stages.run_until(run, "dpo")
     rows = read(run.stage("dpo") / "metrics.jsonl")
-    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert [row["step"] for row in rows] == [*range(1, 9)]
     assert {name: tuple(part.shape) for name, part in load_file(run.weights("dpo")).items()} == model.weight_shapes(
         run.recipe.model
     )
-    margins = [margin(run, pair) for pair in pairs.read(run, 24)]
-    assert sum(each > 0 for each in margins) > 18
+    margins = [margin(run, pair) for pair in pairs.read(run, 64)]
+    assert sum(each > 0 for each in margins) > 48
     assert run.trained == ["pretrain", "sft", "dpo"]
     assert run.facts("dpo")["tokens"] == rows[-1]["tokens"]
 
@@ -109,15 +110,15 @@ def test_a_stopped_stage_goes_on_to_the_same_weights(run: Run, tmp_path: Path, m
     calm = open_run(tmp_path / "calm")
     stages.run_until(calm, "dpo")
 
-    ends = dpo.Recorder.on_step_end
+    ends = by_trl.Recorder.on_step_end
 
-    def stop_after_two(recorder: dpo.Recorder, args: object, state: object, control: object, **rest: object) -> None:
+    def stop_after_two(recorder: by_trl.Recorder, args: object, state: object, control: object, **rest: object) -> None:
         if state.global_step == 2:
             recorder.stop.ask(15, None)
         ends(recorder, args, state, control, **rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(dpo.Recorder, "on_step_end", stop_after_two)
+        patch.setattr(by_trl.Recorder, "on_step_end", stop_after_two)
         with pytest.raises(interrupt.TrainingStoppedError, match="stopped after step 2, saved") as stopped:
             stages.run_until(run, "dpo")
     assert stopped.value.exit_code == 143

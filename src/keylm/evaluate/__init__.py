@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,21 +94,18 @@ def _instructions(run: Run) -> dict[str, Any]:
     if not run.recipe.eval.instructions:
         return {}
     from keylm.data.instructions import KIND_SETS
+    from keylm.evaluate import native_speaker
     from keylm.evaluate.instructions import measure, splits
-    from keylm.evaluate.native_speaker import NativeSpeaker
-    from keylm.tokenizer import Tokenizer
 
     settings, kinds = run.recipe.eval, KIND_SETS[_trained_kinds(run.recipe)]
-    tokenizer = Tokenizer.load(run.stage("tokenizer"))
     tasks = splits(settings.instructions, run.recipe.seed, kinds)
     headline, *others = tasks
-    models = _models(run)
-    speakers = {
-        stage: NativeSpeaker(model, tokenizer, models.get("pretrain", model)) for stage, model in models.items()
-    }
-    found = {stage: measure(speaker, tasks[headline], settings.max_new_tokens) for stage, speaker in speakers.items()}
-    for last in list(speakers)[-1:]:
-        found[last]["splits"] = {name: measure(speakers[last], tasks[name], settings.max_new_tokens) for name in others}
+    found = {}
+    for stage in run.trained:
+        speaker = native_speaker.of_run(run, stage)
+        found[stage] = measure(speaker, tasks[headline], settings.max_new_tokens)
+        if stage == run.trained[-1]:
+            found[stage]["splits"] = {name: measure(speaker, tasks[name], settings.max_new_tokens) for name in others}
     return found
 
 
@@ -123,7 +121,7 @@ def _typos(run: Run) -> dict[str, Any]:
     settings, seed = run.recipe.eval, run.recipe.seed
     if not settings.typo_passages and not settings.typo_instructions:
         return {}
-    from keylm.evaluate import typos
+    from keylm.evaluate import native_speaker, typos
     from keylm.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(run.stage("tokenizer"))
@@ -132,7 +130,8 @@ def _typos(run: Run) -> dict[str, Any]:
     passages = typos.passages(stores, tokenizer, settings.typo_passages, seed)
     tasks = typos.requests(settings.typo_instructions, seed)
     length = run.recipe.train.sequence_length
-    return typos.measure(_models(run), tokenizer, passages, tasks, settings.max_new_tokens, length, seed)
+    speak = partial(native_speaker.of_run, run)
+    return typos.measure(_models(run), speak, tokenizer, passages, tasks, settings.max_new_tokens, length, seed)
 
 
 def _held_out_text(run: Run) -> dict[str, TokenStore]:

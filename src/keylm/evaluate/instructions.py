@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from rich.table import Table
 
-from keylm.data.instructions import SPLITS, Task, held_out
+from keylm.answers import Answer, Speaker, describe, echoed
+from keylm.data.instructions import SPLITS, Example, Task, held_out_examples
 from keylm.data.instructions.requests import Kinds
-from keylm.evaluate.answers import Answer, Speaker, describe
 from keylm.evaluate.noise import remark, standard_error, within_noise
 from keylm.screen import console
 
@@ -100,17 +101,19 @@ def null_answers(tasks: Sequence[Task]) -> dict[str, list[str]]:
     return {**nulls, "answer before": before} if is_talk else nulls
 
 
-def splits(num: int, seed: int, kinds: Kinds, each: int | None = None) -> dict[str, list[Task]]:
-    """The tasks of every split: `num` of the headline and a quarter as many of the others, or `each` of all."""
+def splits(num: int, seed: int, kinds: Kinds, each: int | None = None) -> dict[str, list[Example]]:
+    """The examples of every split: `num` of the headline and a quarter as many of the others, or `each` of all."""
     nums = dict.fromkeys(SPLITS, each or -(-num // 4)) | {next(iter(SPLITS)): each or num}
-    return {split: held_out(size, seed, split, kinds) for split, size in nums.items()}
+    return {split: held_out_examples(size, seed, split, kinds) for split, size in nums.items()}
 
 
-def measure(speaker: Speaker, tasks: Sequence[Task], max_new_tokens: int) -> dict[str, Any]:
+def measure(speaker: Speaker, examples: Sequence[Example], max_new_tokens: int) -> dict[str, Any]:
     """The score of the model's likeliest answers, those of the null answers, and the first conversations.
 
-    `within_noise_of` are the null answers that the score does not clearly beat.
+    `within_noise_of` are the null answers that the score does not clearly beat; `echoed_by_examples` is the share of
+    echo in the examples' own answers.
     """
+    tasks = [example.task for example in examples]
     answers = speaker.answer([task.messages for task in tasks], max_new_tokens)
     texts = [answer.text for answer in answers]
     scored = _described(answers, tasks)
@@ -118,6 +121,7 @@ def measure(speaker: Speaker, tasks: Sequence[Task], max_new_tokens: int) -> dic
     shares = {name: null["followed"] for name, null in nulls.items()}
     return {
         **scored,
+        "echoed_by_examples": fmean(map(echoed, [example.answer for example in examples], _asked(tasks))),
         "bits_per_byte": round(speaker.bits_per_byte(texts), 4),
         "within_noise_of": within_noise(scored["followed"], scored["standard_error"], shares),
         "null_answers": nulls,
@@ -128,14 +132,17 @@ def measure(speaker: Speaker, tasks: Sequence[Task], max_new_tokens: int) -> dic
 def show(found: Mapping[str, Mapping[str, Any]]) -> None:
     """Print the scores of splits beside the best null answer, and what the answers are like."""
     scores = _table("split", "instructions", "followed", "± s.e.", "best null", "")
-    about = _table("split", "on topic", "topical", "cut off", "loops", "echo", "words", "bits/byte")
+    about = _table("split", "on topic", "topical", "cut off", "loops", "echo", "of examples", "words", "bits/byte")
     for name, row in found.items():
         best = max(float(null["followed"]) for null in row["null_answers"].values())
         shares = [f"{share:.1%}" for share in (row["followed"], row["standard_error"], best)]
         scores.add_row(name, str(row["instructions"]), *shares, remark(row["within_noise_of"]))
-        kept = [f"{row[key]:.1%}" for key in ("on_topic", "topical", "unfinished", "looped", "echoed")]
+        kept = [f"{row[key]:.1%}" for key in _SHARES]
         about.add_row(name, *kept, f"{row['words']:.1f}", f"{row['bits_per_byte']:.2f}")
     console.print(scores, about, sep="\n")
+
+
+_SHARES = ("on_topic", "topical", "unfinished", "looped", "echoed", "echoed_by_examples")
 
 
 def _table(*heads: str) -> Table:
@@ -145,8 +152,12 @@ def _table(*heads: str) -> Table:
 def _described(answers: Sequence[Answer], tasks: Sequence[Task]) -> dict[str, Any]:
     """How the answers are judged, and what they are like."""
     scored = score([answer.text for answer in answers], tasks).as_dict()
-    asked = [[each["content"] for each in task.messages if each["role"] == "user"] for task in tasks]
-    return {**scored, **describe(answers, ["\n".join(turns) for turns in asked])}
+    return {**scored, **describe(answers, _asked(tasks))}
+
+
+def _asked(tasks: Sequence[Task]) -> list[str]:
+    """All that the user says in each task."""
+    return ["\n".join(each["content"] for each in task.messages if each["role"] == "user") for task in tasks]
 
 
 def _share(hits: Iterable[bool]) -> Share:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from keylm.answers import Answer, describe
 from keylm.data.benchmarks import load_tasks
 from keylm.errors import UserError
 from keylm.evaluate import blind, provenance, published
-from keylm.evaluate.answers import Answer, describe
 from keylm.evaluate.noise import remark, within_noise
 from keylm.run import Run
 from keylm.screen import console
@@ -102,8 +102,8 @@ def load_model(run: Run) -> LM:
     from safetensors.torch import load_file
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+    from keylm import llama_writer
     from keylm import model as models
-    from keylm.evaluate import llama_writer
     from keylm.evaluate.native_lm import NativeLM
 
     if not run.trained:
@@ -135,15 +135,14 @@ def _other(path: Path) -> LM:
 def _bits_per_byte(run: Run | Path, model: LM, texts: Sequence[str]) -> float:
     """Bits per byte of texts under a run's weights before SFT, if it has them, or under the other model itself."""
     from keylm import model as models
-    from keylm.evaluate.native_speaker import NativeSpeaker
+    from keylm.evaluate.native_speaker import bits_per_byte
     from keylm.evaluate.other_models import TransformersSpeaker
     from keylm.tokenizer import Tokenizer
 
     if isinstance(run, Path):
         return TransformersSpeaker(model.model, model.tokenizer).bits_per_byte(texts)
-    path = run.weights(run.trained[0])
-    plain = models.load(run.recipe.model, path)
-    return NativeSpeaker(plain, Tokenizer.load(run.stage("tokenizer")), plain).bits_per_byte(texts)
+    plain = models.load(run.recipe.model, run.weights(run.trained[0]))
+    return bits_per_byte(plain, Tokenizer.load(run.stage("tokenizer")), texts)
 
 
 def _score(

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from keylm.evaluate.likelihoods import log_likelihoods
-from keylm.evaluate.llama_writer import LlamaWriter
 from keylm.evaluate.writing_lm import WritingLM
+from keylm.llama_writer import LlamaWriter
 from keylm.model import KeyLM
 from keylm.screen import progress
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from keylm.answers import Answer
 from keylm.chat import Message
 from keylm.data.instructions import KIND_SETS
 from keylm.errors import UserError
 from keylm.evaluate import provenance
-from keylm.evaluate.answers import Answer
 from keylm.evaluate.instructions import measure, show, splits
-from keylm.evaluate.llama_writer import LlamaWriter
+from keylm.llama_writer import LlamaWriter
 from keylm.recipe import Eval
 from keylm.screen import progress
 

@@ -13,10 +13,15 @@ from keylm.evaluate import noise, plots, published, results
 from keylm.run import Run, write_text
 from keylm.train import metrics
 
-TRAININGS = {"pretrain": "Pretraining", "sft": "Instruction tuning", "dpo": "Preference tuning"}
+TRAININGS = {
+    "pretrain": "Pretraining",
+    "sft": "Instruction tuning",
+    "dpo": "Preference tuning",
+    "grpo": "Reinforcement",
+}
 MIXED = ("pretrain", "sft")
 """Those that read a mixture of sources."""
-SCORED = {"pretrain": "before SFT", "sft": "after SFT", "dpo": "after DPO"}
+SCORED = {"pretrain": "before SFT", "sft": "after SFT", "dpo": "after DPO", "grpo": "after GRPO"}
 """What a score is called, by the stage whose weights it is of."""
 
 

@@ -18,7 +18,7 @@ from keylm.run import TRAININGS, Run, read_json, write_json
 _NOT_SCORES = ("samples", "null_answers", "splits")
 _OF_A_SPLIT = (
     *("followed", "standard_error", "instructions", "within_noise_of", "on_topic"),
-    *("topical", "unfinished", "looped", "echoed", "words", "bits_per_byte"),
+    *("topical", "unfinished", "looped", "echoed", "echoed_by_examples", "words", "bits_per_byte"),
 )
 
 

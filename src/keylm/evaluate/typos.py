@@ -6,13 +6,14 @@ Only the words before are mistyped; what is scored is the same clean text, or th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keylm.answers import Speaker
 from keylm.data.documents import Document
 from keylm.data.instructions import Task, held_out
 from keylm.data.instructions.mistyped import mistyped_task
@@ -22,7 +23,6 @@ from keylm.data.typos.error_model import mistype
 from keylm.data.typos.passages import pieces
 from keylm.evaluate.bits_per_byte import continuation_bits
 from keylm.evaluate.instructions import score
-from keylm.evaluate.native_speaker import NativeSpeaker
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -118,16 +118,14 @@ def requests(num: int, seed: int) -> list[Task]:
     return [task for task in tasks if task.topic is not None and task.checks][:num]
 
 
-def followed(
-    model: KeyLM, tokenizer: Tokenizer, tasks: Sequence[Task], max_new_tokens: int, seed: int
-) -> dict[float, dict[str, float]]:
+def followed(speaker: Speaker, tasks: Sequence[Task], max_new_tokens: int, seed: int) -> dict[float, dict[str, float]]:
     """At each of `RATES`, the shares of the instructions that are followed and of the answers that name their topic."""
     asked = [
         mistyped_task(task, rate, Random(f"request:{seed}:{rate}:{index}"))
         for rate in RATES
         for index, task in enumerate(tasks)
     ]
-    said = NativeSpeaker(model, tokenizer, model).answer([task.messages for task in asked], max_new_tokens)
+    said = speaker.answer([task.messages for task in asked], max_new_tokens)
     answers = [answer.text for answer in said]
     shares = {}
     for number, rate in enumerate(RATES):
@@ -137,7 +135,8 @@ def followed(
 
 
 def measure(
-    models: dict[str, KeyLM],
+    models: Mapping[str, KeyLM],
+    speak: Callable[[str], Speaker],
     tokenizer: Tokenizer,
     chosen: Sequence[Passage],
     tasks: Sequence[Task],
@@ -145,14 +144,17 @@ def measure(
     length: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Both, for each model by its name and at each of `RATES`; what there is nothing to measure on is left out."""
+    """Both, for each model by its name and at each of `RATES`; what there is nothing to measure on is left out.
+
+    `speak` gives the speaker of that name.
+    """
     rows: dict[str, dict[str, dict[str, float]]] = {name: {percent(rate): {} for rate in RATES} for name in models}
     for name, model in models.items():
         if chosen:
             for rate, rise in rises(model, tokenizer, chosen, length, seed).items():
                 rows[name][percent(rate)] |= {key: round(value, 4) for key, value in vars(rise).items()}
         if tasks:
-            for rate, shares in followed(model, tokenizer, tasks, max_new_tokens, seed).items():
+            for rate, shares in followed(speak(name), tasks, max_new_tokens, seed).items():
                 rows[name][percent(rate)] |= {key: round(value, 4) for key, value in shares.items()}
     counts = {
         "passages": len(chosen),

@@ -10,7 +10,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 
-from keylm.evaluate.llama_writer import LlamaWriter
+from keylm.llama_writer import LlamaWriter
 
 
 class WritingLM(HFLM):  # type: ignore[misc]

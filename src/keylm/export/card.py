@@ -44,6 +44,10 @@ _PREFERENCE = """\
 Preference tuning (DPO) read $pairs pairs of answers, of which the first follows its request and the second breaks one
 constraint of it.
 """
+_REINFORCEMENT = """\
+Reinforcement learning (GRPO) judged $answers answers of the model's own, by whether they follow their requests and are
+about them.
+"""
 _LICENCES = {
     "apache-2.0": "The weights are under Apache-2.0. The texts they learned from are under the licences listed above.",
     "other": "The weights are under the licence of the model that they were imported from.",
@@ -113,6 +117,9 @@ def _training(run: Run) -> str:
             parts.append(Template(template).substitute(**facts, sources=_source_table(recipe.sources_of(stage))))
     if recipe.dpo:
         parts.append(Template(_PREFERENCE).substitute(pairs=f"{recipe.dpo.pairs:,}"))
+    if recipe.grpo:
+        answers = recipe.grpo.steps * recipe.grpo.batch_prompts * recipe.grpo.answers
+        parts.append(Template(_REINFORCEMENT).substitute(answers=f"{answers:,}"))
     return "\n".join([*parts, "Everything that shaped the model here is in the recipe, `recipe.yaml`, of its run."])
 
 

@@ -9,7 +9,7 @@ from keylm.evaluate import published, results
 from keylm.evaluate.noise import remark
 from keylm.run import Run, read_json
 
-_TUNED = {"sft": "after tuning", "dpo": "after preference tuning"}
+_TUNED = {"sft": "after tuning", "dpo": "after preference tuning", "grpo": "after reinforcement"}
 _CODERS = {"pretrain": "after pretraining", **_TUNED, "xz": "`xz -9e`"}
 
 

@@ -22,7 +22,7 @@ from keylm.data.instructions.sampler import Sampler
 from keylm.data.instructions.task import Check, Example, Task
 from keylm.data.instructions.turns import asked_later, still_asked
 
-__all__ = ["KIND_SETS", "SPLITS", "Check", "Example", "Task", "generate", "held_out"]
+__all__ = ["KIND_SETS", "SPLITS", "Check", "Example", "Task", "generate", "held_out", "held_out_examples"]
 
 SHARES = {"request": 0.64, "exercise": 0.26, "conversation": 0.10}
 """Share of each sort of document in training."""
@@ -97,12 +97,17 @@ def document(seed: int, index: int, kinds: Kinds = BASIC) -> list[Message]:
 
 def held_out(num: int, seed: int, split: str = "new topics and phrasings", kinds: Kinds = BASIC) -> list[Task]:
     """Evaluation tasks of a split: its kinds in turn, so that each has its even share."""
+    return [example.task for example in held_out_examples(num, seed, split, kinds)]
+
+
+def held_out_examples(num: int, seed: int, split: str, kinds: Kinds) -> list[Example]:
+    """The same tasks, each with an answer that follows."""
     new = SPLITS[split]
     makers = new.makers(kinds)
     name = "held out" if split == next(iter(SPLITS)) else f"held out, {split}"
     draws = (Random(f"{name}:{seed}:{index}") for index in range(num))
     samplers = [Sampler(draw, new.new_words, new.new_phrasings) for draw in draws]
-    return [makers[index % len(makers)](sampler).task for index, sampler in enumerate(samplers)]
+    return [makers[index % len(makers)](sampler) for index, sampler in enumerate(samplers)]
 
 
 def _constrained_makers(kinds: Kinds) -> list[Maker]:

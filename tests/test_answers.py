@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keylm.answers import LOOP, Answer, describe, echoed, loops, nearer
 from keylm.data.instructions import generate
-from keylm.evaluate.answers import LOOP, Answer, describe, echoed, loops, nearer
 
 WORDS = st.lists(st.sampled_from(["sea", "lake", "river"]), min_size=1, max_size=4)
 

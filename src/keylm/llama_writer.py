@@ -1,8 +1,8 @@
-"""Greedy answers by llama.cpp, many at a time: on two cores several times as fast as transformers' `generate`.
+"""Answers by llama.cpp, many at a time: on two cores several times as fast as transformers' `generate`.
 
 A conversation that ends makes room for the next one at once, and nothing is padded. Weights, attention and cache are
-those of the file, in float32, so answers are transformers', up to places where two tokens are equally likely but for
-rounding.
+those of the file, in float32, so greedy answers are transformers', up to places where two tokens are equally likely but
+for rounding.
 """
 
 from __future__ import annotations
@@ -11,31 +11,44 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from keylm.answers import Answer
 from keylm.errors import KeyLMError
-from keylm.evaluate.answers import Answer
 from keylm.llama import exact_server, physical_cores
 from keylm.run import Run
 from keylm.screen import progress
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 NUM_SLOTS = 16
 """Answers that are written at the same time."""
 
+_GREEDY = {"temperature": 0.0}
+_DRAWN = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "verbose": True, "return_tokens": True}
+"""Nothing is kept from being drawn, and the tokens are told: llama.cpp has them in its verbose reply alone."""
+
 
 def of_run(run: Run, stage: str) -> LlamaWriter:
-    """The weights that a training left, in float32.
+    """The weights that a training left, in float32."""
+    from safetensors.torch import load_file
+
+    return of_weights(run, load_file(run.weights(stage)))
+
+
+def of_weights(run: Run, weights: dict[str, Tensor]) -> LlamaWriter:
+    """A model of the run's graph and vocabulary, in float32.
 
     The file that llama.cpp reads is gone when this returns: the system keeps what is mapped of it.
     """
-    from safetensors.torch import load_file
-
     from keylm.export import gguf
 
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.gguf"
-        gguf.write(run, load_file(run.weights(stage)), "F32", path)
+        gguf.write(run, weights, "F32", path)
         return LlamaWriter(path, run.recipe.model.max_position_embeddings)
 
 
@@ -69,21 +82,33 @@ class LlamaWriter:
         with ThreadPoolExecutor(NUM_SLOTS) as threads, progress("answers", len(prompts), "answers") as bar:
 
             def one(prompt: Sequence[int]) -> Answer:
-                answer = self._answer(prompt, max_new_tokens, stop)
+                answer = self._answer(prompt, max_new_tokens, {**_GREEDY, "stop": list(stop)})
                 bar.advance()
                 return answer
 
             return list(threads.map(one, prompts))
 
-    def _answer(self, prompt: Sequence[int], max_new_tokens: int, stop: Sequence[str]) -> Answer:
+    def sample(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, temperature: float, seed: int
+    ) -> list[Answer]:
+        """A continuation of each prompt of token ids, drawn from all that the model might say, with its tokens.
+
+        Raises:
+            KeyLMError: llama.cpp refuses a prompt.
+        """
+        seeds = Random(seed)
+        drawn = [{**_DRAWN, "temperature": temperature, "seed": seeds.getrandbits(31)} for _ in prompts]
+        with ThreadPoolExecutor(NUM_SLOTS) as threads:
+            return list(threads.map(lambda prompt, how: self._answer(prompt, max_new_tokens, how), prompts, drawn))
+
+    def _answer(self, prompt: Sequence[int], max_new_tokens: int, how: dict[str, Any]) -> Answer:
         room = min(max_new_tokens, self.context_length - len(prompt))
         if room <= 0:
             return Answer("", ended=False)
-        greedy = {"temperature": 0.0, "repeat_penalty": 1.0, "cache_prompt": False}
-        request = {"prompt": list(prompt), "max_tokens": room, "stop": list(stop), "stream": False, **greedy}
+        always = {"stream": False, "repeat_penalty": 1.0, "cache_prompt": False}
         told: list[dict[str, Any]] = []
-        self._server.handle_completions(request, told.append)
+        self._server.handle_completions({"prompt": list(prompt), "max_tokens": room, **always, **how}, told.append)
         if "choices" not in told[0]:
             raise KeyLMError(f"llama.cpp refuses a prompt of {len(prompt)} tokens: {told[0]}")
-        choice = told[0]["choices"][0]
-        return Answer(choice["text"], ended=choice["finish_reason"] != "length")
+        choice, tokens = told[0]["choices"][0], told[0].get("__verbose", {}).get("tokens", ())
+        return Answer(choice["text"], ended=choice["finish_reason"] != "length", tokens=tuple(tokens))

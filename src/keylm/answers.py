@@ -23,6 +23,8 @@ class Answer:
     text: str
     ended: bool = True
     """Whether the model ended it, and not the limit of tokens."""
+    tokens: tuple[int, ...] = ()
+    """Its token ids, where they were asked for; the one that ends it is not among them."""
 
 
 class Speaker(Protocol):
@@ -61,9 +63,12 @@ def loops(text: str) -> bool:
 
 def echoed(text: str, question: str) -> float:
     """Share of the answer's words that its longest common run with the question is; 0 of an empty answer."""
-    said, asked = text.split(), question.split()
-    run = SequenceMatcher(None, said, asked, autojunk=False).find_longest_match()
-    return run.size / len(said) if said else 0.0
+    return longest_echo(text, question) / max(1, len(text.split()))
+
+
+def longest_echo(text: str, question: str) -> int:
+    """Words of the longest run that an answer has in common with its question."""
+    return SequenceMatcher(None, text.split(), question.split(), autojunk=False).find_longest_match().size
 
 
 def nearer(text: str, question: str, other: str) -> float:
