@@ -26,7 +26,10 @@ def made_up_run(folder: Path, **sections: object) -> Run:
             "name": "made-up",
             "title": "Made-up 6M",
             "model": {"vocab_size": 4096, "hidden_size": 256, "num_hidden_layers": 6, "intermediate_size": 704},
-            "data": {"sources": [{"kind": "installed-docs", "name": name} for name in [*MIXTURE, "gated"]]},
+            "data": {
+                "sources": [{"kind": "installed-docs", "name": name} for name in [*MIXTURE, "gated"]],
+                "clean": {"decontaminate": ["piqa"]},
+            },
             **sections,
         }
     )

@@ -8,6 +8,7 @@ import torch
 
 from keylm import machine
 from keylm.data import prepared
+from keylm.data.cleaning import CONTAMINATED
 from keylm.data.instructions import SPLITS
 from keylm.evaluate import provenance
 from keylm.info import num_parameters
@@ -39,7 +40,9 @@ def build(run: Run) -> dict[str, Any]:
         "answers": measured(run, "answers"),
         "instructions": _instructions(measured(run, "instructions")),
         "typos": measured(run, "typos"),
-        "tasks": measured(run, "tasks"),
+        "tasks": {
+            task: {**row, "contaminated": _contaminated(run, task)} for task, row in measured(run, "tasks").items()
+        },
         "seed": run.recipe.seed,
         "weights": {stage: provenance.sha256(run.weights(stage)) for stage in run.trained},
         "versions": provenance.versions(),
@@ -81,6 +84,18 @@ def dropped(run: Run) -> dict[str, dict[str, dict[str, Any]]]:
         rows = {name: read_json(path) for name, path in paths.items() if path.exists()}
         found |= {stage: rows} if rows else {}
     return found
+
+
+def _contaminated(run: Run, task: str) -> int | None:
+    """Documents that were dropped because they share words with items of the task; None where nobody looked.
+
+    Of a group of tasks such as `mmlu`, its parts are counted.
+    """
+    if task not in run.recipe.data.clean.decontaminate or run.origin("pretrain"):
+        return None
+    reason = f"{CONTAMINATED}: {task}"
+    counts: list[dict[str, int]] = [row["counts"] for rows in dropped(run).values() for row in rows.values()]
+    return sum(row[each] for row in counts for each in row if each == reason or each.startswith(f"{reason}_"))
 
 
 def _counts(sources: dict[str, dict[str, Any]]) -> dict[str, dict[str, int]]:
