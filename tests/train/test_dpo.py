@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tuned_run import tuned_run
 
 pytest.importorskip("trl")
 
@@ -34,12 +35,7 @@ SETTINGS = [
 @pytest.fixture(scope="module")
 def tuned(prepared: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run with its SFT weights, whose recipe asks for preference tuning."""
-    folder = tmp_path_factory.mktemp("tuned") / "run"
-    shutil.copytree(prepared.folder, folder)
-    run = open_run(folder, SETTINGS)
-    for stage in ("pretrain", "sft"):
-        stages.run_until(run, stage)
-    return run
+    return tuned_run(prepared, tmp_path_factory.mktemp("tuned") / "run", SETTINGS)
 
 
 @pytest.fixture

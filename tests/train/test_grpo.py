@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tuned_run import tuned_run
 
 pytest.importorskip("trl")
 
@@ -37,12 +38,7 @@ SETTINGS = [
 @pytest.fixture(scope="module")
 def tuned(prepared: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run with its SFT weights, whose recipe asks for reinforcement learning."""
-    folder = tmp_path_factory.mktemp("tuned") / "run"
-    shutil.copytree(prepared.folder, folder)
-    run = open_run(folder, SETTINGS)
-    for stage in ("pretrain", "sft"):
-        stages.run_until(run, stage)
-    return run
+    return tuned_run(prepared, tmp_path_factory.mktemp("tuned") / "run", SETTINGS)
 
 
 @pytest.fixture
