@@ -37,7 +37,7 @@ LINE = (
     Stage("pretrain", "learn from text", "keylm.train:pretrain", shared=True),
     Stage("sft", "learn to answer", "keylm.train:sft", shared=True),
     Stage("dpo", "prefer what follows", "keylm.train.dpo:build"),
-    Stage("grpo", "practise", "keylm.train.grpo:build"),
+    Stage("grpo", "learn from its own answers", "keylm.train.grpo:build"),
     Stage("eval", "measure", "keylm.evaluate:build"),
     Stage("export", "release", "keylm.export:build"),
 )
