@@ -2,7 +2,7 @@
 
 Parts: `overhead` (our HTTP against llama.cpp in the same process, on the same loaded model), `decode` (F16, Q8_0, Q6_K,
 Q4_0 against transformers' `generate` in bfloat16), `chat` (conversations, one at a time and four at once, over HTTP
-from `keylm serve` on Q8_0 and on Q6_K, and from llama.cpp's own server as it comes, on Q8_0) and `start` (from nothing
+from `keylm serve` on Q8_0, Q6_K and Q4_0, and from llama.cpp's own server as it comes, on Q8_0) and `start` (from nothing
 to the first answer). All by default. Everything is measured by turns and compared within a turn; shown are medians.
 Exit code 1 if anything is missed.
 
@@ -179,7 +179,7 @@ def _chat(run: Run, talks: list[list[str]]) -> list[Line]:
     """Seconds of whole conversations with llama.cpp's own server and with ours, one and four at a time."""
     with ExitStack() as stack:
         theirs = stack.enter_context(_llama_server(run))
-        here = {kind: stack.enter_context(_our_server(run, kind)) for kind in ("Q8_0", "Q6_K")}
+        here = {kind: stack.enter_context(_our_server(run, kind)) for kind in ("Q8_0", "Q6_K", "Q4_0")}
         return [_race(theirs, url, kind, at_once, talks) for at_once in (1, 4) for kind, url in here.items()]
 
 

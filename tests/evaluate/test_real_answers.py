@@ -99,7 +99,10 @@ def test_made_answers_are_held_against_those_they_are_made_of(run: Run, indiffer
     (found,) = real_answers.made(run, indifferent, 1000).values()
     (source,) = [source for source in run.recipe.sft.sources if source.name == "verified"]
     pairs = list(real_answers._held_out_pairs(run, source))
-    assert found["answers"] == len(pairs) == prepared.store(run, "sft", "verified", "validation").num_documents > 50
+    assert found["answers"] == len(pairs) > 50
+    held_out = prepared.store(run, "sft", "talks", "validation")
+    unread = tokenizer.decode(held_out.tokens(0, held_out.num_tokens).tolist())
+    assert all(real in unread for real, _ in pairs)
     for key, side in (("real", 0), ("made", 1)):
         texts = [pair[side] for pair in pairs]
         bits = sum(len(tokenizer.encode(text)) for text in texts) * math.log2(run.recipe.model.vocab_size)

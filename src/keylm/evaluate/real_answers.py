@@ -78,11 +78,14 @@ def _last_answers(store: TokenStore) -> Iterator[tuple[list[int], list[int]]]:
 
 
 def _held_out_pairs(run: Run, source: Verified) -> Iterator[tuple[str, str]]:
-    """The real answer and the made one of the conversations that are held out, but for those that cleaning drops."""
+    """The real answer and the made one of the conversations that are held out, but for those that cleaning drops.
+
+    It is the real conversation that is held out: pretraining may read those of the rest.
+    """
     clean, seed = Cleaner(run, source), reading_seed(run.recipe, "sft")
     for document, changed in verified.pairs(sources.read(source.of, seed), seed):
-        cleaned = clean(changed)
-        if isinstance(cleaned, Document) and is_held_out(cleaned.digest, run.recipe.data.validation_fraction):
+        real = clean(document)
+        if isinstance(real, Document) and is_held_out(real.digest, run.recipe.data.validation_fraction):
             yield document.contents[-1], changed.contents[-1]
 
 
