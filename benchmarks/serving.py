@@ -2,9 +2,9 @@
 
 Parts: `overhead` (our HTTP against llama.cpp in the same process, on the same loaded model), `decode` (F16, Q8_0, Q6_K,
 Q4_0 against transformers' `generate` in bfloat16), `chat` (conversations, one at a time and four at once, over HTTP
-from `keylm serve` on Q8_0, Q6_K and Q4_0, and from llama.cpp's own server as it comes, on Q8_0) and `start` (from nothing
-to the first answer). All by default. Everything is measured by turns and compared within a turn; shown are medians.
-Exit code 1 if anything is missed.
+from `keylm serve` on Q8_0, Q6_K and Q4_0, and from llama.cpp's own server as it comes, on Q8_0) and `start` (from
+nothing to the first answer). All by default. Everything is measured by turns and compared within a turn; shown are
+medians. Exit code 1 if anything is missed.
 
 The model has the recipe's shape and random weights, so answers have a set length. `--text` takes jsonl(.zst) with
 `messages`, whose users' turns are asked; without it, generated instructions are. GOMP_SPINCOUNT in the environment
