@@ -153,6 +153,10 @@ def test_the_page_opens_and_answers_without_a_network(context: Any, package: Pat
     assert page.inner_text(".assistant > :first-child").strip()
 
 
+UNTIL = "async (before) => {{ while (!({})) await new Promise((go) => setTimeout(go, 50)); }}"
+"""Waits for what has to be awaited itself: a promise would already be true to `wait_for_function`."""
+
+
 def test_another_export_takes_the_place_of_the_one_before(context: Any, exported: Run, package: Path, run: Run) -> None:
     folder = web.write(run, package)
     with served(folder) as url:
@@ -165,11 +169,11 @@ def test_another_export_takes_the_place_of_the_one_before(context: Any, exported
         shutil.copy(gguf_path(exported, "F16"), run.stage("export"))
         web.write(run, package)
         page.evaluate("navigator.serviceWorker.ready.then((one) => one.update())")
-        page.wait_for_function("async (before) => !(await caches.keys()).includes(before)", arg=before[0])
+        page.evaluate(UNTIL.format("!(await caches.keys()).includes(before)"), before[0])
         page.reload()
         ready(page)
         assert page.evaluate("fetch('model.json').then((one) => one.json())")["file"].endswith("-F16.gguf")
-        page.wait_for_function("async () => (await (await caches.open((await caches.keys())[0])).keys()).length > 7")
+        page.evaluate(UNTIL.format("(await (await caches.open((await caches.keys())[0])).keys()).length > 7"))
         assert len(page.evaluate("caches.keys()")) == 1
 
 

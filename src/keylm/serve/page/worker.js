@@ -21,9 +21,9 @@ async function forgetOthers() {
   await clients.claim();
 }
 
+// Not by `caches.open`: a worker on its way out would make its cache anew, and leave it for good.
 async function answer(request) {
-  const cache = await caches.open(name);
-  return await cache.match(request.mode === "navigate" ? "./" : request) ?? fetch(request);
+  return await caches.match(request.mode === "navigate" ? "./" : request, { cacheName: name }) ?? fetch(request);
 }
 
 addEventListener("install", (event) => event.waitUntil(keep()));
