@@ -102,8 +102,7 @@ def _training(model: KeyLM, chosen: Recipe) -> Table:
     if chosen.dpo:
         table.add_row("dpo: pairs", f"{chosen.dpo.num_steps:,} steps", f"{chosen.dpo.pairs:,}")
     if chosen.grpo:
-        answers = chosen.grpo.steps * chosen.grpo.batch_prompts * chosen.grpo.answers
-        table.add_row("grpo: answers", f"{chosen.grpo.steps:,} steps", f"{answers:,}")
+        table.add_row("grpo: answers", f"{chosen.grpo.steps:,} steps", f"{chosen.grpo.num_answers:,}")
     table.add_row("precision of products", "", str(dtype).removeprefix("torch."))
     return table
 

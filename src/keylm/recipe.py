@@ -479,7 +479,7 @@ class Grpo(Tuning):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Grpo:
-        if self.batch_prompts * self.answers % self.micro_batch_answers:
+        if self.batch_answers % self.micro_batch_answers:
             raise ValueError("batch_prompts times answers must be a multiple of micro_batch_answers")
         return self
 
@@ -487,6 +487,16 @@ class Grpo(Tuning):
     def num_steps(self) -> int:
         """Number of optimizer steps."""
         return self.steps
+
+    @property
+    def batch_answers(self) -> int:
+        """Answers per optimizer step."""
+        return self.batch_prompts * self.answers
+
+    @property
+    def num_answers(self) -> int:
+        """Answers in all steps."""
+        return self.steps * self.batch_answers
 
 
 class Eval(Part):

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tuned_run import tuned_run
 
 pytest.importorskip("trl")
 
@@ -30,18 +29,6 @@ SETTINGS = [
     "dpo.learning_rate=3e-3",
     "sft.sequence_length=128",
 ]
-
-
-@pytest.fixture(scope="module")
-def tuned(prepared: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run with its SFT weights, whose recipe asks for preference tuning."""
-    return tuned_run(prepared, tmp_path_factory.mktemp("tuned") / "run", SETTINGS)
-
-
-@pytest.fixture
-def run(tuned: Run, tmp_path: Path) -> Run:
-    shutil.copytree(tuned.folder, tmp_path / "run")
-    return open_run(tmp_path / "run")
 
 
 def log_likelihood(run: Run, stage: str, pair: Pair, answer: str) -> float:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from tuned_run import tuned_run
 
 pytest.importorskip("trl")
 
@@ -33,18 +31,6 @@ SETTINGS = [
     "sft.sequence_length=128",
     "model.max_position_embeddings=256",
 ]
-
-
-@pytest.fixture(scope="module")
-def tuned(prepared: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run with its SFT weights, whose recipe asks for reinforcement learning."""
-    return tuned_run(prepared, tmp_path_factory.mktemp("tuned") / "run", SETTINGS)
-
-
-@pytest.fixture
-def run(tuned: Run, tmp_path: Path) -> Run:
-    shutil.copytree(tuned.folder, tmp_path / "run")
-    return open_run(tmp_path / "run")
 
 
 def example(answer: str = "Copper lanterns are warm lights of old streets.") -> Example:

@@ -118,8 +118,7 @@ def _training(run: Run) -> str:
     if recipe.dpo:
         parts.append(Template(_PREFERENCE).substitute(pairs=f"{recipe.dpo.pairs:,}"))
     if recipe.grpo:
-        answers = recipe.grpo.steps * recipe.grpo.batch_prompts * recipe.grpo.answers
-        parts.append(Template(_REINFORCEMENT).substitute(answers=f"{answers:,}"))
+        parts.append(Template(_REINFORCEMENT).substitute(answers=f"{recipe.grpo.num_answers:,}"))
     return "\n".join([*parts, "Everything that shaped the model here is in the recipe, `recipe.yaml`, of its run."])
 
 

@@ -113,7 +113,7 @@ def _measures(logs: dict[str, float]) -> dict[str, float]:
 def _config(run: Run, settings: Grpo) -> GRPOConfig:
     from trl import GRPOConfig
 
-    parts = settings.batch_prompts * settings.answers // settings.micro_batch_answers
+    parts = settings.batch_answers // settings.micro_batch_answers
     return GRPOConfig(
         **by_trl.options(run, "grpo"),
         per_device_train_batch_size=settings.micro_batch_answers,
