@@ -124,11 +124,14 @@ def _score(model: KeyLM, batch: Sequence[_Row]) -> list[tuple[float, bool]]:
             owners[index, begin:end] = owner
             places.append(index * length + torch.tensor([*range(first, forked), *range(begin, end)]))
     hidden = model(tokens, positions=positions, mask=_mask(owners)).flatten(0, 1)
-    targets = [torch.tensor(answer) for row in batch for answer in row.answers]
-    logits = linear(hidden[torch.cat(places)], model.lm_head.weight).float()
-    said = logits.log_softmax(dim=-1).gather(1, torch.cat(targets)[:, None])[:, 0]
-    likeliest = logits.argmax(dim=-1) == torch.cat(targets)
-    sizes = [len(target) for target in targets]
+    answers = [torch.tensor(answer) for row in batch for answer in row.answers]
+    # Answers share the places of their trunk: each is computed once, and looked up by all.
+    once, rows = torch.unique(torch.cat(places), return_inverse=True)
+    logits = linear(hidden[once], model.lm_head.weight).float()
+    targets = torch.cat(answers)
+    said = logits[rows, targets] - logits.logsumexp(dim=-1)[rows]
+    likeliest = logits.argmax(dim=-1)[rows] == targets
+    sizes = [len(answer) for answer in answers]
     return [
         (part.sum().item(), bool(hits.all()))
         for part, hits in zip(torch.split(said, sizes), torch.split(likeliest, sizes), strict=True)
