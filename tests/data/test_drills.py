@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
-from keylm.data import drills
+import pytest
+from pydantic import ValidationError
+
+from keylm.data import drills, sources
+from keylm.data.documents import Document, is_held_out
+from keylm.data.instructions.words import is_held_out as is_for_evaluation
 from keylm.data.instructions.words import words
+from keylm.data.siblings import Siblings
+from keylm.recipe import Data, Drills, Files
 
 
 def test_a_document_depends_on_seed_and_number_alone() -> None:
@@ -26,3 +35,36 @@ def test_no_held_out_word_is_drilled() -> None:
     # Random letters can spell a short word by chance.
     assert not {word for word in drilled & held_out if len(word) > 6}
     assert len(drilled & {word.lower() for word in words("words", held_out=False)}) > 300
+
+
+def test_words_of_other_sources_are_taken_once_as_they_are_written_but_for_held_out_ones() -> None:
+    held_out = words("nouns", held_out=True)[0]
+    said = Document(messages=({"role": "user", "content": f"Harbour! {held_out} in 1923: Kiel, Kiel and a kiel?"},))
+    texts = [Document(text="It's Kiel."), said]
+    wanted = ["It", "Kiel", "Harbour", "in", "1923", "and", "kiel"]
+    assert drills.words_of(texts) == [word for word in wanted if not is_for_evaluation(word)]
+
+
+def test_drills_use_the_words_of_what_is_trained_on_of_their_siblings(tmp_path: Path) -> None:
+    rows = [{"text": f"Zq{number}x is the name of this one."} for number in range(200)]
+    (tmp_path / "names.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    names = Files(name="names", path=str(tmp_path / "names.jsonl"))
+    source = Drills(name="drills", of=["names"], num_documents=1000)
+    siblings = Siblings([names, source], validation_fraction=0.5)
+    made = list(sources.read(source, 3, siblings=siblings))
+    assert list(sources.read(source, 3, siblings=siblings)) == made
+    drilled = set(re.findall(r"zq\d+x", str(made).lower()))
+    trained_on = [row["text"] for row in rows if not is_held_out(Document(text=row["text"]).digest, 0.5)]
+    allowed = {name for name in re.findall(r"zq\d+x", str(trained_on).lower()) if not is_for_evaluation(name)}
+    assert drilled == allowed
+    assert 40 < len(allowed) < 130
+
+
+def test_drills_of_drills_are_refused() -> None:
+    texts = [
+        {"kind": "installed-docs", "name": "docs"},
+        {"kind": "drills", "name": "drills"},
+        {"kind": "drills", "name": "more", "of": ["docs", "drills"]},
+    ]
+    with pytest.raises(ValidationError, match="`of` of `more` names `drills`, which is no source to be made of"):
+        Data.model_validate({"sources": texts})

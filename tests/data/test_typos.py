@@ -20,7 +20,8 @@ from pydantic import ValidationError
 
 from keylm.data import sources
 from keylm.data.documents import Document, is_held_out
-from keylm.data.typos import Siblings, cut_near, framings, generate, in_turn
+from keylm.data.siblings import Siblings, in_turn
+from keylm.data.typos import cut_near, framings, generate
 from keylm.data.typos.error_model import edit_distance, mistype
 from keylm.data.typos.keyboard import neighbours
 from keylm.data.typos.misspellings import misspellings
@@ -346,7 +347,7 @@ def test_typos_of_what_is_not_there_or_of_typos_are_refused(of: list[str]) -> No
         {"kind": "typos", "name": "other", "of": ["docs"]},
     ]
     for section in (Data, Sft):
-        with pytest.raises(ValidationError, match=f"`of` of `typos` names `{of[0]}`, which is not another source"):
+        with pytest.raises(ValidationError, match=f"`of` of `typos` names `{of[0]}`, which is no source"):
             section.model_validate({"sources": texts})
 
 

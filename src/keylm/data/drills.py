@@ -6,32 +6,55 @@ tokens can only be known from what came before: half a million tokens are enough
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from random import Random
 from string import ascii_lowercase
 
+from keylm.data.documents import Document
 from keylm.data.instructions.sampler import Sampler
+from keylm.data.instructions.words import is_held_out
 
+_WORD = re.compile(r"\w{2,20}")
+_MOST_WORDS = 20_000
+"""Different words taken of other sources: about as many as a reader knows."""
 _SEPARATORS = ("\n", "\n", "\n\n", ". ", ", ", " - ", " | ", "\n- ")
 
 
-def generate(num_documents: int, seed: int) -> Iterator[str]:
-    """Documents of about 100 tokens; document `i` is a pure function of `seed` and `i`.
+def generate(num_documents: int, seed: int, found: Sequence[str] = ()) -> Iterator[str]:
+    """Documents of about 100 tokens; document `i` is a pure function of `seed`, `i` and the words `found` elsewhere.
 
     Words that `keylm.data.instructions` holds out for evaluation are not used.
     """
     for index in range(num_documents):
-        yield document(Random(f"drill:{seed}:{index}"))
+        yield document(Random(f"drill:{seed}:{index}"), found)
 
 
-def document(rng: Random) -> str:
+def words_of(documents: Iterable[Document]) -> list[str]:
+    """The first 20,000 different words of `documents` that evaluation does not hold out, as they are written there."""
+    words = (word for document in documents for text in document.contents for word in _WORD.findall(text))
+    return list(islice(_different(word for word in words if not is_held_out(word)), _MOST_WORDS))
+
+
+def document(rng: Random, found: Sequence[str]) -> str:
     """One to eight words, five to nine times."""
     sampler = Sampler(rng)
-    phrase = " ".join(_word(sampler) for _ in range(rng.randint(1, 8)))
+    phrase = " ".join(_word(sampler, found) for _ in range(rng.randint(1, 8)))
     return rng.choice(_SEPARATORS).join([rng.choice((phrase, phrase.capitalize()))] * rng.randint(5, 9))
 
 
-def _word(sampler: Sampler) -> str:
-    """An ordinary word, a noun, a modifier, an invented name, or letters."""
+def _different(words: Iterable[str]) -> Iterator[str]:
+    seen: set[str] = set()
+    for word in words:
+        if word not in seen:
+            seen.add(word)
+            yield word
+
+
+def _word(sampler: Sampler, found: Sequence[str]) -> str:
+    """A word found elsewhere, an ordinary word, a noun, a modifier, an invented name, or letters."""
+    if found and sampler.chance(0.6):
+        return sampler.choice(found)
     letters = "".join(sampler.rng.choices(ascii_lowercase, k=sampler.number(2, 6)))
     return sampler.choice((sampler.word(), sampler.noun(), sampler.modifier(), sampler.name(), letters))

@@ -16,7 +16,7 @@ from keylm.data.instructions import KIND_SETS, verified
 from keylm.data.instructions.requests import Kinds, topical
 from keylm.data.instructions.sampler import Sampler
 from keylm.data.instructions.task import Example
-from keylm.data.typos import Siblings
+from keylm.data.siblings import Siblings
 from keylm.errors import UserError
 from keylm.recipe import Instructions, Verified
 from keylm.run import Run

@@ -10,12 +10,12 @@ from keylm.data import drills, files, hub, installed_docs, instructions, typos
 from keylm.data.documents import Document
 from keylm.data.instructions import verified
 from keylm.data.reading import WHOLE, Part, Reading
-from keylm.data.typos import Siblings
+from keylm.data.siblings import Siblings, in_turn
 from keylm.errors import KeyLMError, MissingSourceError
 from keylm.recipe import Drills, Files, Hub, InstalledDocs, Instructions, Source, Typos, Verified
 
 ALONE = Siblings()
-"""What a source that is not made of others needs to know of them."""
+"""What a source that is made of no others needs to know of them."""
 
 
 def read(
@@ -24,7 +24,7 @@ def read(
     """The documents of a source, always in the same order, at most `source.max_documents` of them.
 
     `reading` is kept up to date while the documents are taken. Of files and of data sets on the hub a `part` can be
-    read, with its share of `max_documents`. Typos are made of what is trained on of their `siblings`.
+    read, with its share of `max_documents`. Drills and typos are made of what is trained on of their `siblings`.
 
     Raises:
         MissingSourceError: the source cannot be had at all.
@@ -80,15 +80,21 @@ def _read_all(source: Source, seed: int, reading: Reading, part: Part, siblings:
             talks = instructions.generate(source.num_documents, seed, instructions.KIND_SETS[source.kinds])
             return _counted((Document(messages=tuple(talk)) for talk in talks), source.num_documents, reading)
         case Drills():
-            texts = drills.generate(source.num_documents, seed)
+            words = drills.words_of(in_turn(_bases(source, seed, siblings)))
+            texts = drills.generate(source.num_documents, seed, words)
             return _counted((Document(text=text) for text in texts), source.num_documents, reading)
         case Typos():
-            bases = [siblings.trained_on(base, read_if_there(base, seed)) for base in map(siblings.named, source.of)]
-            return _counted(typos.generate(typos.in_turn(bases), source, seed), source.num_documents, reading)
+            made = typos.generate(in_turn(_bases(source, seed, siblings)), source, seed)
+            return _counted(made, source.num_documents, reading)
         case Verified():
             return verified.read(read(source.of, seed, reading), seed)
         case _:
             assert_never(source)
+
+
+def _bases(source: Drills | Typos, seed: int, siblings: Siblings) -> list[Iterator[Document]]:
+    """What is trained on of each of the sources that `source` is made of."""
+    return [siblings.trained_on(base, read_if_there(base, seed)) for base in map(siblings.named, source.of)]
 
 
 def _counted(documents: Iterator[Document], total: int, reading: Reading) -> Iterator[Document]:

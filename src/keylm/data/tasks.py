@@ -22,8 +22,8 @@ from keylm.data.cleaning.dropped import Dropped
 from keylm.data.cleaning.seen import Digests
 from keylm.data.encode import Admitted, Encoded, encode
 from keylm.data.reading import Part, Reading
+from keylm.data.siblings import Siblings
 from keylm.data.store import StoreWriter, TokenStore
-from keylm.data.typos import Siblings
 from keylm.errors import MissingSourceError, UserError
 from keylm.recipe import Files, Hub, Recipe, Source, Verified
 from keylm.run import Run, read_json, write_json

@@ -11,7 +11,7 @@ from keylm.data.cleaning import Cleaner
 from keylm.data.documents import is_held_out
 from keylm.data.reading import Reading
 from keylm.data.sources import read_if_there
-from keylm.recipe import Files, Source, Typos
+from keylm.recipe import MADE_OF_OTHERS, Files, Source
 from keylm.run import Run
 from keylm.screen import Bar, progress
 
@@ -20,7 +20,7 @@ def build(run: Run) -> dict[str, Any]:
     """Train the tokenizer and write its folder; returns the bytes that were sampled of each source.
 
     Each source gives its weight's share of `tokenizer.sample_bytes`, or all it has. Documents held out for validation
-    are not looked at, nor are typos: their right words are those of other sources.
+    are not looked at, nor are sources made of others: their words are there already.
 
     Raises:
         UserError: a source is unusable, or all of them hold too little text for the vocabulary.
@@ -35,7 +35,7 @@ def build(run: Run) -> dict[str, Any]:
 
 def _sample(run: Run, sampled: Counter[str], bar: Bar) -> Iterator[str]:
     recipe = run.recipe
-    sources = [source for source in recipe.data.sources if not isinstance(source, Typos)]
+    sources = [source for source in recipe.data.sources if not isinstance(source, MADE_OF_OTHERS)]
     total_weight = sum(source.weight for source in sources) or 1.0
     for source in sources:
         budget = recipe.tokenizer.sample_bytes * source.weight / total_weight

@@ -17,8 +17,9 @@ from keylm.answers import Speaker
 from keylm.data.documents import Document
 from keylm.data.instructions import Task, held_out
 from keylm.data.instructions.mistyped import mistyped_task
+from keylm.data.siblings import in_turn
 from keylm.data.store import TokenStore
-from keylm.data.typos import cut_near, in_turn
+from keylm.data.typos import cut_near
 from keylm.data.typos.error_model import mistype
 from keylm.data.typos.passages import pieces
 from keylm.evaluate.bits_per_byte import continuation_bits

@@ -5,23 +5,18 @@ Document `i` is a pure function of the seed, of the piece of text that it is mad
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from random import Random
-from typing import TypeVar
 
 from keylm.chat import Message
 from keylm.data.documents import Document
 from keylm.data.typos import framings
 from keylm.data.typos.error_model import mistype
 from keylm.data.typos.passages import pieces
-from keylm.data.typos.siblings import Siblings
 from keylm.recipe import Typos
 
-__all__ = ["Siblings", "generate", "in_turn", "mistype"]
-
-T = TypeVar("T")
+__all__ = ["generate", "mistype"]
 
 
 def generate(documents: Iterable[Document], source: Typos, seed: int) -> Iterator[Document]:
@@ -58,16 +53,6 @@ def cut_near(text: str, share: float) -> int:
     """Where the last word ends that ends within this share of `text`; its length, where there is one word alone."""
     middle = round(share * len(text))
     return next((index for index in range(middle, 0, -1) if text[index].isspace()), len(text))
-
-
-def in_turn(streams: Iterable[Iterable[T]]) -> Iterator[T]:
-    """One item of each stream in turn; the others go on when one ends."""
-    waiting = deque(map(iter, streams))
-    while waiting:
-        stream = waiting.popleft()
-        for item in islice(stream, 1):
-            yield item
-            waiting.append(stream)
 
 
 def _mistyped_turn(message: Message, rate: float, rng: Random) -> Message:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import TypeVar
 
 from keylm.data.documents import Document, is_held_out
 from keylm.recipe import Source
 
+T = TypeVar("T")
 Clean = Callable[[Document], Document | str]
 
 
@@ -41,3 +45,13 @@ class Siblings:
             room -= cleaned.num_bytes
             if room <= 0:
                 return
+
+
+def in_turn(streams: Iterable[Iterable[T]]) -> Iterator[T]:
+    """One item of each stream in turn; the others go on when one ends."""
+    waiting = deque(map(iter, streams))
+    while waiting:
+        stream = waiting.popleft()
+        for item in islice(stream, 1):
+            yield item
+            waiting.append(stream)
