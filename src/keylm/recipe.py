@@ -205,8 +205,7 @@ class Drills(_Source):
 
     kind: Literal["drills"] = "drills"
     of: list[str] = []
-    """Names of sources, in the same list, whose words are drilled beside those of the generated instructions: what was
-    never copied in training is copied less well."""
+    """Names of sources, in the same list, whose words are drilled beside those of the generated instructions."""
     num_documents: PositiveCount = 20_000
     """How many documents of about 100 tokens are generated."""
 

@@ -35,7 +35,7 @@ def build(run: Run) -> dict[str, Any]:
 
 def _sample(run: Run, sampled: Counter[str], bar: Bar) -> Iterator[str]:
     recipe = run.recipe
-    sources = [source for source in recipe.data.sources if not isinstance(source, MADE_OF_OTHERS)]
+    sources = [source for source in recipe.data.sources if not (isinstance(source, MADE_OF_OTHERS) and source.of)]
     total_weight = sum(source.weight for source in sources) or 1.0
     for source in sources:
         budget = recipe.tokenizer.sample_bytes * source.weight / total_weight
