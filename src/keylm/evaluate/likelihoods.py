@@ -128,9 +128,11 @@ def _score(model: KeyLM, batch: Sequence[_Row]) -> list[tuple[float, bool]]:
     # Answers share the places of their trunk: each is computed once, and looked up by all.
     once, rows = torch.unique(torch.cat(places), return_inverse=True)
     logits = linear(hidden[once], model.lm_head.weight).float()
-    targets = torch.cat(answers)
-    said = logits[rows, targets] - logits.logsumexp(dim=-1)[rows]
-    likeliest = logits.argmax(dim=-1)[rows] == targets
+    chosen, greatest = logits[rows, torch.cat(answers)], logits.amax(dim=-1)
+    likeliest = chosen == greatest[rows]
+    # In place, for memory of this size takes longer to come by than to fill.
+    totals = logits.sub_(greatest[:, None]).exp_().sum(dim=-1).log_().add_(greatest)
+    said = chosen - totals[rows]
     sizes = [len(answer) for answer in answers]
     return [
         (part.sum().item(), bool(hits.all()))
