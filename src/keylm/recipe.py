@@ -189,7 +189,7 @@ class Instructions(_Source):
     """How many conversations are generated."""
     kinds: Literal["basic", "all"] = "basic"
     """Kinds of constraints asked for: `basic`, the 19 that a model of a few million parameters learns in minutes, or
-    `all` 50."""
+    `all` 62."""
 
 
 def _default_text() -> list[Source]:

@@ -40,7 +40,7 @@ def test_sources_give_pairs_by_their_weights(prepared: Run, tmp_path: Path) -> N
             {"role": "user", "content": f"What is known of the river near house {number}?"},
             {"role": "assistant", "content": ANSWER},
         ]
-        for number in range(30)
+        for number in range(90)
     ]
     talk.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
     real = {"name": "real", "kind": "verified", "of": {"name": "talk", "kind": "files", "path": str(talk)}, "weight": 1}

@@ -12,11 +12,11 @@ from functools import partial
 from random import Random
 
 from keylm.chat import Message
-from keylm.data.instructions.constraints import BASIC, KINDS, NEW_KINDS, Constraint
+from keylm.data.instructions.constraints import BASIC, COPYING, KINDS, NEW_KINDS, Constraint
 from keylm.data.instructions.constraints.start_end import RepeatRequest
 from keylm.data.instructions.conversations import CONVERSATIONS
 from keylm.data.instructions.exercises import EXERCISES
-from keylm.data.instructions.mistyped import mistyped_task
+from keylm.data.instructions.mistyped import mistyped_task, typed
 from keylm.data.instructions.requests import Kinds, topical
 from keylm.data.instructions.sampler import Sampler
 from keylm.data.instructions.task import Check, Example, Task
@@ -24,11 +24,11 @@ from keylm.data.instructions.turns import asked_later, still_asked
 
 __all__ = ["KIND_SETS", "SPLITS", "Check", "Example", "Task", "generate", "held_out", "held_out_examples"]
 
-SHARES = {"request": 0.64, "exercise": 0.26, "conversation": 0.10}
+SHARES = {"request": 0.58, "exercise": 0.22, "conversation": 0.10, "two turns": 0.10}
 """Share of each sort of document in training."""
 
-KIND_SETS: dict[str, Kinds] = {"basic": BASIC, "all": KINDS}
-"""Kinds of constraints that training can ask for, by the name of the set."""
+KIND_SETS: dict[str, Kinds] = {"basic": BASIC, "all": (*KINDS, *2 * COPYING)}
+"""Kinds of constraints that training can ask for, by the name of the set: those that copy, three times as often."""
 
 
 Maker = Callable[[Sampler], Example]
@@ -92,7 +92,9 @@ def document(seed: int, index: int, kinds: Kinds = BASIC) -> list[Message]:
         return sampler.choice(CONVERSATIONS)(sampler)
     if sort == "exercise":
         return sampler.choice(EXERCISES)(sampler).document
-    return topical(sampler, sampler.rng.sample(kinds, sampler.choice((0, 1, 1, 1, 2)))).document
+    if sort == "two turns":
+        return typed(sampler.choice(_two_turns(kinds))(sampler), sampler.rng).document
+    return typed(topical(sampler, sampler.rng.sample(kinds, sampler.choice((0, 1, 1, 1, 2)))), sampler.rng).document
 
 
 def held_out(num: int, seed: int, split: str = "new topics and phrasings", kinds: Kinds = BASIC) -> list[Task]:
@@ -103,7 +105,7 @@ def held_out(num: int, seed: int, split: str = "new topics and phrasings", kinds
 def held_out_examples(num: int, seed: int, split: str, kinds: Kinds) -> list[Example]:
     """The same tasks, each with an answer that follows."""
     new = SPLITS[split]
-    makers = new.makers(kinds)
+    makers = new.makers(tuple(dict.fromkeys(kinds)))
     name = "held out" if split == next(iter(SPLITS)) else f"held out, {split}"
     draws = (Random(f"{name}:{seed}:{index}") for index in range(num))
     samplers = [Sampler(draw, new.new_words, new.new_phrasings) for draw in draws]

@@ -8,8 +8,20 @@ from random import Random
 
 from keylm.chat import Message
 from keylm.data.instructions.constraints import Constraint
-from keylm.data.instructions.task import Task
+from keylm.data.instructions.task import Example, Task
 from keylm.data.typos.error_model import mistype, words
+
+HURRIED = 0.15
+"""Share of the conversations of training whose user mistypes."""
+RATES = (0.01, 0.06)
+"""Least and greatest share of the characters that such a user mistypes."""
+
+
+def typed(example: Example, rng: Random) -> Example:
+    """The example as somebody typed it, who may have been in a hurry."""
+    if rng.random() >= HURRIED:
+        return example
+    return Example(mistyped_task(example.task, rng.uniform(*RATES), rng), example.answer)
 
 
 def mistyped_task(task: Task, rate: float, rng: Random) -> Task:

@@ -1,27 +1,48 @@
-"""Conversations of two turns in which the constraint stands in one and the topic in the other.
-
-Training has none of them: evaluation alone asks in this way.
-"""
+"""Conversations of two turns in which the constraint stands in one and the topic in the other."""
 
 from __future__ import annotations
 
 from keylm.data.instructions.constraints import Brief, Constraint
 from keylm.data.instructions.requests import arrange, respond
-from keylm.data.instructions.sampler import Sampler
+from keylm.data.instructions.sampler import Phrasings, Sampler
 from keylm.data.instructions.task import Example, Task, ask, said
 from keylm.data.instructions.topics import request, sample_topic, sentences
 
-ANEW = (
-    "Give me another version of that.",
-    "Put it differently now.",
-    "Answer my question anew.",
-    "Now try it in another way.",
+ANEW = Phrasings(
+    train=(
+        "Say that again in another way.",
+        "Can you rewrite that?",
+        "Please change your answer.",
+        "Try again.",
+        "I want another answer.",
+        "Write it once more.",
+        "Do it over.",
+        "The same again, please.",
+    ),
+    held_out=(
+        "Give me another version of that.",
+        "Put it differently now.",
+        "Answer my question anew.",
+        "Now try it in another way.",
+    ),
 )
-KEEP = (
-    "This holds for every answer that you give me.",
-    "Keep to this until I say otherwise.",
-    "Do so in all of your later answers too.",
-    "It is a rule for the whole conversation.",
+KEEP = Phrasings(
+    train=(
+        "From now on, always do this.",
+        "Do the same in your next answers.",
+        "Do this every time.",
+        "This goes for all that I ask you.",
+        "Remember it for my next questions.",
+        "Always answer like this.",
+        "Never forget this.",
+        "I want this from now on.",
+    ),
+    held_out=(
+        "This holds for every answer that you give me.",
+        "Keep to this until I say otherwise.",
+        "Do so in all of your later answers too.",
+        "It is a rule for the whole conversation.",
+    ),
 )
 
 
@@ -32,7 +53,7 @@ def asked_later(kind: type[Constraint], sampler: Sampler) -> Example:
         brief = Brief(topic.name, request(topic, sampler), sampler)
         constraint = kind.sample(brief)
         first = " ".join(sentences(topic, 2, sampler))
-        second = f"{sampler.choice(ANEW)} {constraint.phrase(sampler)}"
+        second = f"{sampler.one_of(ANEW)} {constraint.phrase(sampler)}"
         task = Task([*ask(brief.request), said(first), *ask(second)], topic.name, (constraint,))
         answer = respond(topic, brief, (constraint,))
         if all(task.followed(answer)):
@@ -45,7 +66,7 @@ def still_asked(kind: type[Constraint], sampler: Sampler) -> Example:
         topics = sample_topic(sampler), sample_topic(sampler)
         briefs = [Brief(topic.name, request(topic, sampler), sampler) for topic in topics]
         constraint = kind.sample(briefs[0])
-        first = f"{arrange(briefs[0].request, [constraint.phrase(sampler)], sampler)} {sampler.choice(KEEP)}"
+        first = f"{arrange(briefs[0].request, [constraint.phrase(sampler)], sampler)} {sampler.one_of(KEEP)}"
         answers = [respond(topic, brief, (constraint,)) for topic, brief in zip(topics, briefs, strict=True)]
         task = Task([*ask(first), said(answers[0]), *ask(briefs[1].request)], topics[1].name, (constraint,))
         if all(task.followed(answer) == [True] for answer in answers):

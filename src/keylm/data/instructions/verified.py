@@ -14,7 +14,7 @@ from keylm.chat import Message
 from keylm.data.documents import Document
 from keylm.data.instructions.constraints import KINDS, Brief, Draft
 from keylm.data.instructions.constraints.base import count_words, split_sentences
-from keylm.data.instructions.mistyped import mistyped_task
+from keylm.data.instructions.mistyped import typed
 from keylm.data.instructions.requests import Kinds, arrange, follow, that_go_together
 from keylm.data.instructions.sampler import Sampler
 from keylm.data.instructions.task import Example, Task
@@ -23,10 +23,6 @@ from keylm.data.instructions.wording import content_words, subject
 MOST_CONSTRAINTS = 5
 MOST_WORDS = 300
 """Longer answers are left alone."""
-MISTYPED = 0.15
-"""Share of the conversations whose user mistypes."""
-TYPOS = (0.01, 0.06)
-"""Least and greatest share of their characters."""
 
 _ATTEMPTS = 8
 _MARKS = re.compile(r"[*#|<>\[\]{}`\\^=_~]|https?:|^\s*(?:[-+•]|\d+[.)])\s", re.MULTILINE)
@@ -66,14 +62,7 @@ def pairs(documents: Iterable[Document], seed: int, kinds: Kinds = KINDS) -> Ite
         example = constrain(document, seed, kinds)
         if example:
             rng = Random(f"typed:{seed}:{document.digest}")
-            yield document, Document(messages=tuple(_typed(example, rng).document))
-
-
-def _typed(example: Example, rng: Random) -> Example:
-    """The example as somebody typed it, who may be in a hurry."""
-    if rng.random() >= MISTYPED:
-        return example
-    return Example(mistyped_task(example.task, rng.uniform(*TYPOS), rng), example.answer)
+            yield document, Document(messages=tuple(typed(example, rng).document))
 
 
 def constrain(document: Document, seed: int, kinds: Kinds = KINDS) -> Example | None:

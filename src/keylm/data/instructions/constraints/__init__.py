@@ -13,6 +13,7 @@ from keylm.data.instructions.constraints.keywords import (
     ExactTimes,
     FewerTimes,
     Forbidden,
+    ForbiddenWords,
     Frequency,
     KeySentence,
     KeywordOrder,
@@ -20,6 +21,7 @@ from keylm.data.instructions.constraints.keywords import (
     LetterAtLeast,
     LetterFewer,
     NoLetter,
+    WordIn,
 )
 from keylm.data.instructions.constraints.layout import (
     BlankLines,
@@ -30,22 +32,27 @@ from keylm.data.instructions.constraints.layout import (
     Heading,
     Highlights,
     Json,
+    LineMark,
     NumberedList,
     OneSentencePerLine,
     Paragraphs,
     Placeholders,
     Sections,
+    Separator,
     Table,
     Tags,
     Title,
+    Wrapped,
 )
 from keylm.data.instructions.constraints.length import (
     AroundWords,
     FewerSentences,
     MaxCharacters,
     MaxWords,
+    MinCharacters,
     MinSentences,
     MinWords,
+    SentenceRange,
     Sentences,
     ShortSentences,
     WordRange,
@@ -54,6 +61,7 @@ from keylm.data.instructions.constraints.letter_case import (
     CapitalWords,
     FewCapitalWords,
     Lowercase,
+    ShoutedSentence,
     ShoutedWord,
     TitleCase,
     Uppercase,
@@ -66,12 +74,15 @@ from keylm.data.instructions.constraints.punctuation import (
     NoDigits,
     NoExclamation,
     NoHyphens,
+    NoMark,
     OneExclamation,
     OneNumber,
     Parentheses,
     Semicolon,
+    UseMark,
 )
 from keylm.data.instructions.constraints.start_end import (
+    EndMark,
     EndPhrase,
     EndQuestion,
     FirstLetter,
@@ -81,11 +92,12 @@ from keylm.data.instructions.constraints.start_end import (
     Postscript,
     Quotation,
     RepeatRequest,
+    SecondSentence,
     Signature,
     StartPhrase,
 )
 
-__all__ = ["ALL_KINDS", "BASIC", "KINDS", "NEW_KINDS", "Brief", "Constraint", "Draft", "compatible"]
+__all__ = ["ALL_KINDS", "BASIC", "COPYING", "KINDS", "NEW_KINDS", "Brief", "Constraint", "Draft", "compatible"]
 
 BASIC: tuple[type[Constraint], ...] = (
     Keywords,
@@ -143,8 +155,35 @@ KINDS: tuple[type[Constraint], ...] = (
     Signature,
     Greeting,
     CodeBlock,
+    ForbiddenWords,
+    WordIn,
+    SentenceRange,
+    MinCharacters,
+    LineMark,
+    Separator,
+    Wrapped,
+    ShoutedSentence,
+    NoMark,
+    UseMark,
+    EndMark,
+    SecondSentence,
 )
 """What training asks for."""
+
+COPYING: tuple[type[Constraint], ...] = (
+    Keywords,
+    Frequency,
+    KeySentence,
+    StartPhrase,
+    EndPhrase,
+    RepeatRequest,
+    FirstWordOfParagraph,
+    ShoutedWord,
+    OneOf,
+    Signature,
+    Json,
+)
+"""Those of them whose answers hold words of the request: they take the most practice."""
 
 NEW_KINDS: tuple[type[Constraint], ...] = (
     ExactTimes,

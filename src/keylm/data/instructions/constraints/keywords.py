@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-from keylm.data.instructions.constraints.base import NUMBERS, Brief, Constraint, Draft, listed
+from keylm.data.instructions.constraints.base import NUMBERS, Brief, Constraint, Draft, listed, split_sentences
 from keylm.data.instructions.constraints.spoiling import MENTIONS, add_sentence, in_case_of, mention, swap_word
 from keylm.data.instructions.sampler import Sampler
 
@@ -167,6 +167,67 @@ class Forbidden(Constraint):
     def spoil(self, answer: str, sampler: Sampler) -> str:
         """One sentence with the word."""
         return add_sentence(answer, sampler.choice(MENTIONS).format(self.word))
+
+
+@dataclass(frozen=True)
+class ForbiddenWords(Constraint):
+    """Leave two or three words out."""
+
+    kind = "forbidden words"
+    words: tuple[str, ...]
+
+    @classmethod
+    def sample(cls, brief: Brief) -> Self:
+        """Ordinary words; with a real answer, such as it does not use."""
+        return cls(tuple(brief.sampler.words(brief.sampler.number(2, 3))))
+
+    @property
+    def slots(self) -> dict[str, object]:
+        """The words as a list in a sentence."""
+        return {"words": listed(self.words)}
+
+    def check(self, answer: str) -> bool:
+        """Whether none of the whole words occurs."""
+        return not re.search(rf"\b({'|'.join(self.words)})\b", answer, re.IGNORECASE)
+
+    def spoil(self, answer: str, sampler: Sampler) -> str:
+        """One sentence with one of the words."""
+        return add_sentence(answer, sampler.choice(MENTIONS).format(sampler.choice(self.words)))
+
+
+@dataclass(frozen=True)
+class WordIn(Constraint):
+    """Use a word in the first or in the last sentence."""
+
+    kind = "keyword in its place"
+    parts = frozenset({"words", "length", "layout", "end"})
+    suits_real = False
+    word: str
+    place: str
+    num_sentences = 3
+
+    @classmethod
+    def sample(cls, brief: Brief) -> Self:
+        """An ordinary word, and where."""
+        return cls(brief.sampler.word(), brief.sampler.choice(("first", "last")))
+
+    @property
+    def _index(self) -> int:
+        return 0 if self.place == "first" else -1
+
+    def shape(self, draft: Draft) -> None:
+        """A few words more in that sentence."""
+        sentence = draft.sentences[self._index]
+        draft.sentences[self._index] = f"{sentence[:-1]} with {self.word} in mind{sentence[-1]}"
+
+    def check(self, answer: str) -> bool:
+        """Whether the whole word is in that sentence, in small or capital letters."""
+        sentences = split_sentences(answer)
+        return bool(sentences) and bool(re.search(rf"\b{self.word}\b", sentences[self._index], re.IGNORECASE))
+
+    def spoil(self, answer: str, sampler: Sampler) -> str:
+        """Another word in its place."""
+        return swap_word(self.word, answer, sampler)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 from keylm.data.instructions.constraints.base import Brief, Constraint, Counted, Draft
 from keylm.data.instructions.constraints.spoiling import change_one
@@ -352,6 +352,102 @@ class CodeBlock(Constraint):
     def spoil(self, answer: str, sampler: Sampler) -> str:
         """Both fences are missing, or the last."""
         return answer[4:-4] if sampler.chance(0.5) else answer[:-4]
+
+
+@dataclass(frozen=True)
+class LineMark(Constraint):
+    """Begin every line with a given mark."""
+
+    kind = "mark on every line"
+    parts = frozenset({"layout", "length", "start", "end"})
+    mark: str
+    num_sentences = 3
+
+    @classmethod
+    def sample(cls, brief: Brief) -> Self:
+        """Any of some marks."""
+        return cls(brief.sampler.choice((">", ">>", "=>", "->", "~", "+", "|", "::")))
+
+    def shape(self, draft: Draft) -> None:
+        """One sentence a line, each behind the mark."""
+        draft.sentences, draft.separator = [f"{self.mark} {each}" for each in draft.sentences], "\n"
+
+    def check(self, answer: str) -> bool:
+        """Whether there are lines, and every one begins with the mark."""
+        lines = [line.strip() for line in answer.splitlines() if line.strip()]
+        return bool(lines) and all(line.startswith(self.mark) for line in lines)
+
+    def spoil(self, answer: str, sampler: Sampler) -> str:
+        """One of the lines loses it."""
+        return change_one(rf"^{re.escape(self.mark)} ", "", answer, sampler)
+
+
+@dataclass(frozen=True)
+class Separator(_Parts):
+    """Write so many parts with a line of given marks between them."""
+
+    kind = "marks between parts"
+    parts = frozenset({"layout", "length"})
+    counts = (2, 3)
+    unit = "part"
+    mark: str
+
+    @classmethod
+    def sample(cls, brief: Brief) -> Self:
+        """Two or three parts; of a real answer, no more than it has sentences."""
+        return cls(brief.number(*cls.counts), brief.sampler.choice(("~~~", "===", "+++", "---", "%%%", "###", "o o o")))
+
+    def shape(self, draft: Draft) -> None:
+        """The marks on lines of their own."""
+        draft.gather(self.count, f"\n{self.mark}\n")
+
+    def check(self, answer: str) -> bool:
+        """Whether such lines make so many parts, none of them empty."""
+        found = re.split(rf"^\s*{re.escape(self.mark)}\s*$", answer, flags=re.MULTILINE | re.IGNORECASE)
+        return len(found) == self.count and all(map(str.strip, found))
+
+    def spoil(self, answer: str, sampler: Sampler) -> str:
+        """Other marks, or none, in the place of one."""
+        return change_one(rf"^{re.escape(self.mark)}$", sampler.choice(("", "...")), answer, sampler)
+
+
+@dataclass(frozen=True)
+class Wrapped(Constraint):
+    """Put given marks before and after the answer."""
+
+    kind = "between marks"
+    parts = frozenset({"start", "end", "layout"})
+    pairs: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("~", "~"),
+        ("==", "=="),
+        ("--", "--"),
+        ("|", "|"),
+        ("/", "/"),
+        ("+++", "+++"),
+        (">>", "<<"),
+        (":::", ":::"),
+    )
+    first: str
+    last: str
+
+    @classmethod
+    def sample(cls, brief: Brief) -> Self:
+        """One of the pairs."""
+        return cls(*brief.sampler.choice(cls.pairs))
+
+    def polish(self, text: str) -> str:
+        """One mark in front, one behind."""
+        return f"{self.first} {text} {self.last}"
+
+    def check(self, answer: str) -> bool:
+        """Whether the marks stand at the ends, with something between them."""
+        inner = answer.strip().removeprefix(self.first).removesuffix(self.last)
+        return bool(inner.strip()) and answer.strip() == f"{self.first}{inner}{self.last}"
+
+    def spoil(self, answer: str, sampler: Sampler) -> str:
+        """One mark is missing, or both."""
+        inner = answer[len(self.first) : -len(self.last)].strip()
+        return sampler.choice((inner, f"{self.first} {inner}", f"{inner} {self.last}"))
 
 
 @dataclass(frozen=True)

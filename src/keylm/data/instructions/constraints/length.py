@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from keylm.data.instructions.constraints.base import (
+    NUMBERS,
     Brief,
     Constraint,
     Counted,
@@ -254,6 +255,77 @@ class ShortSentences(Constraint):
     def spoil(self, answer: str, sampler: Sampler) -> str:
         """One sentence that is too long."""
         return add_sentence(answer, f"It makes me think of {' and '.join(sampler.words(self.limit // 2))}.")
+
+
+@dataclass(frozen=True)
+class SentenceRange(Constraint):
+    """Write between so many sentences and so many."""
+
+    kind = "between N and M sentences"
+    parts = frozenset({"length"})
+    low: int
+    high: int
+
+    @classmethod
+    def sample(cls, brief: Brief) -> Self:
+        """From one to three sentences up to one or two more; of a real answer, from no more than it has."""
+        low = brief.sampler.number(1, min(3, len(brief.sentences)) if brief.is_real else 3)
+        return cls(low, low + brief.sampler.number(1, 2))
+
+    @property
+    def num_sentences(self) -> int:
+        """Between the two, or the greater of two neighbours."""
+        return (self.low + self.high + 1) // 2
+
+    @property
+    def slots(self) -> dict[str, object]:
+        """The numbers in words."""
+        return {"low": NUMBERS[self.low], "high": NUMBERS[self.high]}
+
+    def shape(self, draft: Draft) -> None:
+        """A real answer stops at the greater number."""
+        del draft.sentences[self.high :]
+
+    def check(self, answer: str) -> bool:
+        """Whether the number of sentences is one of those."""
+        return self.low <= count_sentences(answer) <= self.high
+
+    def spoil(self, answer: str, sampler: Sampler) -> str:
+        """Sentences until there are too many."""
+        for _ in range(self.high - count_sentences(answer) + 1):
+            answer = add_sentence(answer, mention(sampler))
+        return answer
+
+
+@dataclass(frozen=True)
+class MinCharacters(Constraint):
+    """Write at least so many characters."""
+
+    kind = "at least N characters"
+    parts = frozenset({"length"})
+    limit: int
+
+    @classmethod
+    def sample(cls, brief: Brief) -> Self:
+        """A hundred to two hundred; of a real answer, nearly as many as it has."""
+        if not brief.is_real:
+            return cls(brief.sampler.choice(range(100, 201, 20)))
+        return cls(max(10, len(brief.text) // 10 * 10 - brief.sampler.choice((0, 10, 50))))
+
+    @property
+    def num_sentences(self) -> int:
+        """Sentences have 30 characters and more."""
+        return self.limit // 30
+
+    def check(self, answer: str) -> bool:
+        """Whether there are enough, white space around the answer aside."""
+        return len(answer.strip()) >= self.limit
+
+    def spoil(self, answer: str, sampler: Sampler) -> str:
+        """Sentences go until there are too few."""
+        for _ in range(count_sentences(answer)):
+            answer = drop_sentence(answer, sampler) if self.check(answer) else answer
+        return answer
 
 
 @dataclass(frozen=True)

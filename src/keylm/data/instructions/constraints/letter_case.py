@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-from keylm.data.instructions.constraints.base import Brief, Constraint, Counted, Draft
+from keylm.data.instructions.constraints.base import Brief, Constraint, Counted, Draft, split_sentences
 from keylm.data.instructions.constraints.spoiling import change_one
 from keylm.data.instructions.sampler import Sampler
 
@@ -124,6 +124,43 @@ class TitleCase(Constraint):
     def spoil(self, answer: str, sampler: Sampler) -> str:
         """Some words in small letters."""
         return re.sub(r"(?<= )[A-Z](?=[a-z])", lambda match: match[0].lower(), answer, count=sampler.number(1, 5))
+
+
+@dataclass(frozen=True)
+class ShoutedSentence(Constraint):
+    """Write the first or the last sentence in capital letters, and no other."""
+
+    kind = "one sentence in capitals"
+    parts = frozenset({"case", "length", "layout", "start", "end"})
+    place: str
+    num_sentences = 3
+
+    @classmethod
+    def suits(cls, brief: Brief) -> bool:
+        """A real answer has another sentence, too."""
+        return not brief.is_real or len(brief.sentences) > 1
+
+    @classmethod
+    def sample(cls, brief: Brief) -> Self:
+        """Either."""
+        return cls(brief.sampler.choice(("first", "last")))
+
+    @property
+    def _index(self) -> int:
+        return 0 if self.place == "first" else -1
+
+    def shape(self, draft: Draft) -> None:
+        """Raise it."""
+        draft.sentences[self._index] = draft.sentences[self._index].upper()
+
+    def check(self, answer: str) -> bool:
+        """Whether it alone is in capitals."""
+        sentences = split_sentences(answer)
+        return len(sentences) > 1 and sentences.pop(self._index).isupper() and not any(map(str.isupper, sentences))
+
+    def spoil(self, answer: str, _sampler: Sampler) -> str:
+        """Small letters there, too."""
+        return re.sub(r"\b[A-Z]{2,}\b", lambda match: match[0].lower(), answer)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
-from keylm.data.instructions.constraints.base import Constraint, Draft, split_sentences
+from keylm.data.instructions.constraints.base import Brief, Constraint, Draft, split_sentences
 from keylm.data.instructions.constraints.spoiling import add_sentence, change_one, in_case_of
 from keylm.data.instructions.sampler import Sampler
 
@@ -223,6 +225,79 @@ class Ellipsis(Constraint):
     def spoil(self, answer: str, _sampler: Sampler) -> str:
         """One dot is enough."""
         return re.sub(r"\.{3,}", ".", answer)
+
+
+@dataclass(frozen=True)
+class NoMark(Constraint):
+    """Leave out a mark or sign."""
+
+    kind = "without a mark"
+    parts = frozenset({"start", "end", "layout", "length", "question", "quotes", "marks"})
+    signs: ClassVar[Mapping[str, str]] = {
+        "colons": ":",
+        "semicolons": ";",
+        "question marks": "?",
+        "quotation marks": '"',
+        "round brackets": "(",
+        "square brackets": "[",
+        "slashes": "/",
+        "asterisks": "*",
+    }
+    mark: str
+
+    @classmethod
+    def sample(cls, brief: Brief) -> Self:
+        """One of the marks; of a real answer, one that it does without."""
+        return cls(brief.sampler.choice([name for name, sign in cls.signs.items() if sign not in brief.text]))
+
+    def polish(self, text: str) -> str:
+        """Full stops in the place of question marks, nothing in the place of others."""
+        return text.replace(self.signs[self.mark], "." if self.mark == "question marks" else "")
+
+    def check(self, answer: str) -> bool:
+        """Whether there is none."""
+        return self.signs[self.mark] not in answer
+
+    def spoil(self, answer: str, sampler: Sampler) -> str:
+        """One such mark between two words."""
+        return change_one(r"(?<=[a-z]) (?=[a-z])", f"{self.signs[self.mark]} ", answer, sampler)
+
+
+@dataclass(frozen=True)
+class UseMark(Constraint):
+    """Use a mark or sign at least once."""
+
+    kind = "with a mark"
+    parts = frozenset({"layout", "length", "quotes"})
+    suits_real = False
+    signs: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "a colon": (":", "There is one more thing: {}."),
+        "a slash": ("/", "Some say {} and/or more."),
+        "an ampersand": ("&", "It is about {} & more."),
+        "an apostrophe": ("'", "It's about {} too."),
+        "double quotes": ('"', 'Some people just say "{}".'),
+        "a plus sign": ("+", "I think of it + {}."),
+    }
+    mark: str
+    num_sentences = 2
+
+    @classmethod
+    def sample(cls, brief: Brief) -> Self:
+        """One of the marks."""
+        return cls(brief.sampler.choice(list(cls.signs)))
+
+    def shape(self, draft: Draft) -> None:
+        """Give the last sentence to the mark and an ordinary word."""
+        _, frame = self.signs[self.mark]
+        draft.sentences[-1] = frame.format(draft.brief.sampler.word())
+
+    def check(self, answer: str) -> bool:
+        """Whether it occurs."""
+        return self.signs[self.mark][0] in answer
+
+    def spoil(self, answer: str, _sampler: Sampler) -> str:
+        """It goes."""
+        return answer.replace(self.signs[self.mark][0], "")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from keylm.data.instructions.constraints.base import Brief, Constraint, Draft
+from keylm.data.instructions.constraints.base import Brief, Constraint, Draft, split_sentences
 from keylm.data.instructions.constraints.spoiling import MENTIONS, change_one, in_case_of, mention
 from keylm.data.instructions.sampler import Phrasings, Sampler, capitalise
 
@@ -181,6 +181,63 @@ class Quotation(Constraint):
     def spoil(self, answer: str, sampler: Sampler) -> str:
         """One mark is missing, or both."""
         return sampler.choice((answer[1:], answer[:-1], answer[1:-1]))
+
+
+@dataclass(frozen=True)
+class EndMark(Constraint):
+    """Close with a given mark."""
+
+    kind = "closing mark"
+    parts = frozenset({"end", "length"})
+    mark: str
+
+    @classmethod
+    def sample(cls, brief: Brief) -> Self:
+        """Any of some marks, or an ordinary word in brackets."""
+        marks = ("###", "~~~", "/end", "+++", "(the end)", "(done)", f"({brief.sampler.word()})")
+        return cls(brief.sampler.choice(marks))
+
+    def shape(self, draft: Draft) -> None:
+        """The mark behind the last sentence."""
+        draft.after = f" {self.mark}"
+
+    def check(self, answer: str) -> bool:
+        """Whether the mark comes last, in small or capital letters, with something before it."""
+        answer = answer.strip().lower()
+        return answer.endswith(self.mark) and answer != self.mark
+
+    def spoil(self, answer: str, sampler: Sampler) -> str:
+        """The mark is missing, or something follows it."""
+        return sampler.choice((answer[: -len(self.mark)].rstrip(), _followed(answer, sampler)))
+
+
+@dataclass(frozen=True)
+class SecondSentence(Constraint):
+    """Begin the second sentence with a given word."""
+
+    kind = "second sentence"
+    parts = frozenset({"length", "layout", "start"})
+    suits_real = False
+    word: str
+    num_sentences = 3
+
+    @classmethod
+    def sample(cls, brief: Brief) -> Self:
+        """An ordinary word."""
+        return cls(brief.sampler.word())
+
+    def shape(self, draft: Draft) -> None:
+        """A sentence about the word, behind the first."""
+        draft.sentences[1] = f"{capitalise(self.word)} comes to mind."
+
+    def check(self, answer: str) -> bool:
+        """Whether the word is the first of the second sentence, in small or capital letters."""
+        second = split_sentences(answer)[1:2]
+        return bool(second) and re.findall(r"\w+", second[0].lower())[:1] == [self.word]
+
+    def spoil(self, answer: str, sampler: Sampler) -> str:
+        """Another word in its place."""
+        return re.sub(rf"\b{self.word}(?= comes)", in_case_of(sampler.word(), answer), answer, flags=re.IGNORECASE)
 
 
 @dataclass(frozen=True)
