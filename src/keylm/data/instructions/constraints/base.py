@@ -17,6 +17,8 @@ from keylm.data.instructions.wording import content_words
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 """Numbers as words."""
+PLACES = {"first": 0, "last": -1}
+"""Index of a sentence by how a request names it."""
 
 
 @dataclass(frozen=True)

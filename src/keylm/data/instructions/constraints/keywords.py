@@ -6,7 +6,15 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-from keylm.data.instructions.constraints.base import NUMBERS, Brief, Constraint, Draft, listed, split_sentences
+from keylm.data.instructions.constraints.base import (
+    NUMBERS,
+    PLACES,
+    Brief,
+    Constraint,
+    Draft,
+    listed,
+    split_sentences,
+)
 from keylm.data.instructions.constraints.spoiling import MENTIONS, add_sentence, in_case_of, mention, swap_word
 from keylm.data.instructions.sampler import Sampler
 
@@ -209,21 +217,18 @@ class WordIn(Constraint):
     @classmethod
     def sample(cls, brief: Brief) -> Self:
         """An ordinary word, and where."""
-        return cls(brief.sampler.word(), brief.sampler.choice(("first", "last")))
-
-    @property
-    def _index(self) -> int:
-        return 0 if self.place == "first" else -1
+        return cls(brief.sampler.word(), brief.sampler.choice(tuple(PLACES)))
 
     def shape(self, draft: Draft) -> None:
         """A few words more in that sentence."""
-        sentence = draft.sentences[self._index]
-        draft.sentences[self._index] = f"{sentence[:-1]} with {self.word} in mind{sentence[-1]}"
+        index = PLACES[self.place]
+        sentence = draft.sentences[index]
+        draft.sentences[index] = f"{sentence[:-1]} with {self.word} in mind{sentence[-1]}"
 
     def check(self, answer: str) -> bool:
         """Whether the whole word is in that sentence, in small or capital letters."""
         sentences = split_sentences(answer)
-        return bool(sentences) and bool(re.search(rf"\b{self.word}\b", sentences[self._index], re.IGNORECASE))
+        return bool(sentences) and bool(re.search(rf"\b{self.word}\b", sentences[PLACES[self.place]], re.IGNORECASE))
 
     def spoil(self, answer: str, sampler: Sampler) -> str:
         """Another word in its place."""

@@ -323,8 +323,8 @@ class MinCharacters(Constraint):
 
     def spoil(self, answer: str, sampler: Sampler) -> str:
         """Sentences go until there are too few."""
-        for _ in range(count_sentences(answer)):
-            answer = drop_sentence(answer, sampler) if self.check(answer) else answer
+        while self.check(answer) and (shorter := drop_sentence(answer, sampler)) != answer:
+            answer = shorter
         return answer
 
 

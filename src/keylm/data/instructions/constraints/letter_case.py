@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-from keylm.data.instructions.constraints.base import Brief, Constraint, Counted, Draft, split_sentences
+from keylm.data.instructions.constraints.base import PLACES, Brief, Constraint, Counted, Draft, split_sentences
 from keylm.data.instructions.constraints.spoiling import change_one
 from keylm.data.instructions.sampler import Sampler
 
@@ -143,20 +143,19 @@ class ShoutedSentence(Constraint):
     @classmethod
     def sample(cls, brief: Brief) -> Self:
         """Either."""
-        return cls(brief.sampler.choice(("first", "last")))
-
-    @property
-    def _index(self) -> int:
-        return 0 if self.place == "first" else -1
+        return cls(brief.sampler.choice(tuple(PLACES)))
 
     def shape(self, draft: Draft) -> None:
         """Raise it."""
-        draft.sentences[self._index] = draft.sentences[self._index].upper()
+        index = PLACES[self.place]
+        draft.sentences[index] = draft.sentences[index].upper()
 
     def check(self, answer: str) -> bool:
         """Whether it alone is in capitals."""
         sentences = split_sentences(answer)
-        return len(sentences) > 1 and sentences.pop(self._index).isupper() and not any(map(str.isupper, sentences))
+        if len(sentences) < 2:
+            return False
+        return sentences.pop(PLACES[self.place]).isupper() and not any(map(str.isupper, sentences))
 
     def spoil(self, answer: str, _sampler: Sampler) -> str:
         """Small letters there, too."""
