@@ -50,15 +50,15 @@ def margin(run: Run, pair: Pair) -> float:
 
 
 def test_the_chosen_answers_gain_on_their_twins(run: Run) -> None:
-    run = open_run(run.folder, ["dpo.pairs=64", "dpo.sft_weight=0", "dpo.learning_rate=1e-2"])
+    run = open_run(run.folder, ["dpo.pairs=192", "dpo.sft_weight=0", "dpo.learning_rate=1e-2"])
     stages.run_until(run, "dpo")
     rows = read(run.stage("dpo") / "metrics.jsonl")
-    assert [row["step"] for row in rows] == [*range(1, 9)]
+    assert [row["step"] for row in rows] == [*range(1, 25)]
     assert {name: tuple(part.shape) for name, part in load_file(run.weights("dpo")).items()} == model.weight_shapes(
         run.recipe.model
     )
-    margins = [margin(run, pair) for pair in pairs.read(run, 64)]
-    assert sum(each > 0 for each in margins) > 48
+    margins = [margin(run, pair) for pair in pairs.read(run, 192)]
+    assert sum(each > 0 for each in margins) > 144
     assert run.trained == ["pretrain", "sft", "dpo"]
     assert run.facts("dpo")["tokens"] == rows[-1]["tokens"]
 
