@@ -38,12 +38,15 @@ def a_sampler(seed: object, held_out: bool = False) -> Sampler:
 
 @cache
 def training_prompts() -> str:
-    return "\n".join(
-        message["content"].lower()
-        for document in [*generate(8000, 7), *generate(8000, 8, KINDS)]
-        for message in document
-        if message["role"] == "user"
-    )
+    """What the users of training mean: a slip of the finger can make any word, as `ties` of `times`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mistyped, "HURRIED", 0)
+        return "\n".join(
+            message["content"].lower()
+            for document in [*generate(8000, 7), *generate(8000, 8, KINDS)]
+            for message in document
+            if message["role"] == "user"
+        )
 
 
 # What the data are
@@ -142,8 +145,7 @@ def test_held_out_topics_are_of_words_that_training_topics_never_hold() -> None:
 
 
 def test_held_out_topics_are_in_no_training_prompt() -> None:
-    """Nor made by a slip of the finger, but for short words: `ties` can be mistyped `times`."""
-    asked = {task.topic.lower() for task in held_out(1000, 1) if task.topic and len(task.topic) > 5}
+    asked = {task.topic.lower() for task in held_out(600, 1) if task.topic}
     assert len(asked) > 200
     assert not [topic for topic in asked if re.search(rf"\b{topic}\b", training_prompts())]
 

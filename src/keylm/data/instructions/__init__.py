@@ -93,8 +93,10 @@ def document(seed: int, index: int, kinds: Kinds = BASIC) -> list[Message]:
     if sort == "exercise":
         return sampler.choice(EXERCISES)(sampler).document
     if sort == "two turns":
-        return typed(sampler.choice(_two_turns(kinds))(sampler), sampler.rng).document
-    return typed(topical(sampler, sampler.rng.sample(kinds, sampler.choice((0, 1, 1, 1, 2)))), sampler.rng).document
+        example = sampler.choice(_two_turns(kinds))(sampler)
+    else:
+        example = topical(sampler, sampler.rng.sample(kinds, sampler.choice((0, 1, 1, 1, 2))))
+    return typed(example, sampler.rng).document
 
 
 def held_out(num: int, seed: int, split: str = "new topics and phrasings", kinds: Kinds = BASIC) -> list[Task]:

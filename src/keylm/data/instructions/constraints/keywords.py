@@ -186,7 +186,7 @@ class ForbiddenWords(Constraint):
 
     @classmethod
     def sample(cls, brief: Brief) -> Self:
-        """Ordinary words; with a real answer, such as it does not use."""
+        """Ordinary words."""
         return cls(tuple(brief.sampler.words(brief.sampler.number(2, 3))))
 
     @property
