@@ -24,19 +24,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from keylm import initial, machine, train
-from keylm import recipe as recipes
-from keylm.data import prepared
-from keylm.data.batches import Batch
-from keylm.model import KeyLM
-from keylm.recipe import Training
+from keylm.data.loading.loader import Batch
+from keylm.data.prepare.outputs import available_sources, open_store
+from keylm.model.flops import num_matmul_parameters
+from keylm.model.initialization import init_model
+from keylm.model.transformer import KeyLM
+from keylm.recipe import load_recipe
+from keylm.recipe.model import ModelConfig
+from keylm.recipe.train import TrainConfig
 from keylm.run import Run
-from keylm.train import distributed, optimizer
 from keylm.train import metrics as rows
-from keylm.train.interrupt import Stop
-from keylm.train.loop import Trainer
+from keylm.train import optimizer
+from keylm.train.distributed import init_distributed
+from keylm.train.lr_schedule import lr_factor
 from keylm.train.optimizer import Muon
-from keylm.train.schedule import share_of_peak
+from keylm.train.signals import StopRequest
+from keylm.train.stages import make_loader
+from keylm.train.trainer import Trainer
 from keylm.train.validation import Validation
 
 VALIDATION_BYTES = 250_000
@@ -69,14 +73,14 @@ class Averaging(Trainer):
 class Ramp(Trainer):
     """In the first third of training every batch is taken in four parts, each with an update of its own."""
 
-    def _gradient(self, batch: Batch, stop: Stop) -> float:
+    def _gradient(self, batch: Batch, stop: StopRequest) -> float:
         if self.step > self.training.num_steps / 3:
             return super()._gradient(batch, stop)
         each = len(batch.tokens) // 4
         for part in range(4):
             if part:
                 self._clip()
-                self.optimizer.step(share_of_peak(self.step, self.training))
+                self.optimizer.step(lr_factor(self.step, self.training))
             taken = slice(part * each, (part + 1) * each)
             loss = super()._gradient(Batch(batch.tokens[taken], batch.targets[taken], None, batch.addresses), stop)
         return loss
@@ -99,23 +103,23 @@ class NormalisedMuon(Muon):
         p.mul_(1 - lr * decay).add_(normed * (update.norm() / normed.norm().clamp(min=1e-8)), alpha=-scale)
 
 
-def ours(config: recipes.Model, seed: int) -> KeyLM:
+def ours(config: ModelConfig, seed: int) -> KeyLM:
     """The product's first weights: zero outputs, and heads that copy."""
-    return initial.create(config, seed)
+    return init_model(config, seed)
 
 
-def ordinary(config: recipes.Model, seed: int) -> KeyLM:
+def ordinary(config: ModelConfig, seed: int) -> KeyLM:
     """Normal weights of 0.02; what a layer writes is scaled down by the square root of the depth (as in GPT-2)."""
     return _normal(config, seed, 1 / math.sqrt(2 * config.num_hidden_layers))
 
 
-def zero_outputs(config: recipes.Model, seed: int) -> KeyLM:
+def zero_outputs(config: ModelConfig, seed: int) -> KeyLM:
     """Normal weights of 0.02; what a layer writes is zero."""
     return _normal(config, seed, 0.0)
 
 
 @torch.no_grad()
-def _normal(config: recipes.Model, seed: int, outputs: float) -> KeyLM:
+def _normal(config: ModelConfig, seed: int, outputs: float) -> KeyLM:
     model, generator = KeyLM(config), torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if parameter.dim() == 2:
@@ -127,10 +131,10 @@ def _normal(config: recipes.Model, seed: int, outputs: float) -> KeyLM:
 
 @dataclass(frozen=True)
 class Variant:
-    """What is changed: settings of `train`, the first weights, the trainer, Muon, the share of the tokens."""
+    """What is changed: settings of `stages`, the first weights, the trainer, Muon, the share of the tokens."""
 
     settings: dict[str, Any] = field(default_factory=dict)
-    weights: Callable[[recipes.Model, int], KeyLM] = ours
+    weights: Callable[[ModelConfig, int], KeyLM] = ours
     trainer: type[Trainer] = Trainer
     muon: type[Muon] = Muon
     share: float = 1.0
@@ -167,12 +171,12 @@ def variants() -> dict[str, Variant]:
 def main() -> None:
     """Train what is missing."""
     options = _options()
-    recipe = recipes.load(options.data / "recipe.yaml", options.set)
+    recipe = load_recipe(options.data / "recipe.yaml", options.set)
     run, results = Run(options.data, recipe), options.out / "results.jsonl"
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.variants or list(variants()):
         for seed in options.seeds:
-            if not any((row["variant"], row["seed"]) == (name, seed) for row in rows.read(results)):
+            if not any((row["variant"], row["seed"]) == (name, seed) for row in rows.read_metrics(results)):
                 row = {"variant": name, "seed": seed} | _train(run, options, name, seed)
                 print(row, flush=True)
                 with results.open("a") as file:
@@ -193,24 +197,24 @@ def _train(run: Run, options: argparse.Namespace, name: str, seed: int) -> dict[
     run = Run(run.folder, run.recipe.model_copy(update={"seed": seed, "train": training}))
     folder = options.out / f"{name}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    names = [source.name for source in prepared.sources(run, "pretrain")]
-    stores = {name: prepared.store(run, "pretrain", name, "validation") for name in names}
+    names = [source.name for source in available_sources(run, "pretrain")]
+    stores = {name: open_store(run, "pretrain", name, "validation") for name in names}
     with _muon(variant.muon):
         trainer = variant.trainer(
             folder=folder,
             model=variant.weights(run.recipe.model, seed).train(),
             training=training,
-            loader=train.loader(run, "pretrain"),
+            loader=make_loader(run, "pretrain"),
             data="",
             validation=Validation(stores, VALIDATION_BYTES, training.sequence_length),
-            world=distributed.join(training.timeout_seconds),
+            world=init_distributed(training.timeout_seconds),
         )
     trainer.run()
-    scores = [row["validation"] for row in rows.read(folder / "metrics.jsonl") if "validation" in row][-1]
+    scores = [row["validation"] for row in rows.read_metrics(folder / "metrics.jsonl") if "validation" in row][-1]
     weights = {source.name: source.weight for source in run.recipe.data.sources}
     total = sum(weights[source] * score for source, score in scores.items())
     return {
-        "parameters": machine.num_matmul_parameters(run.recipe.model),
+        "parameters": num_matmul_parameters(run.recipe.model),
         "tokens": training.tokens,
         "batch": options.batch,
         "bits_per_byte": round(total / sum(weights[source] for source in scores), 5),
@@ -230,7 +234,7 @@ def _muon(kind: type[Muon]) -> Iterator[None]:
         optimizer.Muon = original  # type: ignore[misc]
 
 
-def _changed(base: Training, changes: dict[str, Any]) -> Training:
+def _changed(base: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
     """`base` with dotted keys changed, checked as a recipe is."""
     values = base.model_dump()
     for key, value in changes.items():
@@ -239,7 +243,7 @@ def _changed(base: Training, changes: dict[str, Any]) -> Training:
         for parent in parents:
             part = part[parent]
         part[last] = value
-    return Training.model_validate(values)
+    return TrainConfig.model_validate(values)
 
 
 def _options() -> argparse.Namespace:

@@ -15,35 +15,39 @@ from pathlib import Path
 
 import torch
 
-from keylm import initial, recipe
-from keylm.train.checkpoint import Checkpoint, Saver
-from keylm.train.distributed import ALONE, snapshot
+from keylm.model.initialization import init_model
+from keylm.recipe import load_recipe
+from keylm.train.checkpoint import AsyncCheckpointer, Checkpoint
+from keylm.train.distributed import SINGLE_PROCESS, full_cpu_state_dict
 from keylm.train.optimizer import Optimizer
 
 
 def main() -> None:
     """Print a line per save."""
-    chosen = recipe.load(Path(sys.argv[1] if len(sys.argv) > 1 else "recipes/keylm-75m.yaml"))
-    model = initial.create(chosen.model, chosen.seed)
+    chosen = load_recipe(Path(sys.argv[1] if len(sys.argv) > 1 else "recipes/keylm-75m.yaml"))
+    model = init_model(chosen.model, chosen.seed)
     optimizer = Optimizer(model, chosen.train.optimizer, chosen.train.batch_tokens)
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
     optimizer.step(1.0)
     between = 60 * chosen.train.checkpoint_minutes
     with tempfile.TemporaryDirectory() as folder:
-        saver = Saver(Path(folder), keep=1, keep_every=0)
+        saver = AsyncCheckpointer(Path(folder), keep=1, permanent_every=0)
         lost = [_save(saver, model, optimizer, step) for step in range(1, 4)]
     share = sorted(lost)[1] / between
     print(f"{share:.2%} of the {between:.0f} s between two checkpoints; asked: at most 2%")
     sys.exit(share > 0.02)
 
 
-def _save(saver: Saver, model: torch.nn.Module, optimizer: Optimizer, step: int) -> float:
+def _save(saver: AsyncCheckpointer, model: torch.nn.Module, optimizer: Optimizer, step: int) -> float:
     """Seconds of training that a save takes away."""
     until = time.perf_counter() + 3
     calm, took = _products(lambda: time.perf_counter() > until)
     start = time.perf_counter()
-    weights, state = snapshot(model.state_dict(), ALONE), snapshot(optimizer.state(), ALONE)
+    weights, state = (
+        full_cpu_state_dict(model.state_dict(), SINGLE_PROCESS),
+        full_cpu_state_dict(optimizer.state(), SINGLE_PROCESS),
+    )
     copied = time.perf_counter() - start
     saver.save(Checkpoint(step, weights, state, "", 0.0, 0))
     slowed, written = _products(saver.is_idle)

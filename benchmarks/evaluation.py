@@ -20,11 +20,11 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from keylm import chat
-from keylm.data.benchmarks import load_tasks
-from keylm.data.instructions import KIND_SETS, held_out
-from keylm.evaluate.lm_tasks import load_model
+from keylm.data.cleaning.benchmarks import load_tasks
+from keylm.evaluate.lm_eval_tasks import load_model
+from keylm.instructions.splits import CONSTRAINT_SETS, held_out
 from keylm.run import open_run
+from keylm.tokenizer.chat_template import render
 
 TASKS = ("hellaswag", "piqa")
 BATCH_SIZE = 16
@@ -55,8 +55,8 @@ def _likelihoods(task: Any, theirs: Any, ours: Any, options: argparse.Namespace)
 
 
 def _answers(theirs: Any, ours: Any, options: argparse.Namespace) -> bool:
-    tasks = held_out(options.answers, 0, kinds=KIND_SETS["all"])
-    texts = [chat.render(task.messages, add_generation_prompt=True) for task in tasks]
+    tasks = held_out(options.answers, 0, kinds=CONSTRAINT_SETS["all"])
+    texts = [render(task.messages, add_generation_prompt=True) for task in tasks]
     settings = {"until": [], "do_sample": False, "max_gen_toks": options.tokens}
     requests = [Instance("generate_until", {}, (text, dict(settings)), number) for number, text in enumerate(texts)]
     for model in (theirs, ours):

@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from keylm.data.instructions import KIND_SETS
-from keylm.evaluate import native_speaker
-from keylm.evaluate.instructions import measure, show, splits
+from keylm.common.console import console
+from keylm.evaluate.instructions import measure, print_scores, splits
+from keylm.evaluate.run_model import run_chat_model
+from keylm.instructions.splits import CONSTRAINT_SETS
 from keylm.run import open_run
-from keylm.screen import console
 
 
 def main() -> None:
@@ -22,10 +22,10 @@ def main() -> None:
     for name in options.trainings:
         folder, _, stage = name.rpartition(":")
         run = open_run(Path(folder))
-        tasks = splits(options.tasks, run.recipe.seed, KIND_SETS["all"])
-        speaker = native_speaker.of_run(run, stage)
+        tasks = splits(options.tasks, run.recipe.seed, CONSTRAINT_SETS["all"])
+        speaker = run_chat_model(run, stage)
         console.print(f"[bold]{name}[/]")
-        show({split: measure(speaker, each, options.tokens) for split, each in tasks.items()})
+        print_scores({split: measure(speaker, each, options.tokens) for split, each in tasks.items()})
 
 
 def _options() -> argparse.Namespace:

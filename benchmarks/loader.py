@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from keylm.data.batches import Blocks, Loader, PackedBlocks, StreamBlocks, pack
-from keylm.data.curriculum import Curriculum
-from keylm.data.store import StoreWriter, TokenStore
+from keylm.data.loading.loader import Loader
+from keylm.data.loading.mixture import Mixture
+from keylm.data.loading.packing import ConcatSequences, PackedSequences, Sequences, pack
+from keylm.data.prepare.token_store import StoreWriter, TokenStore
 
 SOURCES = {"formal": 0.3, "casual": 0.3, "conversational": 0.25, "knowledge": 0.05, "typos": 0.1}
 TOKENS_PER_SOURCE = 4_000_000
@@ -59,11 +60,11 @@ def _tokens_per_second(loader: Loader, batch_tokens: int) -> float:
 
 
 def _loader(stores: dict[str, TokenStore], length: int, rows: int, packing: str) -> Loader:
-    blocks: dict[str, Blocks] = {
-        name: StreamBlocks(store, length) if packing.startswith("stream") else PackedBlocks(store, length, False)
+    blocks: dict[str, Sequences] = {
+        name: ConcatSequences(store, length) if packing.startswith("stream") else PackedSequences(store, length, False)
         for name, store in stores.items()
     }
-    curriculum = Curriculum(
+    curriculum = Mixture(
         {name: part.num_blocks for name, part in blocks.items()},
         SOURCES,
         categories={name: name for name in SOURCES},
@@ -74,7 +75,7 @@ def _loader(stores: dict[str, TokenStore], length: int, rows: int, packing: str)
         sequence_length=length,
         seed=0,
     )
-    return Loader(curriculum, blocks, padding=0, mask_documents="masked" in packing)
+    return Loader(curriculum, blocks, padding=0, intra_document_masking="masked" in packing)
 
 
 def _store(folder: Path, seed: int) -> TokenStore:

@@ -23,13 +23,15 @@ from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
 
-from keylm import recipe as recipes
 from keylm import run as runs
-from keylm import tokenizer
-from keylm.data import files, prepare
-from keylm.data.documents import Document
-from keylm.data.reading import Reading
-from keylm.recipe import Files
+from keylm.common.documents import Document
+from keylm.common.files import read_json
+from keylm.data.prepare.stage import run_prepare
+from keylm.data.sources.files import read_files
+from keylm.data.sources.progress import ReadProgress
+from keylm.recipe import Recipe
+from keylm.recipe.sources import FilesConfig
+from keylm.tokenizer import tokenizer
 
 TEXT = Path(os.path.expandvars("$KEYLM_SHARED/text"))
 SPEED_FILES = ("formal_wikipedia", "social_irc_ubuntu", "conv_sgd")
@@ -47,7 +49,7 @@ def main() -> None:
 def speed(folder: Path) -> None:
     """Print MB/s of the stage and of `encode_batch`, for each file."""
     for name in SPEED_FILES:
-        source = Files(name=name.replace("_", "-"), path=str(TEXT / f"{name}.jsonl.zst"))
+        source = FilesConfig(name=name.replace("_", "-"), path=str(TEXT / f"{name}.jsonl.zst"))
         run = _run(folder / name, [source])
         texts = [text for document in _documents(source) for text in document.contents]
         megabytes = sum(len(text.encode()) for text in texts) / 1e6
@@ -72,39 +74,39 @@ def memory(folder: Path) -> None:
 def child(folder: Path, share: float) -> None:
     """In a process of its own: prepare `share` of every file; print megabytes and peak memory as JSON."""
     sources = [
-        Files(name=path.name.split(".")[0].replace("_", "-"), path=str(path), max_bytes=_room(path, share))
+        FilesConfig(name=path.name.split(".")[0].replace("_", "-"), path=str(path), max_bytes=_room(path, share))
         for path in sorted(TEXT.glob("*.jsonl.zst"))
     ]
     run = _run(folder, sources)
-    prepare.build(run)
-    facts = [runs.read_json(path) for path in run.stage("prepare").glob("pretrain/*/manifest.json")]
+    run_prepare(run)
+    facts = [read_json(path) for path in run.stage("prepare").glob("pretrain/*/manifest.json")]
     print(json.dumps({"megabytes": sum(fact["train"]["bytes"] for fact in facts) / 1e6, "peak_mib": _peak_mib()}))
 
 
 def vocabulary(_: Path) -> None:
     """Print the peak memory and the seconds of learning a vocabulary from 1 GB of text."""
     start = time.perf_counter()
-    tokenizer.train(_gigabyte(), VOCAB_SIZE, "qwen2")
+    tokenizer.train_tokenizer(_gigabyte(), VOCAB_SIZE, "qwen2")
     print(f"tokenizer, 1 GB of text: {time.perf_counter() - start:.0f} s, peak {_peak_mib():.0f} MiB")
 
 
-def _run(folder: Path, sources: list[Files]) -> runs.Run:
+def _run(folder: Path, sources: list[FilesConfig]) -> runs.Run:
     """A run over `sources` with a vocabulary learned from the beginning of the first one."""
     values = {
         "name": "bench",
         "data": {"sources": [source.model_dump() for source in sources]},
-        "sft": {"sources": [{"name": "talk", "kind": "instructions", "num_documents": 10}]},
+        "sft": {"sources": [{"name": "talk", "type": "instructions", "num_documents": 10}]},
     }
-    run = runs.create(recipes.Recipe.model_validate(values), folder)
+    run = runs.create(Recipe.model_validate(values), folder)
     texts = (
         text for document, _ in zip(_documents(sources[0]), range(2000), strict=False) for text in document.contents
     )
-    tokenizer.train(texts, VOCAB_SIZE, "qwen2").save(run.stage("tokenizer"), 2048)
+    tokenizer.train_tokenizer(texts, VOCAB_SIZE, "qwen2").save(run.stage("tokenizer"), 2048)
     return run
 
 
-def _documents(source: Files) -> Iterator[Document]:
-    return files.read(source, Reading())
+def _documents(source: FilesConfig) -> Iterator[Document]:
+    return read_files(source, ReadProgress())
 
 
 def _encode(backend: tokenizer.Backend, texts: list[str]) -> None:
@@ -121,21 +123,21 @@ def _encode(backend: tokenizer.Backend, texts: list[str]) -> None:
 
 def _prepare(run: runs.Run) -> None:
     shutil.rmtree(run.stage("prepare"), ignore_errors=True)
-    prepare.build(run)
+    run_prepare(run)
 
 
 def _room(path: Path, share: float) -> int | None:
     return (
         None
         if share == 1.0
-        else int(share * sum(document.num_bytes for document in _documents(Files(name="x", path=str(path)))))
+        else int(share * sum(document.num_bytes for document in _documents(FilesConfig(name="x", path=str(path)))))
     )
 
 
 def _gigabyte() -> Iterator[str]:
     total = 0
     for path in cycle(sorted(TEXT.glob("*.jsonl.zst"))):
-        for document in _documents(Files(name="x", path=str(path))):
+        for document in _documents(FilesConfig(name="x", path=str(path))):
             yield from document.contents
             total += document.num_bytes
             if total >= 1e9:

@@ -18,8 +18,8 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import huber
 
-from keylm import machine
-from keylm import recipe as recipes
+from keylm.model.flops import flops_per_token, num_matmul_parameters
+from keylm.recipe import Recipe, load_recipe
 
 Array = np.ndarray[Any, np.dtype[Any]]
 BOOTSTRAPS = 200
@@ -71,8 +71,8 @@ def main() -> None:
     fitted = np.array([predict(x, n, d) for n, d in zip(sizes, tokens, strict=True)])
     print(f"{len(runs)} runs of {len(set(sizes))} sizes; root mean square error {_rmse(fitted, losses):.4f}")
     _foretell(sizes, tokens, losses)
-    chosen = recipes.load(Path("recipes/keylm-75m.yaml"))
-    size = machine.num_matmul_parameters(chosen.model)
+    chosen = load_recipe(Path("recipes/keylm-75m.yaml"))
+    size = num_matmul_parameters(chosen.model)
     rng = np.random.default_rng(0)
     drawn = [rng.integers(0, len(runs), len(runs)) for _ in range(BOOTSTRAPS)]
     laws = [fit(sizes[pick], tokens[pick], losses[pick], x) for pick in drawn]
@@ -96,8 +96,8 @@ def _foretell(sizes: Array, tokens: Array, losses: Array) -> None:
         print(f"left out: N {n:.3g}, D {d:.3g}: measured {loss:.4f}, foretold {predict(x, n, d):.4f}")
 
 
-def _plan(chosen: recipes.Recipe) -> None:
-    flops = machine.flops_per_token(chosen.model, chosen.train.sequence_length) * chosen.train.tokens
+def _plan(chosen: Recipe) -> None:
+    flops = flops_per_token(chosen.model, chosen.train.sequence_length) * chosen.train.tokens
     print(f"{chosen.train.tokens:.3g} tokens are {flops:.3g} operations")
     for gpus in (1, 8):
         slow, fast = (flops / (gpus * H100_FLOPS * share * 3600) for share in UTILISATION)

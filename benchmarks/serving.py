@@ -32,8 +32,9 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from keylm import recipe
-from keylm.chat import Message
+from keylm.common.documents import Message
+from keylm.recipe import Recipe, load_recipe
+from keylm.recipe.sources import FilesConfig
 from keylm.run import Run, create
 
 Line = tuple[str, str, str, bool]
@@ -57,7 +58,7 @@ def main() -> None:
     """Print a line per target: what was asked, what was reached."""
     asked = _arguments()
     with tempfile.TemporaryDirectory() as folder:
-        run = _release(recipe.load(asked.recipe), Path(folder) / "run")
+        run = _release(load_recipe(asked.recipe), Path(folder) / "run")
         talks = list(islice(_talks(asked.text), asked.turns))
         parts: dict[str, Callable[[], list[Line]]] = {
             "overhead": lambda: _overhead(run, talks, asked.turns),
@@ -82,25 +83,27 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _release(given: recipe.Recipe, folder: Path) -> Run:
+def _release(given: Recipe, folder: Path) -> Run:
     """A transformers folder and GGUF files of random weights, with a tokenizer of what this environment documents."""
     import torch
 
-    from keylm import initial
-    from keylm.data import installed_docs
-    from keylm.data.reading import Reading
-    from keylm.export import gguf, gguf_path, huggingface
-    from keylm.tokenizer import train
+    from keylm.data.sources import installed_docs
+    from keylm.data.sources.progress import ReadProgress
+    from keylm.export.transformers_folder import write_transformers_folder
+    from keylm.gguf.file import write_gguf
+    from keylm.gguf.locate import gguf_path
+    from keylm.model.initialization import init_model
+    from keylm.tokenizer.tokenizer import train_tokenizer
 
     run = create(given, folder)
-    texts = (document.plain for document in islice(installed_docs.read(Reading()), 2000))
-    tokenizer = train(texts, given.model.vocab_size, given.tokenizer.pre_tokenizer)
+    texts = (document.plain for document in islice(installed_docs.read_installed_docs(ReadProgress()), 2000))
+    tokenizer = train_tokenizer(texts, given.model.vocab_size, given.tokenizer.pre_tokenizer)
     tokenizer.save(run.stage("tokenizer"), given.model.max_position_embeddings)
-    weights = {name: tensor.to(torch.bfloat16) for name, tensor in initial.create(given.model, 0).state_dict().items()}
+    weights = {name: tensor.to(torch.bfloat16) for name, tensor in init_model(given.model, 0).state_dict().items()}
     run.stage("export").mkdir()
-    huggingface.write(run, weights, run.stage("export") / "transformers")
+    write_transformers_folder(run, weights, run.stage("export") / "transformers")
     for kind in _KINDS:
-        gguf.write(run, weights, kind, gguf_path(run, kind))
+        write_gguf(run, weights, kind, gguf_path(run, kind))
     return run
 
 
@@ -113,19 +116,20 @@ def _talks(text: Path | None) -> Iterator[list[str]]:
 
 
 def _conversations(text: Path | None) -> Iterator[Sequence[Message]]:
-    from keylm.data import files, instructions
-    from keylm.data.reading import Reading
+    from keylm.data.sources.files import read_files
+    from keylm.data.sources.progress import ReadProgress
+    from keylm.instructions.splits import generate_conversations
 
     if text is None:
-        yield from instructions.generate(10_000, seed=0)
+        yield from generate_conversations(10_000, seed=0)
     else:
-        source = recipe.Files(name="talks", kind="files", path=str(text))
-        yield from (document.messages or () for document in files.read(source, Reading()))
+        source = FilesConfig(name="talks", kind="files", path=str(text))
+        yield from (document.messages or () for document in read_files(source, ReadProgress()))
 
 
 def _overhead(run: Run, talks: list[list[str]], turns: int) -> list[Line]:
     """Seconds of an answer over our HTTP, and of the same answer from the engine behind it."""
-    from keylm.export import gguf_path
+    from keylm.gguf.locate import gguf_path
     from keylm.serve.engine import Engine
     from keylm.serve.server import Server
 
@@ -149,7 +153,7 @@ def _decode(run: Run, turns: int) -> list[Line]:
     import torch  # before the engine: it is to wait for its threads as it always does
     from transformers import AutoModelForCausalLM
 
-    from keylm.export import gguf_path
+    from keylm.gguf.locate import gguf_path
     from keylm.serve.engine import Engine
 
     model = AutoModelForCausalLM.from_pretrained(run.stage("export") / "transformers", dtype=torch.bfloat16)
@@ -193,14 +197,14 @@ def _race(theirs: str, ours: str, kind: str, at_once: int, talks: list[list[str]
 
 def _llama_server(run: Run) -> AbstractContextManager[str]:
     """llama.cpp's own server as it comes, on Q8_0."""
-    from keylm.export import gguf_path
+    from keylm.gguf.locate import gguf_path
 
     bare = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
     return _server([sys.executable, "-c", _LLAMA, str(gguf_path(run, "Q8_0"))], bare)
 
 
 def _our_server(run: Run, kind: str) -> AbstractContextManager[str]:
-    from keylm.export import gguf_path
+    from keylm.gguf.locate import gguf_path
 
     command = [sys.executable, "-m", "keylm", "serve", str(gguf_path(run, kind)), "--port", "0"]
     return _server(command, dict(os.environ))

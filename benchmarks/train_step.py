@@ -2,7 +2,8 @@
 
 Everything is measured in one process by turns, and compared within a turn, so that a busy neighbour slows both sides of
 a comparison; shown are medians over turns. The limit is the rate of bare matrix products at the model's own shapes
-(`keylm.machine.product_rate`); the peer is transformers' `Qwen3ForCausalLM`, bfloat16 autocast, fused AdamW, with the
+(`keylm.model.flops.matmul_flops_per_second`); the peer is transformers' `Qwen3ForCausalLM`, bfloat16 autocast,
+fused AdamW, with the
 same sizes, batch and gradient clip (and, in this one process, KeyLM's setting of the allocator). Peak memory is that of
 two steps in a process of its own.
 """
@@ -19,7 +20,12 @@ from pathlib import Path
 
 import torch
 
-from keylm import initial, machine, recipe
+from keylm.common.hardware import keep_freed_memory, peak_memory
+from keylm.model.flops import flops_per_token, matmul_flops_per_second
+from keylm.model.initialization import init_model
+from keylm.recipe import load_recipe
+from keylm.recipe.model import ModelConfig
+from keylm.recipe.optimizer import OptimizerConfig
 from keylm.train.optimizer import Optimizer
 
 Step = Callable[[], None]
@@ -29,7 +35,7 @@ def main() -> None:
     """Print a line per side: seconds, tokens per second, share of the limit, times transformers, peak memory."""
     asked = _arguments()
     torch.set_num_threads(asked.threads)
-    config = recipe.load(asked.recipe).model
+    config = load_recipe(asked.recipe).model
     if asked.only:
         _print_peak_memory(asked.only, config, asked)
         return
@@ -38,7 +44,7 @@ def main() -> None:
     for step in sides.values():
         step()
     turns = [_turn(config, tokens, sides) for _ in range(asked.turns)]
-    flops = machine.flops_per_token(config, asked.length) * tokens
+    flops = flops_per_token(config, asked.length) * tokens
     low, full = (statistics.median(turn[name] for turn in turns) for name in ("bfloat16", "float32"))
     print(f"{asked.recipe.stem}, {asked.rows} x {asked.length} tokens, {asked.threads} threads, {asked.turns} turns")
     print(f"bare products: {low / 1e9:,.0f} GFLOP/s in bfloat16, {full / 1e9:,.0f} in float32")
@@ -67,9 +73,9 @@ def _names(compiled: bool) -> list[str]:
     return ["transformers", *(["transformers-compiled"] if compiled else []), "keylm", "keylm-muon"]
 
 
-def _turn(config: recipe.Model, tokens: int, sides: dict[str, Step]) -> dict[str, float]:
+def _turn(config: ModelConfig, tokens: int, sides: dict[str, Step]) -> dict[str, float]:
     """Products per second by dtype, and seconds of a step by side."""
-    rates = {name: machine.product_rate(config, tokens, getattr(torch, name)) for name in ("bfloat16", "float32")}
+    rates = {name: matmul_flops_per_second(config, tokens, getattr(torch, name)) for name in ("bfloat16", "float32")}
     return rates | {name: _seconds(step) for name, step in sides.items()}
 
 
@@ -79,17 +85,17 @@ def _seconds(step: Step) -> float:
     return time.perf_counter() - start
 
 
-def _prepare(name: str, config: recipe.Model, asked: argparse.Namespace) -> Step:
+def _prepare(name: str, config: ModelConfig, asked: argparse.Namespace) -> Step:
     rows = torch.randint(config.vocab_size, (asked.rows, asked.length + 1), generator=torch.Generator().manual_seed(0))
     tokens, targets = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
     if name.startswith("transformers"):
         return _transformers_step(config, tokens, targets, compiled=name.endswith("compiled"))
-    return _keylm_step(config, tokens, targets, recipe.Optimizer(kind="muon" if name.endswith("muon") else "adamw"))
+    return _keylm_step(config, tokens, targets, OptimizerConfig(kind="muon" if name.endswith("muon") else "adamw"))
 
 
-def _keylm_step(config: recipe.Model, tokens: torch.Tensor, targets: torch.Tensor, settings: recipe.Optimizer) -> Step:
-    machine.keep_freed_memory()
-    model = initial.create(config, seed=0)
+def _keylm_step(config: ModelConfig, tokens: torch.Tensor, targets: torch.Tensor, settings: OptimizerConfig) -> Step:
+    keep_freed_memory()
+    model = init_model(config, seed=0)
     model.compute_dtype = torch.bfloat16
     optimizer = Optimizer(model, settings, tokens.numel())
 
@@ -101,7 +107,7 @@ def _keylm_step(config: recipe.Model, tokens: torch.Tensor, targets: torch.Tenso
     return step
 
 
-def _transformers_step(config: recipe.Model, tokens: torch.Tensor, targets: torch.Tensor, compiled: bool) -> Step:
+def _transformers_step(config: ModelConfig, tokens: torch.Tensor, targets: torch.Tensor, compiled: bool) -> Step:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     sizes = Qwen3Config(**config.model_dump(), tie_word_embeddings=False, use_cache=False)
@@ -120,11 +126,11 @@ def _transformers_step(config: recipe.Model, tokens: torch.Tensor, targets: torc
     return step
 
 
-def _print_peak_memory(name: str, config: recipe.Model, asked: argparse.Namespace) -> None:
+def _print_peak_memory(name: str, config: ModelConfig, asked: argparse.Namespace) -> None:
     step = _prepare(name, config, asked)
     step()
     step()
-    print(machine.peak_memory())
+    print(peak_memory())
 
 
 def _peak_memory(name: str) -> int:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from playwright.sync_api import expect, sync_playwright
 
-from keylm.serve.engine import Engine, find_gguf
+from keylm.gguf.locate import find_gguf
+from keylm.serve.engine import Engine
 from keylm.serve.server import Server
 
 QUESTIONS = ["Name three animals, as a list.", "Write two sentences about rivers, in lowercase."]

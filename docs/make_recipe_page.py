@@ -7,30 +7,50 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from keylm import recipe
+from keylm.recipe import Recipe
+from keylm.recipe.data import CleanConfig, DataConfig
+from keylm.recipe.dpo import DpoConfig
+from keylm.recipe.eval import EvalConfig
+from keylm.recipe.export import ExportConfig
+from keylm.recipe.grpo import GrpoConfig
+from keylm.recipe.model import ModelConfig
+from keylm.recipe.optimizer import OptimizerConfig
+from keylm.recipe.prepare import PrepareConfig
+from keylm.recipe.sft import SftConfig
+from keylm.recipe.sources import (
+    ConstrainedChatConfig,
+    FilesConfig,
+    HubConfig,
+    InstalledDocsConfig,
+    InstructionsConfig,
+    RepetitionConfig,
+    TyposConfig,
+)
+from keylm.recipe.tokenizer import TokenizerConfig
+from keylm.recipe.train import PhaseConfig, TrainConfig
 
 SECTIONS: dict[str, type[BaseModel]] = {
-    "The recipe": recipe.Recipe,
-    "`model`": recipe.Model,
-    "`tokenizer`": recipe.Tokenizer,
-    "`data`": recipe.Data,
-    "`data.clean`": recipe.Clean,
-    "A source of kind `files`": recipe.Files,
-    "A source of kind `hub`": recipe.Hub,
-    "A source of kind `installed-docs`": recipe.InstalledDocs,
-    "A source of kind `instructions`": recipe.Instructions,
-    "A source of kind `drills`": recipe.Drills,
-    "A source of kind `typos`": recipe.Typos,
-    "A source of kind `verified`": recipe.Verified,
-    "`prepare`": recipe.Prepare,
-    "`train`": recipe.Training,
-    "`train.optimizer`": recipe.Optimizer,
-    "`train.phases`": recipe.Phase,
-    "`sft`": recipe.Sft,
-    "`dpo`": recipe.Dpo,
-    "`grpo`": recipe.Grpo,
-    "`eval`": recipe.Eval,
-    "`export`": recipe.Export,
+    "The recipe": Recipe,
+    "`model`": ModelConfig,
+    "`tokenizer`": TokenizerConfig,
+    "`data`": DataConfig,
+    "`data.clean`": CleanConfig,
+    "A source of type `files`": FilesConfig,
+    "A source of type `hub`": HubConfig,
+    "A source of type `installed-docs`": InstalledDocsConfig,
+    "A source of type `instructions`": InstructionsConfig,
+    "A source of type `repetition`": RepetitionConfig,
+    "A source of type `typos`": TyposConfig,
+    "A source of type `constrained-chat`": ConstrainedChatConfig,
+    "`prepare`": PrepareConfig,
+    "`train`": TrainConfig,
+    "`train.optimizer`": OptimizerConfig,
+    "`train.phases`": PhaseConfig,
+    "`sft`": SftConfig,
+    "`dpo`": DpoConfig,
+    "`grpo`": GrpoConfig,
+    "`eval`": EvalConfig,
+    "`export`": ExportConfig,
 }
 
 HEAD = """# The recipe
@@ -49,7 +69,7 @@ def page() -> str:
 
 
 def _section(title: str, part: type[BaseModel]) -> str:
-    shown = recipe.Training.model_fields if part is recipe.Sft else {}
+    shown = TrainConfig.model_fields if part is SftConfig else {}
     rows = [
         f"| `{name}` | {_default(field)} | {_one_line(field.description)} |\n"
         for name, field in part.model_fields.items()

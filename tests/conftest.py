@@ -11,11 +11,15 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import pytest
 import torch
+from helpers.tiny_recipe import write_tiny_recipe
+from helpers.tiny_run import tiny_run as make_tiny_run
 from hypothesis import settings
-from tiny_recipe import write_tiny_recipe
 
-from keylm import recipe, stages
+from keylm.export import verify
+from keylm.export.stage import run_export
+from keylm.recipe.model import ModelConfig
 from keylm.run import Run, open_run
+from keylm.stages import run_until
 
 # `make test` tries the same examples on every machine, so that a change alone turns it red; `make test-all` looks for
 # new ones (HYPOTHESIS_PROFILE=exploring).
@@ -34,9 +38,9 @@ def shared() -> Path:
 
 
 @pytest.fixture
-def tiny_model() -> recipe.Model:
+def tiny_model() -> ModelConfig:
     """A model of 60,000 parameters with grouped queries."""
-    return recipe.Model(
+    return ModelConfig(
         vocab_size=300,
         hidden_size=32,
         num_hidden_layers=2,
@@ -58,8 +62,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run with its tokenizer and its tokens, not yet trained. Copy it before you train in it."""
     folder = tmp_path_factory.mktemp("prepared")
     run = open_run(write_tiny_recipe(folder), folder=folder / "run")
-    stages.run_until(run, "tokenizer")
-    stages.run_until(run, "prepare")
+    run_until(run, "tokenizer")
+    run_until(run, "prepare")
     return run
 
 
@@ -68,3 +72,19 @@ def tiny_run(prepared: Run, tmp_path: Path) -> Run:
     """A copy of the prepared run, to train in."""
     shutil.copytree(prepared.folder, tmp_path / "run")
     return open_run(tmp_path / "run")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_texts() -> None:
+    """Exports in tests check every code point, but few random texts: `test_verify` looks at all of them."""
+    verify.NUM_TEXTS = 1000
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished export: of the run that KEYLM_RUN names, or of a tiny one with random weights."""
+    if "KEYLM_RUN" in os.environ:
+        return open_run(Path(os.environ["KEYLM_RUN"]))
+    run = make_tiny_run(tmp_path_factory.mktemp("runs") / "tiny")
+    run_export(run)
+    return run

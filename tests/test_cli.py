@@ -73,7 +73,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     recipe = tmp_path / "r.yaml"
-    recipe.write_text(f"name: x\ndata: {{sources: [{{name: mine, kind: files, path: {tmp_path}/none*.txt}}]}}\n")
+    recipe.write_text(f"name: x\ndata: {{sources: [{{name: mine, type: files, path: {tmp_path}/none*.txt}}]}}\n")
     result = keylm("run", str(recipe), "--run", str(tmp_path / "run"))
     assert result.returncode == 2
     assert "none*.txt" in result.stderr

@@ -6,20 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from keylm import stages
-from keylm.errors import UserError
-from keylm.run import Run, open_run, read_json, replace_folder, write_json
+from keylm.common.errors import UserError
+from keylm.common.files import read_json, replace_folder, write_json
+from keylm.run import Run, open_run
+from keylm.stages import run_until
 
 
 def test_a_stage_that_is_done_is_skipped(prepared: Run, capsys: pytest.CaptureFixture[str]) -> None:
     before = (prepared.stage("tokenizer") / "tokenizer.json").stat().st_mtime_ns
-    stages.run_until(prepared, "tokenizer")
+    run_until(prepared, "tokenizer")
     assert (prepared.stage("tokenizer") / "tokenizer.json").stat().st_mtime_ns == before
     assert "already done" in capsys.readouterr().err
 
 
 def test_facts_keep_time_and_memory(prepared: Run) -> None:
-    facts = prepared.facts("prepare")
+    facts = prepared.metadata("prepare")
     assert facts["seconds"] > 0
     assert facts["peak_memory_bytes"] > 10 * 2**20
 
@@ -27,7 +28,7 @@ def test_facts_keep_time_and_memory(prepared: Run) -> None:
 def test_a_stage_made_from_other_settings_is_refused(prepared: Run, tmp_path: Path) -> None:
     other = Run(prepared.folder, prepared.recipe.model_copy(update={"seed": 99}))
     with pytest.raises(UserError, match="was made from other settings"):
-        stages.run_until(other, "prepare")
+        run_until(other, "prepare")
 
 
 def test_what_does_not_shape_a_stage_does_not_spoil_it(prepared: Run) -> None:
@@ -38,9 +39,9 @@ def test_what_does_not_shape_a_stage_does_not_spoil_it(prepared: Run) -> None:
 
 def test_a_stage_needs_those_before_it(tiny_run: Run) -> None:
     with pytest.raises(UserError, match=r"`sft` needs `pretrain` first: run `keylm pretrain"):
-        stages.run_until(tiny_run, "sft")
+        run_until(tiny_run, "sft")
     with pytest.raises(UserError, match=r"no finished `pretrain` stage"):
-        tiny_run.facts("pretrain")
+        tiny_run.metadata("pretrain")
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from keylm.errors import KeyLMError, UserError
+from keylm.common.errors import KeyLMError, UserError
 
 app = typer.Typer(
     name="keylm",
@@ -36,9 +36,9 @@ Overrides = Annotated[
 Folder = Annotated[Path | None, typer.Option("--run", help="The run folder to fill (default: runs/NAME).")]
 Offline = Annotated[bool, typer.Option("--offline", help="Ask no server: read only what was downloaded before.")]
 
-_LINE = "The line, stage by stage"
+_STAGES = "Stages"
 _USE = "Use a model"
-_LOOK = "Look"
+_LOOK = "Inspect"
 
 
 @app.callback()
@@ -49,61 +49,66 @@ def root(
 
     A [bold]recipe[/] is one YAML file that says everything about a model. A [bold]run[/] is the folder that it fills,
     stage by stage: tokenizer → prepare → pretrain → sft → eval → export, with dpo and grpo after sft where the
-    recipe asks for them. Every stage can be stopped at any time and goes on where it was; what is done is skipped.
+    recipe asks for them. Every stage can be stopped at any time and resumes where it was; finished stages are skipped.
 
-    Begin with:  keylm run recipes/quickstart.yaml
+    Start with:  keylm run recipes/quickstart.yaml
     """
 
 
-@app.command(rich_help_panel=_LINE)
+@app.command(rich_help_panel=_STAGES)
 def run(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None, offline: Offline = False) -> None:
     """Run every stage that is missing, then write results.json and report.html."""
     _set_offline(offline)
     from keylm import stages
+    from keylm.commands.report import write_results
+    from keylm.common import ranks
     from keylm.run import open_run
 
-    stages.run_all(open_run(recipe, set_, run_))
+    opened = open_run(recipe, set_, run_)
+    stages.run_all(opened)
+    if ranks.is_main_process():
+        write_results(opened)
 
 
-@app.command(rich_help_panel=_LINE)
+@app.command(rich_help_panel=_STAGES)
 def tokenizer(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None, offline: Offline = False) -> None:
-    """Learn the vocabulary from a sample of the sources."""
+    """Train the tokenizer on a sample of the sources."""
     _set_offline(offline)
     _stage("tokenizer", recipe, set_, run_)
 
 
-@app.command(rich_help_panel=_LINE)
+@app.command(rich_help_panel=_STAGES)
 def prepare(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None, offline: Offline = False) -> None:
-    """Clean the sources and turn them into token shards."""
+    """Clean and tokenize the sources into token shards."""
     _set_offline(offline)
     _stage("prepare", recipe, set_, run_)
 
 
-@app.command(rich_help_panel=_LINE)
+@app.command(rich_help_panel=_STAGES)
 def pretrain(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None) -> None:
-    """Train from scratch on the mixture of text."""
+    """Pretrain from scratch on the mixture of text."""
     _stage("pretrain", recipe, set_, run_)
 
 
-@app.command(rich_help_panel=_LINE)
+@app.command(rich_help_panel=_STAGES)
 def sft(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None) -> None:
-    """Train on conversations: the loss is on what the assistant says."""
+    """Fine-tune on conversations, with the loss on the assistant's tokens only."""
     _stage("sft", recipe, set_, run_)
 
 
-@app.command(rich_help_panel=_LINE)
+@app.command(rich_help_panel=_STAGES)
 def dpo(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None) -> None:
-    """Train by preference, where the recipe has `dpo`: rather a right answer than one that is a little wrong."""
+    """Preference tuning, if the recipe has `dpo`: a verified answer over a copy that violates one constraint."""
     _stage("dpo", recipe, set_, run_)
 
 
-@app.command(rich_help_panel=_LINE)
+@app.command(rich_help_panel=_STAGES)
 def grpo(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None) -> None:
-    """Train on the model's own answers, where the recipe has `grpo`: those that follow become likelier."""
+    """Reinforcement learning with rule-based rewards, if the recipe has `grpo`."""
     _stage("grpo", recipe, set_, run_)
 
 
-@app.command(name="eval", rich_help_panel=_LINE)
+@app.command(name="eval", rich_help_panel=_STAGES)
 def evaluate(
     recipe: Measured,
     tasks: Annotated[str, typer.Option(help="lm_eval tasks, separated by commas, such as hellaswag,piqa.")] = "",
@@ -123,33 +128,26 @@ def evaluate(
     set_: Overrides = None,
     run_: Folder = None,
 ) -> None:
-    """Measure: bits per byte, held-out instructions, and lm_eval tasks.
+    """Evaluate: bits per byte, held-out instructions, and lm_eval tasks.
 
-    Without --tasks this is the eval stage; of a model that is no run, it scores the held-out instructions. With --tasks
-    it scores a trained run or a model on those tasks, beside the published scores. Scores that are not of the stage
-    are printed.
+    Without --tasks this is the eval stage of a run, or, for any other model, the score on the held-out instructions.
+    With --tasks it scores a run or a model on those lm_eval tasks, next to the published scores. Only the stage writes
+    to the run; other scores are printed.
     """
-    from keylm.evaluate import other_models
-    from keylm.run import open_run, write_json
+    from keylm.commands import evaluate as commands
+    from keylm.evaluate.external_models import is_external
 
-    is_run = not other_models.is_other(recipe)
-    if is_run and not tasks and json:
-        raise UserError("--json goes with --tasks: what the eval stage measures is in its folder and in results.json")
-    if is_run and not tasks:
+    if not is_external(recipe) and not tasks:
+        if json:
+            raise UserError("--json needs --tasks: the eval stage writes its scores to its folder and to results.json")
         _stage("eval", recipe, [*(set_ or []), *([f"eval.data={data}"] if data else [])], run_)
-        return
-    if tasks:
-        from keylm.evaluate import lm_tasks
-
-        model = open_run(recipe, set_, run_) if is_run else recipe
-        found = lm_tasks.run_and_print(model, tasks.split(","), limit, data, baselines)
+    elif tasks:
+        commands.score_tasks(recipe, tasks.split(","), limit, data, baselines, json, set_, run_)
     else:
-        found = other_models.measure_and_print(recipe, limit)
-    if json:
-        write_json(json, found)
+        commands.score_instructions(recipe, limit, json)
 
 
-@app.command(rich_help_panel=_LINE)
+@app.command(rich_help_panel=_STAGES)
 def export(
     recipe: RecipeOrRun,
     web: Annotated[
@@ -165,10 +163,10 @@ def export(
     """Write the transformers folder, the GGUF files, the Modelfile and the model card."""
     _stage("export", recipe, set_, run_)
     if web:
-        from keylm.export.web import write
         from keylm.run import open_run
+        from keylm.serve.static_page import write_static_page
 
-        write(open_run(recipe, set_, run_), wllama)
+        write_static_page(open_run(recipe, set_, run_), wllama)
 
 
 @app.command(rich_help_panel=_USE)
@@ -181,9 +179,9 @@ def chat(
     threads: Threads = None,
 ) -> None:
     """Talk to an exported model in the terminal; a question may also be piped in."""
-    from keylm.serve.terminal import chat as start
+    from keylm.serve.terminal import run_chat
 
-    start(model, system=system, temperature=temperature, num_threads=threads)
+    run_chat(model, system=system, temperature=temperature, num_threads=threads)
 
 
 @app.command(rich_help_panel=_USE)
@@ -198,9 +196,9 @@ def serve(
     threads: Threads = None,
 ) -> None:
     """Serve an exported model: an OpenAI-compatible API and a web page to chat on."""
-    from keylm.serve.server import serve as start
+    from keylm.serve.server import run_server
 
-    start(model, host=host, port=port, num_threads=threads, api_key=api_key)
+    run_server(model, host=host, port=port, num_threads=threads, api_key=api_key)
 
 
 @app.command(rich_help_panel=_USE)
@@ -210,7 +208,7 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
 ) -> None:
     """Publish a run's export on the Hugging Face hub."""
-    from keylm.export.hub import push as upload
+    from keylm.export.hub_upload import upload
     from keylm.run import open_run
 
     print(upload(open_run(run_folder), repository, private))
@@ -223,7 +221,7 @@ def import_(
     base: Annotated[bool, typer.Option("--base", help="Leave the sft stage to do, on the imported weights.")] = False,
 ) -> None:
     """Make a run of a Qwen3 model that somebody else trained, to tune, measure, export or serve it."""
-    from keylm.importing import import_model
+    from keylm.commands.import_model import import_model
 
     print(import_model(source, run_, base).folder)
 
@@ -231,9 +229,9 @@ def import_(
 @app.command(rich_help_panel=_LOOK)
 def info(recipe: RecipeOrRun, set_: Overrides = None) -> None:
     """Show a recipe's parameters, tokens, operations, memory, and the time it takes on this machine."""
-    from keylm.info import show
+    from keylm.commands.info import show_info
 
-    show(recipe, set_)
+    show_info(recipe, set_)
 
 
 @app.command(rich_help_panel=_LOOK)
@@ -247,9 +245,9 @@ def sources(
 
     Nothing is downloaded and no server is asked.
     """
-    from keylm.catalogue import show
+    from keylm.commands.sources import show_sources
 
-    show(recipe, set_)
+    show_sources(recipe, set_)
 
 
 @app.command(rich_help_panel=_LOOK)
@@ -260,10 +258,10 @@ def preview(
     rows: Annotated[int, typer.Option(help="How many sequences to show.")] = 2,
 ) -> None:
     """Show the batch of any training step in colours: source, documents, and what is learned from."""
-    from keylm.preview import show
+    from keylm.commands.preview import show_preview
     from keylm.run import open_run
 
-    show(open_run(run_folder), stage, step, rows)
+    show_preview(open_run(run_folder), stage, step, rows)
 
 
 @app.command(rich_help_panel=_LOOK)
@@ -272,19 +270,19 @@ def watch(
     once: Annotated[bool, typer.Option("--once", help="Print what there is now, and end.")] = False,
 ) -> None:
     """Watch a run that trains in another process: loss, speed, memory, time left, bits per byte, skipped steps."""
+    from keylm.commands.watch import show_watch
     from keylm.run import open_run
-    from keylm.watch import show
 
-    show(open_run(run_folder), once)
+    show_watch(open_run(run_folder), once)
 
 
 @app.command(rich_help_panel=_LOOK)
 def report(run_folder: RunFolder) -> None:
-    """Write results.json and report.html of a run anew."""
-    from keylm import stages
+    """Rewrite a run's results.json and report.html."""
+    from keylm.commands.report import write_results
     from keylm.run import open_run
 
-    stages.report(open_run(run_folder))
+    write_results(open_run(run_folder))
 
 
 @app.command(rich_help_panel=_LOOK)
@@ -295,9 +293,9 @@ def doctor(
 
     The exit code is 1 if a stage cannot run.
     """
-    from keylm.doctor import show
+    from keylm.commands.doctor import show_doctor
 
-    if not show(folder):
+    if not show_doctor(folder):
         raise typer.Exit(1)
 
 

@@ -11,18 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from keylm import initial
-from keylm import model as models
-from keylm.data.store import StoreWriter, TokenStore
+from keylm.data.prepare.token_store import StoreWriter, TokenStore
 from keylm.evaluate.bits_per_byte import compare, excerpt, model_bits, windows, xz_bits
-from keylm.tokenizer import Tokenizer, train
+from keylm.model.initialization import init_model
+from keylm.model.transformer import KeyLM
+from keylm.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
 TEXTS = ["A straße, 東京 and 🦊.\n\n", "The second document.", "  A third\tone. " * 20]
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return train(TEXTS, 300, "qwen2")
+    return train_tokenizer(TEXTS, 300, "qwen2")
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_every_token_is_scored_once_and_with_a_quarter_window_of_context(num_tok
 
 
 def test_a_model_that_knows_nothing_needs_the_logarithm_of_the_vocabulary(tiny_model) -> None:
-    model = initial.create(tiny_model, seed=0).eval()
+    model = init_model(tiny_model, seed=0).eval()
     torch.nn.init.zeros_(model.lm_head.weight)
     tokens = np.arange(250, dtype=np.uint16)
     told: list[int] = []
@@ -57,7 +57,7 @@ def test_a_model_that_knows_nothing_needs_the_logarithm_of_the_vocabulary(tiny_m
 def test_bits_are_those_of_transformers_where_one_window_holds_the_text(tiny_model) -> None:
     config = Qwen3Config(**tiny_model.model_dump(), tie_word_embeddings=False, initializer_range=0.3)
     reference = Qwen3ForCausalLM(config).eval()
-    model = models.KeyLM(tiny_model).eval()
+    model = KeyLM(tiny_model).eval()
     model.load_state_dict(reference.state_dict())
     tokens = np.random.default_rng(0).integers(0, 300, 40).astype(np.uint16)
     stream = torch.tensor([[0, *tokens.tolist()]])
@@ -67,7 +67,7 @@ def test_bits_are_those_of_transformers_where_one_window_holds_the_text(tiny_mod
 
 
 def test_batches_of_windows_give_what_windows_one_by_one_give(tiny_model) -> None:
-    model = initial.create(tiny_model, seed=0).eval()
+    model = init_model(tiny_model, seed=0).eval()
     torch.nn.init.normal_(model.lm_head.weight)
     tokens = np.random.default_rng(0).integers(0, 300, 101).astype(np.uint16)
     stream = torch.tensor([0, *tokens.tolist()])
@@ -92,7 +92,7 @@ def test_an_excerpt_has_whole_documents_and_their_very_text(store: TokenStore, t
 
 
 def test_the_table_divides_by_the_bytes_of_the_text(store: TokenStore, tokenizer: Tokenizer, tiny_model) -> None:
-    model = initial.create(tiny_model, seed=0).eval()
+    model = init_model(tiny_model, seed=0).eval()
     torch.nn.init.zeros_(model.lm_head.weight)
     part = excerpt(store, tokenizer, 10**9)
     row = compare({"pretrain": model}, part, tokenizer.end_of_text, 32, lambda _: None)

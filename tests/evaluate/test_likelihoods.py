@@ -3,9 +3,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keylm import recipe
 from keylm.evaluate.likelihoods import log_likelihoods
-from keylm.model import KeyLM
+from keylm.model.transformer import KeyLM
+from keylm.recipe.model import ModelConfig
 
 CONTEXT = 24
 
@@ -15,7 +15,7 @@ def model() -> KeyLM:
     torch.manual_seed(0)
     sizes = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
     sizes |= {"num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 64, "max_position_embeddings": CONTEXT}
-    return KeyLM(recipe.Model(**sizes)).eval()
+    return KeyLM(ModelConfig(**sizes)).eval()
 
 
 def one_by_one(model: KeyLM, question: list[int], answer: list[int]) -> tuple[float, bool]:

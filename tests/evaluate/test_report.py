@@ -5,10 +5,12 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from made_up_run import ATTACK, made_up_run, write_metrics
+from helpers.made_up_run import ATTACK, made_up_run, write_metrics
 
-from keylm.evaluate import plots, report
-from keylm.run import Run, create, read_json, write_json
+from keylm.common.files import read_json, write_json
+from keylm.evaluate import plots
+from keylm.evaluate.report import duration, short, write_report
+from keylm.run import Run, create
 
 LOADS = {"src", "srcset", "href", "xlink:href", "data", "action", "poster", "background"}
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -45,7 +47,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = made_up_run(tmp_path_factory.mktemp("report"))
-    report.build(run)
+    write_report(run)
     return run
 
 
@@ -104,7 +106,7 @@ def test_a_score_within_noise_is_said_to_be_so(run: Run, tmp_path: Path) -> None
     weak = {**found, "sft": {**found["sft"], "followed": 0.44}}
     write_json(path, weak)
     try:
-        report.build(run)
+        write_report(run)
         words = " ".join(Page((run.folder / "report.html").read_text(encoding="utf-8")).words.split())
     finally:
         write_json(path, found)
@@ -117,7 +119,7 @@ def test_preference_tuning_is_one_more_column_and_the_headline(tmp_path: Path) -
     path = run.stage("eval") / "instructions.json"
     found = read_json(path)
     write_json(path, {**found, "dpo": {**found["sft"], "followed": 0.81}})
-    report.build(run)
+    write_report(run)
     words = " ".join(Page((run.folder / "report.html").read_text(encoding="utf-8")).words.split())
     assert "81% of held-out instructions followed; before SFT 10%" in words
     assert "count before SFT after SFT after DPO constant sentence" in words
@@ -138,7 +140,7 @@ def test_a_run_that_has_only_begun_has_a_report(run: Run, tmp_path: Path) -> Non
     new = create(run.recipe, tmp_path)
     new.begin("pretrain")
     write_metrics(new, "pretrain", num_steps=8)
-    report.build(new)
+    write_report(new)
     page = Page((tmp_path / "report.html").read_text())
     assert page.tags.count("svg") == 3
     sections = (
@@ -159,7 +161,7 @@ def test_many_sources_are_drawn_as_their_mean(run: Run, tmp_path: Path) -> None:
     scores = {f"source-{number}": float(number) for number in range(9)}
     row = {"step": 1, "tokens": 4096, "validation": scores}
     (new.begin("pretrain") / "metrics.jsonl").write_text(json.dumps(row) + "\n")
-    report.build(new)
+    write_report(new)
     words = Page((tmp_path / "report.html").read_text()).words
     assert "mean of 9 sources" in words
     assert "source-8" not in words
@@ -179,9 +181,9 @@ def test_thinning_keeps_the_means() -> None:
     [(4.21, "4.2 s"), (200, "3 min 20 s"), (59.96, "60.0 s"), (7504, "2 h 05 min")],
 )
 def test_durations(seconds: float, words: str) -> None:
-    assert report.duration(seconds) == words
+    assert duration(seconds) == words
 
 
 @pytest.mark.parametrize(("number", "words"), [(812, "812"), (75_251_200, "75.3M"), (18e9, "18B"), (6_000, "6k")])
 def test_short_counts(number: int, words: str) -> None:
-    assert report.short(number) == words
+    assert short(number) == words

@@ -6,14 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up_run import made_up_run
+from helpers.made_up_run import made_up_run
 
-from keylm import stages
-from keylm.evaluate import report, results
-from keylm.run import STAGES, TRAININGS, Run, create, read_json
+from keylm.common.files import read_json
+from keylm.evaluate.report import write_report
+from keylm.evaluate.results import build_results
+from keylm.run import Run, create
+from keylm.stages import STAGES, TRAINING_STAGES, run_until
 
 PAGE = Path(__file__).parents[2] / "docs" / "report.md"
-NAMES = {"STAGE": {*STAGES}, "PART": {"pretrain", "sft"}, "WEIGHTS": {*TRAININGS}}
+NAMES = {
+    "STAGE": {stage.name for stage in STAGES},
+    "PART": {"pretrain", "sft"},
+    "WEIGHTS": {stage.name for stage in TRAINING_STAGES},
+}
 """What the words in capitals may stand for, where that is not anything."""
 
 
@@ -39,7 +45,7 @@ def fits(part: str, name: str) -> bool:
 
 
 def test_documented_keys_are_the_real_ones(tmp_path: Path) -> None:
-    found = results.build(made_up_run(tmp_path))
+    found = build_results(made_up_run(tmp_path))
     assert found == read_json(tmp_path / "results.json")
     for leaf in leaves(found):
         assert any(stands_for(key, leaf) for key in documented()), f"{leaf} is not in docs/report.md"
@@ -49,7 +55,7 @@ def test_documented_keys_are_the_real_ones(tmp_path: Path) -> None:
 
 def test_a_run_that_has_done_nothing_has_results_too(tmp_path: Path) -> None:
     run = create(made_up_run(tmp_path / "done").recipe, tmp_path / "new")
-    found = results.build(run)
+    found = build_results(run)
     assert (found["stages"], found["bits_per_byte"], found["tasks"]) == ({}, {}, {})
     assert found["tokens"] == {"prepared": {}, "trained": {}}
 
@@ -57,13 +63,13 @@ def test_a_run_that_has_done_nothing_has_results_too(tmp_path: Path) -> None:
 def test_parameters_are_those_of_the_published_model(tmp_path: Path) -> None:
     recipe = made_up_run(tmp_path / "run").recipe
     published = recipe.model_copy(update={"model": type(recipe.model)()})
-    assert results.build(create(published, tmp_path / "published"))["parameters"] == 75_251_200
+    assert build_results(create(published, tmp_path / "published"))["parameters"] == 75_251_200
 
 
 @pytest.fixture
 def evaluated(tiny_run: Run) -> Run:
     for stage in ("pretrain", "sft", "eval"):
-        stages.run_until(tiny_run, stage)
+        run_until(tiny_run, stage)
     return tiny_run
 
 
@@ -79,19 +85,19 @@ def test_a_real_run_is_measured_once_and_comes_to_the_documented_keys(evaluated:
     scores = read_json(folder / "instructions.json")
     assert list(scores) == ["pretrain", "sft"]
     assert scores["sft"]["prompts"] <= 8
-    for leaf in leaves(results.build(evaluated)):
+    for leaf in leaves(build_results(evaluated)):
         assert any(stands_for(key, leaf) for key in documented()), leaf
-    report.build(evaluated)
+    write_report(evaluated)
     assert "after SFT" in (evaluated.folder / "report.html").read_text()
 
     (folder / "stage.json").unlink()
     before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*s.json")}
     (folder / "bits_per_byte.json").unlink()
-    stages.run_until(evaluated, "eval")
+    run_until(evaluated, "eval")
     assert read_json(folder / "bits_per_byte.json") == bits
     assert before == {path.name: path.stat().st_mtime_ns for path in folder.glob("*s.json")}
 
 
 def test_importing_the_package_stays_light() -> None:
-    code = "import sys, keylm.evaluate; print(not {'torch', 'lm_eval', 'matplotlib'} & set(sys.modules))"
+    code = "import sys, keylm.evaluate.stage; print(not {'torch', 'lm_eval', 'matplotlib'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.strip() == b"True"

@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 import torch
 
-from keylm import initial
-from keylm.answers import Answer
-from keylm.chat import Message
-from keylm.data.instructions.constraints import Frequency, Keywords
-from keylm.data.instructions.mistyped import mistyped_task
-from keylm.data.instructions.task import Task, ask
-from keylm.data.store import StoreWriter, TokenStore
-from keylm.evaluate import typos
-from keylm.evaluate.typos import RATES, Passage, Rise, passage_bits, passages, requests, rises
-from keylm.model import KeyLM
-from keylm.tokenizer import Tokenizer, train
+from keylm.common.documents import Message
+from keylm.data.prepare.token_store import StoreWriter, TokenStore
+from keylm.evaluate import typo_robustness
+from keylm.evaluate.typo_robustness import RATES, BpbIncrease, Passage, bpb_increases, passage_bits, passages, requests
+from keylm.inference.answers import Answer
+from keylm.instructions.constraints.catalog import Frequency, Keywords
+from keylm.instructions.mistyped import mistyped_task
+from keylm.instructions.task import Task, user_message
+from keylm.model.initialization import init_model
+from keylm.model.transformer import KeyLM
+from keylm.tokenizer.tokenizer import Tokenizer, train_tokenizer
 
 TEXT = (
     "The old keeper climbed the narrow stairs every evening and lit the lamp before the fog came in from the sea. "
@@ -35,12 +35,12 @@ CHOSEN = [Passage(f"Number {n}: {TEXT[:90]}", TEXT[90 : 150 + 7 * n]) for n in r
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return train([TEXT * 5, "user assistant Write about tides"], 300, "qwen2")
+    return train_tokenizer([TEXT * 5, "user assistant Write about tides"], 300, "qwen2")
 
 
 @pytest.fixture
 def model(tiny_model) -> KeyLM:
-    model = initial.create(tiny_model, seed=0).eval()
+    model = init_model(tiny_model, seed=0).eval()
     torch.nn.init.normal_(model.lm_head.weight)
     return model
 
@@ -68,9 +68,9 @@ def test_a_long_passage_loses_its_first_tokens(model: KeyLM, tokenizer: Tokenize
 
 
 def test_a_model_that_does_not_look_loses_nothing(tiny_model, tokenizer: Tokenizer) -> None:
-    blind = initial.create(tiny_model, seed=0).eval()
+    blind = init_model(tiny_model, seed=0).eval()
     torch.nn.init.zeros_(blind.lm_head.weight)
-    found = rises(blind, tokenizer, CHOSEN, 200, seed=0)
+    found = bpb_increases(blind, tokenizer, CHOSEN, 200, seed=0)
     total = sum(len(tokenizer.encode(passage.continuation)) for passage in CHOSEN) * math.log2(300)
     for rise in found.values():
         assert rise.bits_per_byte == pytest.approx(total / sum(passage.num_bytes for passage in CHOSEN))
@@ -79,8 +79,8 @@ def test_a_model_that_does_not_look_loses_nothing(tiny_model, tokenizer: Tokeniz
 
 
 def test_a_model_that_looks_sees_the_typos(model: KeyLM, tokenizer: Tokenizer) -> None:
-    found = rises(model, tokenizer, CHOSEN, 200, seed=0)
-    assert found == rises(model, tokenizer, CHOSEN, 200, seed=0)
+    found = bpb_increases(model, tokenizer, CHOSEN, 200, seed=0)
+    assert found == bpb_increases(model, tokenizer, CHOSEN, 200, seed=0)
     assert list(found) == list(RATES)
     assert (found[0.0].rise, found[0.0].standard_error) == (0, 0)
     assert all(found[rate].rise != 0 and found[rate].standard_error > 0 for rate in RATES[1:])
@@ -92,10 +92,10 @@ def test_the_standard_error_is_the_spread_over_many_draws() -> None:
     """Against drawing the passages again and again."""
     generator = np.random.default_rng(0)
 
-    def draw() -> Rise:
+    def draw() -> BpbIncrease:
         sizes = generator.integers(60, 240, size=200)
         clean = sizes * generator.normal(2.0, 0.4, size=200)
-        return typos._rise(clean + sizes * generator.normal(0.3, 0.5, size=200), clean, sizes)
+        return typo_robustness._rise(clean + sizes * generator.normal(0.3, 0.5, size=200), clean, sizes)
 
     drawn = [draw() for _ in range(400)]
     assert np.mean([rise.rise for rise in drawn]) == pytest.approx(0.3, abs=0.01)
@@ -151,7 +151,8 @@ def test_words_that_an_answer_is_judged_by_stay_right() -> None:
 
 
 def test_the_other_words_are_mistyped_and_the_checks_stay() -> None:
-    task = Task(ask("Please describe copper lanterns. Use the word river at least two times."), "copper lanterns",
+    request = "Please describe copper lanterns. Use the word river at least two times."
+    task = Task(user_message(request), "copper lanterns",
                 (Frequency("river", 2), Keywords(("river",))))  # fmt: skip
     typed = [mistyped_task(task, 0.2, Random(seed)) for seed in range(20)]
     assert all(made.checks == task.checks and made.topic == task.topic for made in typed)
@@ -170,14 +171,14 @@ class Stubborn:
 
 
 def test_who_answers_the_same_follows_the_same() -> None:
-    shares = typos.followed(Stubborn(), requests(20, seed=0), 4, seed=0)
+    shares = typo_robustness.followed(Stubborn(), requests(20, seed=0), 4, seed=0)
     assert list(shares) == list(RATES)
     assert len({tuple(share.values()) for share in shares.values()}) == 1
 
 
 def test_what_there_is_nothing_of_is_left_out(model: KeyLM, tokenizer: Tokenizer) -> None:
     def measure(passages: list[Passage], tasks: list[Task]) -> dict[str, Any]:
-        return typos.measure({"sft": model}, lambda _: Stubborn(), tokenizer, passages, tasks, 2, 64, 0)
+        return typo_robustness.measure({"sft": model}, lambda _: Stubborn(), tokenizer, passages, tasks, 2, 64, 0)
 
     assert set(measure([], requests(2, seed=0))["sft"]["10%"]) == {"followed", "on_topic"}
     measured = measure(CHOSEN, [])

@@ -1,27 +1,36 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
-from tiny_run import tiny_run
+from helpers.one_gguf import run_with
 
-from keylm import export
-from keylm.export import proof
+from keylm.gguf.locate import find_gguf
 from keylm.run import Run
-from keylm.serve.engine import Engine, find_gguf
-
-
-@pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A finished export of a tiny run with random weights."""
-    proof.NUM_TEXTS = 100
-    run = tiny_run(tmp_path_factory.mktemp("served") / "tiny")
-    export.build(run)
-    return run
+from keylm.serve import static_page
+from keylm.serve.engine import Engine
 
 
 @pytest.fixture(scope="module")
 def engine(exported: Run) -> Iterator[Engine]:
     with closing(Engine(find_gguf(exported.folder), num_slots=4, num_threads=1)) as engine:
         yield engine
+
+
+@pytest.fixture(scope="session")
+def package() -> Path:
+    """The folder of an installed wllama."""
+    if "KEYLM_WLLAMA" not in os.environ:
+        pytest.skip(
+            f"KEYLM_WLLAMA does not name the folder of an installed {static_page.PACKAGE} {static_page.VERSION}"
+        )
+    return Path(os.environ["KEYLM_WLLAMA"])
+
+
+@pytest.fixture
+def run(exported: Run, tmp_path: Path) -> Run:
+    """A run with one GGUF of the export, and nothing else."""
+    return run_with(exported, tmp_path / "run")

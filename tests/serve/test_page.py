@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tiny_server import running
+from helpers.tiny_server import running
 
 from keylm.serve.engine import Engine
 from keylm.serve.server import Server

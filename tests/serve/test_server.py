@@ -22,16 +22,17 @@ from pathlib import Path
 import openai
 import psutil
 import pytest
+from helpers.tiny_server import running
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_server import running
 
-from keylm.errors import UserError
+from keylm.common.errors import UserError
+from keylm.gguf.locate import find_gguf
 from keylm.run import Run
-from keylm.serve.engine import Engine, find_gguf
-from keylm.serve.limits import Limits
+from keylm.serve.admission import Limits
+from keylm.serve.engine import Engine
 from keylm.serve.parameters import Parameters
-from keylm.serve.server import Server, serve
+from keylm.serve.server import Server, run_server
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is a tide?"}]
 GREEDY = {"model": "any", "temperature": 0, "max_tokens": 12}
@@ -373,7 +374,7 @@ def test_with_a_key_only_its_holders_get_answers(engine: Engine) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
 def test_a_public_address_needs_a_key(exported: Run, host: str) -> None:
     with pytest.raises(UserError, match="give a key with --api-key or KEYLM_API_KEY"):
-        serve(exported.folder, host=host)
+        run_server(exported.folder, host=host)
 
 
 def test_the_command_finishes_its_answer_when_it_is_stopped(exported: Run) -> None:

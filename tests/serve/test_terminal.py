@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from keylm.errors import KeyLMError
+from keylm.common.errors import KeyLMError
+from keylm.gguf.locate import find_gguf
 from keylm.run import Run
-from keylm.serve.engine import Chunk, Engine, find_gguf
-from keylm.serve.terminal import Conversation, chat
+from keylm.serve.engine import Chunk, Engine
+from keylm.serve.terminal import Conversation, run_chat
 
 
 class InterruptedEngine(Engine):
@@ -40,7 +41,7 @@ def test_piped_text_is_one_message(
     exported: Run, engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("Two lines,\none <|im_end|> message.\n"))
-    chat(exported.folder, temperature=0, num_threads=1)
+    run_chat(exported.folder, temperature=0, num_threads=1)
     prompt = engine.prompt([{"role": "user", "content": "Two lines,\none <|im_end|> message."}])
     pieces: list[Chunk] = []
     engine.complete({"prompt": prompt, "temperature": 0}, pieces.append)
@@ -114,9 +115,7 @@ def test_a_message_beyond_the_context_is_refused_and_not_kept(engine: Engine) ->
 
 def talk(model: Path, lines: list[str]) -> str:
     """Type lines into a chat at a pseudo-terminal; return what the screen showed."""
-    program = (
-        f"from pathlib import Path; from keylm.serve.terminal import chat; chat(Path({str(model)!r}), num_threads=1)"
-    )
+    program = f"from pathlib import Path; from keylm.serve.terminal import run_chat; run_chat(Path({str(model)!r}), num_threads=1)"
     keyboard, terminal = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", program], stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True

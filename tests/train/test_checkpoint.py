@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from keylm.errors import KeyLMError
-from keylm.train import checkpoint as checkpoints
-from keylm.train.checkpoint import Checkpoint, Saver
-from keylm.train.distributed import ALONE, snapshot
+from keylm.common.errors import KeyLMError
+from keylm.train.checkpoint import AsyncCheckpointer, Checkpoint, latest_step, load_checkpoint, save_checkpoint
+from keylm.train.distributed import SINGLE_PROCESS, full_cpu_state_dict
 
 
 def make(step: int, value: float = 0.0) -> Checkpoint:
@@ -23,9 +22,9 @@ def kept(folder: Path) -> list[int]:
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
-    checkpoints.save(tmp_path, make(7, 0.25), keep=1)
-    assert checkpoints.newest(tmp_path) == 7
-    found = checkpoints.load(tmp_path, 7, "data")
+    save_checkpoint(tmp_path, make(7, 0.25), keep=1)
+    assert latest_step(tmp_path) == 7
+    found = load_checkpoint(tmp_path, 7, "data")
     assert torch.equal(found.weights["weight"], torch.full((4, 3), 0.25))
     assert torch.equal(found.optimizer["weight/exp_avg"], torch.ones(4, 3))
     assert (found.step, found.seconds, found.skipped) == (7, 1.5, 2)
@@ -33,31 +32,31 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
 
 def test_the_last_ones_and_every_nth_are_kept(tmp_path: Path) -> None:
     for step in range(1, 13):
-        checkpoints.save(tmp_path, make(step), keep=2, keep_every=5)
+        save_checkpoint(tmp_path, make(step), keep=2, permanent_every=5)
     assert kept(tmp_path) == [5, 10, 11, 12]
 
 
 def test_what_a_kill_left_behind_is_cleared_away(tmp_path: Path) -> None:
-    checkpoints.save(tmp_path, make(1), keep=1)
+    save_checkpoint(tmp_path, make(1), keep=1)
     (tmp_path / "step-00000002.partial").mkdir()
     (tmp_path / "step-00000002.partial" / "model.safetensors").write_bytes(b"half")
-    assert checkpoints.newest(tmp_path) == 1
+    assert latest_step(tmp_path) == 1
     assert kept(tmp_path) == [1]
 
 
 def test_a_snapshot_does_not_follow_the_weights(tmp_path: Path) -> None:
     weight = torch.zeros(4, 3)
-    saver = Saver(tmp_path, keep=1, keep_every=0)
-    saver.save(Checkpoint(1, snapshot({"weight": weight}, ALONE), {}, "data", 0.0, 0))
+    saver = AsyncCheckpointer(tmp_path, keep=1, permanent_every=0)
+    saver.save(Checkpoint(1, full_cpu_state_dict({"weight": weight}, SINGLE_PROCESS), {}, "data", 0.0, 0))
     weight += 1
     saver.wait()
-    assert torch.equal(checkpoints.load(tmp_path, 1, "data").weights["weight"], torch.zeros(4, 3))
+    assert torch.equal(load_checkpoint(tmp_path, 1, "data").weights["weight"], torch.zeros(4, 3))
 
 
 def test_what_fails_in_the_thread_is_raised_by_the_next_check(tmp_path: Path) -> None:
     blocked = tmp_path / "checkpoints"
     blocked.write_text("a file where a folder should be")
-    saver = Saver(blocked, keep=1, keep_every=0)
+    saver = AsyncCheckpointer(blocked, keep=1, permanent_every=0)
     saver.save(make(1))
     with pytest.raises(KeyLMError, match=r"cannot save .*step-00000001 \(Not a directory\): make room"):
         saver.wait()

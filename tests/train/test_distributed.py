@@ -9,17 +9,17 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import screen, start, train
+from helpers.processes import screen, start, train
 
 from keylm.run import Run, open_run
-from keylm.train.metrics import read
+from keylm.train.metrics import read_metrics
 
-ADAMW = "train.optimizer.kind=adamw"
+ADAMW = "train.optimizer.type=adamw"
 OFTEN = "train.checkpoint_minutes=0.00001"
 
 
 def rows(run: Run) -> list[dict]:
-    return read(run.stage("pretrain") / "metrics.jsonl")
+    return read_metrics(run.stage("pretrain") / "metrics.jsonl")
 
 
 def losses(run: Run) -> list[float]:
@@ -37,7 +37,7 @@ def alone(prepared: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     folder = tmp_path_factory.mktemp("alone")
     runs = {kind: copy(prepared, folder / kind) for kind in ("adamw", "muon")}
     for kind, run in runs.items():
-        train(run, 1, f"train.optimizer.kind={kind}")
+        train(run, 1, f"train.optimizer.type={kind}")
     return runs
 
 
@@ -49,7 +49,7 @@ def test_the_loss_curve_is_that_of_one_rank(
     size: int, parallel: str, kind: str, alone: dict[str, Run], tiny_run: Run
 ) -> None:
     """Three ranks share eight sequences unevenly. Micro-batches of one sequence: several to a step on every rank."""
-    overrides = [f"train.optimizer.kind={kind}", f"train.parallel={parallel}", "train.micro_batch_tokens=64"]
+    overrides = [f"train.optimizer.type={kind}", f"train.parallel={parallel}", "train.micro_batch_tokens=64"]
     train(tiny_run, size, *overrides)
     expected = alone[kind]
     # Sums differ in their order; Muon iterates in bfloat16 and lets that grow from step to step.
@@ -57,7 +57,7 @@ def test_the_loss_curve_is_that_of_one_rank(
     assert losses(tiny_run) == pytest.approx(losses(expected), rel=tolerance)
     for row, other in zip(rows(tiny_run), rows(expected), strict=True):
         assert row.get("validation", {}) == pytest.approx(other.get("validation", {}), rel=3 * tolerance + 1e-4)
-    assert tiny_run.facts("pretrain")["ranks"] == size
+    assert tiny_run.metadata("pretrain")["ranks"] == size
 
 
 @pytest.mark.parametrize(("before", "after"), [("ddp 4", "ddp 1"), ("ddp 1", "fsdp 2"), ("fsdp 2", "ddp 1")])

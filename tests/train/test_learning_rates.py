@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keylm.recipe import Optimizer
-from keylm.train.learning_rates import peaks
+from keylm.recipe.optimizer import OptimizerConfig
+from keylm.train.learning_rates import peak_learning_rates
 
 WIDTHS = st.integers(8, 8192)
 BATCHES = st.integers(64, 10_000_000)
@@ -16,7 +16,7 @@ BATCHES = st.integers(64, 10_000_000)
 @given(WIDTHS, BATCHES)
 def test_twice_the_width_halves_the_rates_of_what_sums_over_it(width: int, batch: int) -> None:
     for kind, falling in (("muon", {"head"}), ("adamw", {"head", "hidden"})):
-        narrow, wide = (peaks(Optimizer(kind=kind), size, batch) for size in (width, 2 * width))
+        narrow, wide = (peak_learning_rates(OptimizerConfig(type=kind), size, batch) for size in (width, 2 * width))
         assert {role: wide[role] / narrow[role] for role in wide} == pytest.approx(
             {role: 0.5 if role in falling else 1.0 for role in wide}
         )
@@ -24,20 +24,22 @@ def test_twice_the_width_halves_the_rates_of_what_sums_over_it(width: int, batch
 
 @given(WIDTHS, st.integers(64, 200))
 def test_a_small_batch_counts_by_its_square_root(width: int, batch: int) -> None:
-    small, larger = (peaks(Optimizer(), width, size) for size in (batch, 4 * batch))
+    small, larger = (peak_learning_rates(OptimizerConfig(), width, size) for size in (batch, 4 * batch))
     assert all(larger[role] / small[role] == pytest.approx(2, rel=0.1) for role in small)
 
 
 @given(WIDTHS, BATCHES)
 def test_a_large_batch_has_a_bound(width: int, batch: int) -> None:
-    at_most = peaks(Optimizer(), width, 10**12)
-    assert all(rate <= at_most[role] for role, rate in peaks(Optimizer(), width, batch).items())
-    assert at_most["embedding"] == pytest.approx(3 * peaks(Optimizer(), width, 4096)["embedding"], rel=1e-4)
+    at_most = peak_learning_rates(OptimizerConfig(), width, 10**12)
+    assert all(rate <= at_most[role] for role, rate in peak_learning_rates(OptimizerConfig(), width, batch).items())
+    assert at_most["embedding"] == pytest.approx(
+        3 * peak_learning_rates(OptimizerConfig(), width, 4096)["embedding"], rel=1e-4
+    )
 
 
 def test_the_recipe_has_the_last_word() -> None:
-    derived = peaks(Optimizer(), 256, 4096)
-    doubled = peaks(Optimizer(learning_rate_scale=2.0), 256, 4096)
+    derived = peak_learning_rates(OptimizerConfig(), 256, 4096)
+    doubled = peak_learning_rates(OptimizerConfig(learning_rate_scale=2.0), 256, 4096)
     assert doubled == pytest.approx({role: 2 * rate for role, rate in derived.items()})
-    given_one = peaks(Optimizer(learning_rate_scale=2.0, learning_rates={"head": 0.5}), 256, 4096)
+    given_one = peak_learning_rates(OptimizerConfig(learning_rate_scale=2.0, learning_rates={"head": 0.5}), 256, 4096)
     assert given_one == {**doubled, "head": 0.5}

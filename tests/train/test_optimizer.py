@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from keylm import initial, recipe
+from keylm.model.initialization import init_model
+from keylm.recipe.model import ModelConfig
+from keylm.recipe.optimizer import OptimizerConfig
+from keylm.recipe.train import TrainConfig
+from keylm.train.lr_schedule import lr_factor
 from keylm.train.optimizer import Muon, Optimizer
-from keylm.train.schedule import share_of_peak
 
 
 def test_muon_takes_the_steps_of_torch() -> None:
@@ -30,17 +33,17 @@ def test_muon_takes_the_steps_of_torch() -> None:
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
-def test_every_parameter_is_stepped_and_the_state_survives(kind: str, tiny_model: recipe.Model) -> None:
-    model = initial.create(tiny_model, 0)
-    optimizer = Optimizer(model, recipe.Optimizer(kind=kind), batch_tokens=4096)
+def test_every_parameter_is_stepped_and_the_state_survives(kind: str, tiny_model: ModelConfig) -> None:
+    model = init_model(tiny_model, 0)
+    optimizer = Optimizer(model, OptimizerConfig(type=kind), batch_tokens=4096)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     _fill_gradients(model)
     optimizer.step(1.0)
     assert all(not torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
-    twin = initial.create(tiny_model, 0)
+    twin = init_model(tiny_model, 0)
     twin.load_state_dict(model.state_dict())
-    restored = Optimizer(twin, recipe.Optimizer(kind=kind), batch_tokens=4096)
+    restored = Optimizer(twin, OptimizerConfig(type=kind), batch_tokens=4096)
     restored.load_state({name: tensor.clone() for name, tensor in optimizer.state().items()})
     for one, its in ((model, optimizer), (twin, restored)):
         _fill_gradients(one)
@@ -49,10 +52,10 @@ def test_every_parameter_is_stepped_and_the_state_survives(kind: str, tiny_model
 
 
 def test_the_schedule_rises_holds_and_falls_to_zero() -> None:
-    training = recipe.Training(
+    training = TrainConfig(
         tokens=1000, batch_tokens=10, sequence_length=10, micro_batch_tokens=10, warmup_fraction=0.1, decay_fraction=0.5
     )
-    shares = [share_of_peak(step, training) for step in range(training.num_steps)]
+    shares = [lr_factor(step, training) for step in range(training.num_steps)]
     assert shares[0] == pytest.approx(0.1)
     assert shares[9:50] == [1.0] * 41
     assert shares[75] == pytest.approx(0.5)

@@ -12,24 +12,26 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
-from processes import screen, start, train
+from helpers.processes import screen, start, train
 
-from keylm import initial, stages
-from keylm import model as models
-from keylm.errors import KeyLMError, UserError
+from keylm.common.errors import KeyLMError, UserError
+from keylm.model.initialization import init_model
+from keylm.model.transformer import KeyLM
 from keylm.run import Run, open_run
-from keylm.train.metrics import read
+from keylm.stages import run_until
+from keylm.train import stages
+from keylm.train.metrics import read_metrics
 
 OFTEN = "train.checkpoint_minutes=0.00001"
 
 
 def rows(run: Run) -> list[dict]:
-    return read(run.stage("pretrain") / "metrics.jsonl")
+    return read_metrics(run.stage("pretrain") / "metrics.jsonl")
 
 
 def measured(run: Run) -> list[dict]:
     """The metrics, without the clock and the memory."""
-    noise = {"tokens_per_second", "limit_share", "memory_bytes", "seconds"}
+    noise = {"tokens_per_second", "mfu", "memory_bytes", "seconds"}
     return [{key: value for key, value in row.items() if key not in noise} for row in rows(run)]
 
 
@@ -129,7 +131,7 @@ def test_the_checkpoint_before_a_damaged_one_is_taken(
 ) -> None:
     run = _unfinished(copy(calm, tmp_path / "run"))
     _flip_a_byte(checkpoints(run)[-1] / "model.safetensors")
-    stages.run_until(run, "pretrain")
+    run_until(run, "pretrain")
     line = " ".join(capsys.readouterr().err.split())
     assert "model.safetensors is damaged: put aside as step-00000030.damaged, and step-00000024 taken instead" in line
     assert_equal(run, calm)
@@ -142,14 +144,14 @@ def test_without_a_whole_checkpoint_it_refuses(name: str, calm: Run, tmp_path: P
         _flip_a_byte(path / name) if name == "optimizer.safetensors" else (path / name).unlink()
     for _ in range(2):
         with pytest.raises(KeyLMError, match=rf"{name} is (damaged|missing), and there is no whole checkpoint before"):
-            stages.run_until(run, "pretrain")
+            run_until(run, "pretrain")
 
 
 def test_a_missing_shard_is_named(tiny_run: Run) -> None:
     [shard, *_] = sorted(tiny_run.folder.glob("prepare/pretrain/prose/train/*.tokens.npy"))
     shard.unlink()
     with pytest.raises(KeyLMError, match=shard.name):
-        stages.run_until(tiny_run, "pretrain")
+        run_until(tiny_run, "pretrain")
 
 
 def test_other_data_is_refused(calm: Run, tmp_path: Path) -> None:
@@ -157,20 +159,20 @@ def test_other_data_is_refused(calm: Run, tmp_path: Path) -> None:
     manifest = run.folder / "prepare/pretrain/prose/train/manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "fingerprint": "0" * 16}))
     with pytest.raises(UserError, match="saw other data"):
-        stages.run_until(run, "pretrain")
+        run_until(run, "pretrain")
 
 
 def test_exploding_gradients_are_skipped_and_a_resumed_run_skips_the_same(
     calm: Run, tiny_run: Run, tmp_path: Path
 ) -> None:
     norms = sorted(row["gradient_norm"] for row in rows(calm) if "loss" in row)
-    overrides = [OFTEN, f"train.max_gradient_norm={norms[-4]}", "train.max_skipped_steps=30"]
+    overrides = [OFTEN, f"train.skip_grad_norm={norms[-4]}", "train.max_skipped_steps=30"]
     skipping = copy(tiny_run, tmp_path / "skipping")
     train(skipping, 1, *overrides)
     skips = [row for row in rows(skipping) if "skipped" in row]
     assert skips
     assert [row["skipped"] for row in skips] == list(range(1, len(skips) + 1))
-    assert skipping.facts("pretrain")["skipped_steps"] == len(skips)
+    assert skipping.metadata("pretrain")["skipped_steps"] == len(skips)
     assert f"step {skips[0]['step'] - 1} is skipped (1 so far): loss" in screen(skipping)
     assert f"the batch begins at {skips[0]['batch']}" in screen(skipping)
 
@@ -183,17 +185,19 @@ def test_exploding_gradients_are_skipped_and_a_resumed_run_skips_the_same(
 
 
 def test_too_many_skipped_steps_stop_with_the_batch(tiny_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    create = initial.create
+    create = init_model
 
-    def broken(*arguments: object) -> models.KeyLM:
+    def broken(*arguments: object) -> KeyLM:
         model = create(*arguments)  # type: ignore[arg-type]
         model.model.norm.weight.data.fill_(float("nan"))
         return model
 
-    monkeypatch.setattr(initial, "create", broken)
+    monkeypatch.setattr(stages, "init_model", broken)
     stubborn = open_run(tiny_run.folder, ["train.max_skipped_steps=3"])
-    with pytest.raises(KeyLMError, match=r"step 3 of pretrain: loss nan.*Address\(source=.*4 steps had to be skipped"):
-        stages.run_until(stubborn, "pretrain")
+    with pytest.raises(
+        KeyLMError, match=r"step 3 of pretrain: loss nan.*SequenceRef\(source=.*4 steps had to be skipped"
+    ):
+        run_until(stubborn, "pretrain")
     assert [row["skipped"] for row in rows(stubborn)] == [1, 2, 3, 4]
 
 
@@ -201,7 +205,7 @@ def test_a_source_that_ends_early_is_read_again(tiny_run: Run) -> None:
     train(tiny_run, 1, f"train.tokens={90 * 512}", "data.sources.prose.weight=9")
     assert "source prose has ended, and is read again in another order" in screen(tiny_run)
     assert len([row for row in rows(tiny_run) if "loss" in row]) == 90
-    realised = tiny_run.facts("pretrain")["mixture"]["prose"]
+    realised = tiny_run.metadata("pretrain")["mixture"]["prose"]
     assert realised["realised"] == pytest.approx(realised["asked"], abs=0.005)
 
 

@@ -10,15 +10,15 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny_recipe import write_tiny_recipe
+from helpers.tiny_recipe import write_tiny_recipe
 
-from keylm import stages
 from keylm.run import Run, open_run
-from keylm.train.metrics import read
+from keylm.stages import run_until
+from keylm.train.metrics import read_metrics
 
 SETTINGS = [
-    "train.optimizer.kind=adamw",
-    "sft.optimizer.kind=adamw",
+    "train.optimizer.type=adamw",
+    "sft.optimizer.type=adamw",
     "sft.parallel=fsdp",
     "train.checkpoint_minutes=0.00001",
     "export.gguf=[F16]",
@@ -26,7 +26,7 @@ SETTINGS = [
 
 
 def losses(run: Run, stage: str) -> list[float]:
-    return [row["loss"] for row in read(run.stage(stage) / "metrics.jsonl") if "loss" in row]
+    return [row["loss"] for row in read_metrics(run.stage(stage) / "metrics.jsonl") if "loss" in row]
 
 
 @pytest.mark.slow
@@ -43,11 +43,11 @@ def test_the_whole_line_on_two_ranks_one_of_which_is_killed(tmp_path: Path) -> N
     assert screen.count("goes on from step") == 1
     assert "Traceback" not in screen, screen
     assert (run.folder / "report.html").exists()
-    assert run.facts("sft")["ranks"] == 2
+    assert run.metadata("sft")["ranks"] == 2
 
     alone = open_run(recipe, SETTINGS, tmp_path / "one")
     for stage in ("tokenizer", "prepare", "pretrain", "sft"):
-        stages.run_until(alone, stage)
+        run_until(alone, stage)
     assert losses(run, "pretrain") == pytest.approx(losses(alone, "pretrain"), rel=1e-5)
     assert losses(run, "sft") == pytest.approx(losses(alone, "sft"), rel=1e-5)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from keylm.train import trackers
 from keylm.train.metrics import Metrics
+from keylm.train.trackers import scalars
 
 ROWS = [
     {"step": 1, "tokens": 512, "loss": 5.5, "gradient_norm": 2.0},
@@ -18,9 +18,9 @@ ROWS = [
 
 
 def test_a_row_becomes_numbers() -> None:
-    assert trackers.scalars(ROWS[0]) == {"tokens": 512.0, "loss": 5.5, "gradient_norm": 2.0}
-    assert trackers.scalars(ROWS[2]) == {"tokens": 1024.0, "validation/prose": 1.75}
-    assert trackers.scalars(ROWS[3]) == {"tokens": 1536.0, "skipped": 1.0}
+    assert scalars(ROWS[0]) == {"tokens": 512.0, "loss": 5.5, "gradient_norm": 2.0}
+    assert scalars(ROWS[2]) == {"tokens": 1024.0, "validation/prose": 1.75}
+    assert scalars(ROWS[3]) == {"tokens": 1536.0, "skipped": 1.0}
 
 
 def test_tensorboard_holds_each_step_once_after_a_restart(tmp_path: Path, trackio_folder: Path) -> None:

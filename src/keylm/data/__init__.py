@@ -1,1 +1,1 @@
-"""From raw text to batches: sources, cleaning, token stores, the order of the data."""
+"""From raw text to batches."""

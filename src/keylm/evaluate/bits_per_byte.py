@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from keylm.data.batches import IGNORED
-from keylm.data.store import Array, TokenStore
-from keylm.model import KeyLM
-from keylm.tokenizer import Tokenizer
+from keylm.common.arrays import IGNORE_INDEX, Array
+from keylm.data.prepare.token_store import TokenStore
+from keylm.model.transformer import KeyLM
+from keylm.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,7 +88,7 @@ def model_bits(
         chosen = cuts[first : first + rows]
         width = max(window.stop - window.start for window in chosen)
         inputs = torch.full((len(chosen), width), separator)
-        targets = torch.full((len(chosen), width), IGNORED)
+        targets = torch.full((len(chosen), width), IGNORE_INDEX)
         for row, window in enumerate(chosen):
             size = window.stop - window.start
             inputs[row, :size] = stream[window.start : window.stop]
@@ -122,7 +122,7 @@ def _nats(model: KeyLM, rows: Sequence[tuple[list[int], list[int]]], length: int
     streams = [(before + after)[-length - 1 :] for before, after in rows]
     width = max(map(len, streams)) - 1
     inputs = torch.zeros(len(rows), width, dtype=torch.long)
-    targets = torch.full((len(rows), width), IGNORED)
+    targets = torch.full((len(rows), width), IGNORE_INDEX)
     for row, (stream, (_, after)) in enumerate(zip(streams, rows, strict=True)):
         size = len(stream) - 1
         inputs[row, :size] = torch.tensor(stream[:-1])

@@ -12,11 +12,12 @@ from typing import Any
 
 from rich.table import Table
 
-from keylm.answers import Answer, Speaker, describe, echoed
-from keylm.data.instructions import SPLITS, Example, Task, held_out_examples
-from keylm.data.instructions.requests import Kinds
-from keylm.evaluate.noise import remark, standard_error, within_noise
-from keylm.screen import console
+from keylm.common.console import console
+from keylm.evaluate.significance import remark, standard_error, within_noise
+from keylm.inference.answers import Answer, ChatModel, describe_answers, prompt_copy
+from keylm.instructions.requests import ConstraintSet
+from keylm.instructions.splits import SPLITS, held_out_examples
+from keylm.instructions.task import Example, Task
 
 NUM_SAMPLES = 12
 CONSTANT_SENTENCE = "Here is a short answer to your question."
@@ -88,7 +89,7 @@ def score(answers: Sequence[str], tasks: Sequence[Task]) -> Score:
     )
 
 
-def null_answers(tasks: Sequence[Task]) -> dict[str, list[str]]:
+def trivial_baselines(tasks: Sequence[Task]) -> dict[str, list[str]]:
     """Answers of no merit: a score that does not beat theirs says nothing."""
     nulls = {
         "constant sentence": [CONSTANT_SENTENCE for _ in tasks],
@@ -101,13 +102,13 @@ def null_answers(tasks: Sequence[Task]) -> dict[str, list[str]]:
     return {**nulls, "answer before": before} if is_talk else nulls
 
 
-def splits(num: int, seed: int, kinds: Kinds, each: int | None = None) -> dict[str, list[Example]]:
+def splits(num: int, seed: int, kinds: ConstraintSet, each: int | None = None) -> dict[str, list[Example]]:
     """The examples of every split: `num` of the headline and a quarter as many of the others, or `each` of all."""
     nums = dict.fromkeys(SPLITS, each or -(-num // 4)) | {next(iter(SPLITS)): each or num}
     return {split: held_out_examples(size, seed, split, kinds) for split, size in nums.items()}
 
 
-def measure(speaker: Speaker, examples: Sequence[Example], max_new_tokens: int) -> dict[str, Any]:
+def measure(speaker: ChatModel, examples: Sequence[Example], max_new_tokens: int) -> dict[str, Any]:
     """The score of the model's likeliest answers, those of the null answers, and the first conversations.
 
     `within_noise_of` are the null answers that the score does not clearly beat; `echoed_by_examples` is the share of
@@ -117,11 +118,11 @@ def measure(speaker: Speaker, examples: Sequence[Example], max_new_tokens: int) 
     answers = speaker.answer([task.messages for task in tasks], max_new_tokens)
     texts = [answer.text for answer in answers]
     scored = _described(answers, tasks)
-    nulls = {name: _described([*map(Answer, null)], tasks) for name, null in null_answers(tasks).items()}
+    nulls = {name: _described([*map(Answer, null)], tasks) for name, null in trivial_baselines(tasks).items()}
     shares = {name: null["followed"] for name, null in nulls.items()}
     return {
         **scored,
-        "echoed_by_examples": fmean(map(echoed, [example.answer for example in examples], _asked(tasks))),
+        "echoed_by_examples": fmean(map(prompt_copy, [example.answer for example in examples], _asked(tasks))),
         "bits_per_byte": round(speaker.bits_per_byte(texts), 4),
         "within_noise_of": within_noise(scored["followed"], scored["standard_error"], shares),
         "null_answers": nulls,
@@ -129,7 +130,7 @@ def measure(speaker: Speaker, examples: Sequence[Example], max_new_tokens: int) 
     }
 
 
-def show(found: Mapping[str, Mapping[str, Any]]) -> None:
+def print_scores(found: Mapping[str, Mapping[str, Any]]) -> None:
     """Print the scores of splits beside the best null answer, and what the answers are like."""
     scores = _table("split", "instructions", "followed", "± s.e.", "best null", "")
     about = _table("split", "on topic", "topical", "cut off", "loops", "echo", "of examples", "words", "bits/byte")
@@ -152,7 +153,7 @@ def _table(*heads: str) -> Table:
 def _described(answers: Sequence[Answer], tasks: Sequence[Task]) -> dict[str, Any]:
     """How the answers are judged, and what they are like."""
     scored = score([answer.text for answer in answers], tasks).as_dict()
-    return {**scored, **describe(answers, _asked(tasks))}
+    return {**scored, **describe_answers(answers, _asked(tasks))}
 
 
 def _asked(tasks: Sequence[Task]) -> list[str]:

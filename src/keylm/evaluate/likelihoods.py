@@ -16,8 +16,8 @@ from itertools import takewhile
 import torch
 from torch import Tensor
 
-from keylm.kernels.ops import linear
-from keylm.model import KeyLM
+from keylm.model.kernels.ops import linear
+from keylm.model.transformer import KeyLM
 
 BATCH_TOKENS = 1024
 """Tokens per forward pass, padding included; a longer row is a batch of its own."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from keylm.common.console import progress
 from keylm.evaluate.likelihoods import log_likelihoods
-from keylm.evaluate.writing_lm import WritingLM
-from keylm.llama_writer import LlamaWriter
-from keylm.model import KeyLM
-from keylm.screen import progress
+from keylm.evaluate.lm_eval_adapter import LlamaCppLM
+from keylm.inference.generator import LlamaCppGenerator
+from keylm.model.transformer import KeyLM
 
 
-class NativeLM(WritingLM):
+class RunLM(LlamaCppLM):
     """Encodes and truncates as lm_eval's `HFLM` does; what scores given answers is ours.
 
     Args:
@@ -21,7 +21,7 @@ class NativeLM(WritingLM):
         options: those of `HFLM`, with the same weights in transformers.
     """
 
-    def __init__(self, native: KeyLM, load_writer: Callable[[], LlamaWriter], **options: Any) -> None:
+    def __init__(self, native: KeyLM, load_writer: Callable[[], LlamaCppGenerator], **options: Any) -> None:
         super().__init__(load_writer, **options)
         self._native = native
 

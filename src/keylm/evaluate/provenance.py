@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from keylm.common.files import sha256
 from keylm.run import Run
+from keylm.stages import completed_training_stages
 
 PACKAGES = ("keylm", "torch", "transformers", "tokenizers", "lm_eval", "gguf", "xllamacpp")
 
@@ -18,7 +19,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
-def of(model: Run | Path, names: list[str], data: Path | None) -> dict[str, Any]:
+def provenance_of(model: Run | Path, names: list[str], data: Path | None) -> dict[str, Any]:
     """Where the scores of a model on lm_eval's tasks come from: `model`, `seed`, `versions`, and `sha256` by file.
 
     The files are the weights that were scored and, where the tasks were read from a folder, their data.
@@ -33,13 +34,7 @@ def of(model: Run | Path, names: list[str], data: Path | None) -> dict[str, Any]
     }
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _weights(model: Run | Path) -> list[Path]:
     if isinstance(model, Run):
-        return [model.weights(model.trained[-1])]
+        return [model.weights(completed_training_stages(model)[-1])]
     return [model] if model.is_file() else sorted(model.glob("*.safetensors"))

@@ -9,8 +9,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from keylm.evaluate import noise, plots, published, results
-from keylm.run import Run, write_text
+from keylm.common.files import write_text
+from keylm.evaluate import plots, reference_scores
+from keylm.evaluate.results import build_results, dropped_counts, measured_results, tuned_results
+from keylm.evaluate.significance import remark, standard_error, within_noise
+from keylm.run import Run
 from keylm.train import metrics
 
 TRAININGS = {
@@ -25,10 +28,10 @@ SCORED = {"pretrain": "before SFT", "sft": "after SFT", "dpo": "after DPO", "grp
 """What a score is called, by the stage whose weights it is of."""
 
 
-def build(run: Run) -> None:
+def write_report(run: Run) -> None:
     """Write `report.html` into the run's folder; what the run has not done yet is left out."""
-    found = results.build(run)
-    instructions = results.measured(run, "instructions")
+    found = build_results(run)
+    instructions = measured_results(run, "instructions")
     page = (
         _environment()
         .get_template("report.html.jinja")
@@ -36,19 +39,20 @@ def build(run: Run) -> None:
             results=found,
             cards=list(_cards(found)),
             curves={
-                title: _curves(metrics.read(run.stage(stage) / "metrics.jsonl")) for stage, title in TRAININGS.items()
+                title: _curves(metrics.read_metrics(run.stage(stage) / "metrics.jsonl"))
+                for stage, title in TRAININGS.items()
             },
-            mixtures={TRAININGS[stage]: run.facts(stage)["mixture"] for stage in MIXED if _is_own(run, stage)},
+            mixtures={TRAININGS[stage]: run.metadata(stage)["mixture"] for stage in MIXED if _is_own(run, stage)},
             coders=_coders(found["bits_per_byte"]),
-            dropped=_dropped_tables(results.dropped(run)),
+            dropped=_dropped_tables(dropped_counts(run)),
             bits_plot=_bits_plot(found["bits_per_byte"]),
             answer_stages=SCORED,
             typos={SCORED[stage]: found["typos"][stage] for stage in SCORED if stage in found["typos"]},
             typo_plots=_typo_plots(found["typos"]),
             scores={SCORED.get(name, name): row for name, row in _score_columns(found["instructions"]).items()},
             splits=_splits(found["instructions"]),
-            published=published.NAME,
-            beside_published=published.beside(found["tasks"]),
+            published=reference_scores.NAME,
+            beside_published=reference_scores.beside(found["tasks"]),
             samples={SCORED[stage]: row["samples"] for stage, row in reversed(instructions.items())},
             recipe=(run.folder / "recipe.yaml").read_text(encoding="utf-8"),
         )
@@ -58,7 +62,7 @@ def build(run: Run) -> None:
 
 def _is_own(run: Run, stage: str) -> bool:
     """Whether a stage was done here, not imported."""
-    return run.is_done(stage) and not run.origin(stage)
+    return run.is_done(stage) and not run.imported_from(stage)
 
 
 def _cards(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -72,7 +76,7 @@ def _cards(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, row in list(found["bits_per_byte"].items())[:1]:
         yield f"{row['pretrain']:.3f}", f"bits per byte of held-out {name}; xz -9e: {row['xz']:.3f}"
     scores = _score_columns(found["instructions"])
-    tuned = results.tuned(scores)
+    tuned = tuned_results(scores)
     if tuned:
         best_null = max(found["instructions"]["null_answers"].values(), key=lambda row: float(row["followed"]))
         yield (
@@ -88,9 +92,9 @@ def _cards(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _doubt(scores: dict[str, Any], best_null: dict[str, Any]) -> str:
     """What has to be said of a score that is not clearly above the best null answer's."""
-    error = noise.standard_error(scores["followed"], scores["instructions"])
-    near = noise.within_noise(scores["followed"], error, {"it": best_null["followed"]})
-    return f": {noise.remark(near)}" if near else ""
+    error = standard_error(scores["followed"], scores["instructions"])
+    near = within_noise(scores["followed"], error, {"it": best_null["followed"]})
+    return f": {remark(near)}" if near else ""
 
 
 def _curves(rows: list[dict[str, Any]]) -> list[Markup]:
@@ -181,7 +185,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "duration": duration, "gib": gib, "remark": noise.remark}
+    environment.filters |= {"percent": percent, "duration": duration, "gib": gib, "remark": remark}
     return environment
 
 

@@ -6,15 +6,17 @@ from typing import Any
 
 import torch
 
-from keylm import machine
-from keylm.data import prepared
-from keylm.data.cleaning import CONTAMINATED
-from keylm.data.instructions import SPLITS
+from keylm.common.files import read_json, sha256, write_json
+from keylm.common.hardware import describe_hardware
+from keylm.data.cleaning.cleaner import CONTAMINATED
+from keylm.data.prepare.outputs import missing_sources
 from keylm.evaluate import provenance
-from keylm.info import num_parameters
-from keylm.model import KeyLM
-from keylm.recipe import Model
-from keylm.run import TRAININGS, Run, read_json, write_json
+from keylm.instructions.splits import SPLITS
+from keylm.model.flops import num_parameters
+from keylm.model.transformer import KeyLM
+from keylm.recipe.model import ModelConfig
+from keylm.run import Run
+from keylm.stages import TRAINING_STAGES, completed_training_stages, stages_of
 
 _NOT_SCORES = ("samples", "null_answers", "splits")
 _OF_A_SPLIT = (
@@ -23,10 +25,11 @@ _OF_A_SPLIT = (
 )
 
 
-def build(run: Run) -> dict[str, Any]:
+def build_results(run: Run) -> dict[str, Any]:
     """Write `results.json` into the run's folder and return what it says; what is not done yet is left empty."""
-    imported = {stage: origin for stage in run.stages if (origin := run.origin(stage))}
-    stages = {stage: run.facts(stage) for stage in run.stages if run.is_done(stage) and stage not in imported}
+    names = [stage.name for stage in stages_of(run)]
+    imported = {stage: origin for stage in names if (origin := run.imported_from(stage))}
+    stages = {stage: run.metadata(stage) for stage in names if run.is_done(stage) and stage not in imported}
     results = {
         "name": run.recipe.name,
         "title": run.recipe.title or run.recipe.name,
@@ -34,36 +37,37 @@ def build(run: Run) -> dict[str, Any]:
         "imported": imported,
         "stages": {stage: _costs(facts) for stage, facts in stages.items()},
         "tokens": {"prepared": _prepared(stages.get("prepare", {})), "trained": _trained(stages)},
-        "missing": {stage: prepared.missing(run, stage) for stage in ("pretrain", "sft")},
-        "dropped": {stage: _counts(sources) for stage, sources in dropped(run).items()},
-        "bits_per_byte": measured(run, "bits_per_byte"),
-        "answers": measured(run, "answers"),
-        "instructions": _instructions(measured(run, "instructions")),
-        "typos": measured(run, "typos"),
+        "missing": {stage: missing_sources(run, stage) for stage in ("pretrain", "sft")},
+        "dropped": {stage: _counts(sources) for stage, sources in dropped_counts(run).items()},
+        "bits_per_byte": measured_results(run, "bits_per_byte"),
+        "answers": measured_results(run, "answers"),
+        "instructions": _instructions(measured_results(run, "instructions")),
+        "typos": measured_results(run, "typos"),
         "tasks": {
-            task: {**row, "contaminated": _contaminated(run, task)} for task, row in measured(run, "tasks").items()
+            task: {**row, "contaminated": _contaminated(run, task)}
+            for task, row in measured_results(run, "tasks").items()
         },
         "seed": run.recipe.seed,
-        "weights": {stage: provenance.sha256(run.weights(stage)) for stage in run.trained},
+        "weights": {stage: sha256(run.weights(stage)) for stage in completed_training_stages(run)},
         "versions": provenance.versions(),
-        "machine": machine.describe(),
+        "machine": describe_hardware(),
     }
     write_json(run.folder / "results.json", results)
     return results
 
 
-def tuned(scores: dict[str, Any]) -> str | None:
+def tuned_results(scores: dict[str, Any]) -> str | None:
     """The last training after pretraining whose weights were scored."""
-    return next((stage for stage in reversed(TRAININGS[1:]) if stage in scores), None)
+    return next((stage for stage in reversed([stage.name for stage in TRAINING_STAGES[1:]]) if stage in scores), None)
 
 
-def measured(run: Run, name: str) -> dict[str, Any]:
+def measured_results(run: Run, name: str) -> dict[str, Any]:
     """What the eval stage found: `bits_per_byte`, `answers`, `instructions`, `typos` or `tasks`; empty without it."""
     path = run.stage("eval") / f"{name}.json"
     return read_json(path) if path.exists() else {}
 
 
-def by_split(row: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def scores_by_split(row: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """One stage's scores on every split that it was asked, the headline first, and what null answers follow there."""
     parts = {next(iter(SPLITS)): row, **row.get("splits", {})}
     return {
@@ -75,7 +79,7 @@ def by_split(row: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def dropped(run: Run) -> dict[str, dict[str, dict[str, Any]]]:
+def dropped_counts(run: Run) -> dict[str, dict[str, dict[str, Any]]]:
     """`counts` and `samples` of what cleaning dropped, by what it was for and by source; whole sources left out."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for stage in ("pretrain", "sft"):
@@ -91,10 +95,10 @@ def _contaminated(run: Run, task: str) -> int | None:
 
     Of a group of tasks such as `mmlu`, its parts are counted.
     """
-    if task not in run.recipe.data.clean.decontaminate or run.origin("pretrain"):
+    if task not in run.recipe.data.clean.decontaminate or run.imported_from("pretrain"):
         return None
     reason = f"{CONTAMINATED}: {task}"
-    counts: list[dict[str, int]] = [row["counts"] for rows in dropped(run).values() for row in rows.values()]
+    counts: list[dict[str, int]] = [row["counts"] for rows in dropped_counts(run).values() for row in rows.values()]
     return sum(row[each] for row in counts for each in row if each == reason or each.startswith(f"{reason}_"))
 
 
@@ -102,7 +106,7 @@ def _counts(sources: dict[str, dict[str, Any]]) -> dict[str, dict[str, int]]:
     return {name: row["counts"] for name, row in sources.items() if row["counts"]}
 
 
-def _num_parameters(config: Model) -> int:
+def _num_parameters(config: ModelConfig) -> int:
     with torch.device("meta"):
         return num_parameters(KeyLM(config))
 
@@ -142,4 +146,4 @@ def _instructions(found: dict[str, Any]) -> dict[str, Any]:
 
 def _scores(row: dict[str, Any]) -> dict[str, Any]:
     """What a program wants to know of one stage's scores."""
-    return {**{key: row[key] for key in row if key not in _NOT_SCORES}, "splits": by_split(row)}
+    return {**{key: row[key] for key in row if key not in _NOT_SCORES}, "splits": scores_by_split(row)}

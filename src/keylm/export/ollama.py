@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from keylm.common.files import write_text
 from keylm.recipe import Recipe
-from keylm.run import write_text
-from keylm.tokenizer import END_OF_TEXT, TURN_END
+from keylm.tokenizer.tokenizer import END_OF_TEXT, TURN_END
 
 TEMPLATE = """{{- range .Messages }}<|im_start|>{{ .Role }}
 {{ .Content }}<|im_end|>
 {{ end }}<|im_start|>assistant
 """
-"""`keylm.chat.CHAT_TEMPLATE` in Go's template language, always with the generation prompt."""
+"""`keylm.tokenizer.chat_template.CHAT_TEMPLATE` in Go's template language, always with the generation prompt."""
 
 
-def write(recipe: Recipe, gguf_name: str, path: Path) -> None:
+def write_modelfile(recipe: Recipe, gguf_name: str, path: Path) -> None:
     """Write a Modelfile for the GGUF named `gguf_name` in the same folder."""
     parameters = {
         "num_ctx": recipe.model.max_position_embeddings,

@@ -1,1 +1,1 @@
-"""Talking to a released model: llama.cpp as the engine, in the terminal, over HTTP and on a web page."""
+"""Chat with a released model: in the terminal, over HTTP, on a web page."""

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from keylm import chat
-from keylm.errors import KeyLMError, UserError
-from keylm.export import best_to_run
-from keylm.export.gguf import read_header
-from keylm.llama import physical_cores
+from keylm.common.documents import Message
+from keylm.common.errors import KeyLMError
+from keylm.common.hardware import physical_cores
+from keylm.gguf.file import read_header
+from keylm.tokenizer.messages import encode_messages
 
 Chunk = dict[str, Any]
 """One piece of a streamed completion, in the shape of OpenAI's `text_completion`, or `{"error": ...}`."""
@@ -30,7 +30,7 @@ class Engine:
     """A loaded model.
 
     llama.cpp's own chat endpoint reads control strings in a user's text as control tokens. So messages become token
-    ids here, by `keylm.chat` as in training, and llama.cpp completes ids.
+    ids here, by `keylm.tokenizer.messages` as in training, and llama.cpp completes ids.
     """
 
     def __init__(self, path: Path, num_slots: int = 1, num_threads: int | None = None) -> None:
@@ -66,13 +66,13 @@ class Engine:
         self._changed = threading.Condition()
         self._closing = False
 
-    def prompt(self, messages: Sequence[chat.Message]) -> list[int]:
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Token ids that ask for the assistant's next turn; control strings in messages are plain characters.
 
         Raises:
             UserError: a message is not one.
         """
-        return chat.encode(self.header.tokenizer, messages, add_generation_prompt=True)[0]
+        return encode_messages(self.header.tokenizer, messages, add_generation_prompt=True)[0]
 
     def complete(self, request: dict[str, Any], on_chunk: Callable[[Chunk], bool | None]) -> None:
         """Complete `request["prompt"]` (token ids, or text in which control strings count), piece by piece.
@@ -110,19 +110,3 @@ class Engine:
         with self._changed:
             self._changed.wait_for(lambda: self._num_running == 0)
         del self._llama
-
-
-def find_gguf(model: Path) -> Path:
-    """The GGUF that `model` stands for: a GGUF file, an export folder or a run folder.
-
-    Raises:
-        UserError: there is none.
-    """
-    if model.is_file():
-        return model
-    if not model.exists():
-        raise UserError(f"{model} does not exist: name a run, an export folder or a GGUF file")
-    ggufs = [*model.glob("*.gguf"), *model.glob("export/*.gguf")]
-    if not ggufs:
-        raise UserError(f"{model} holds no GGUF file: run `keylm export {model}` first")
-    return best_to_run(ggufs)

@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from keylm.chat import Message
-from keylm.errors import UserError
-from keylm.export.gguf import Header
+from keylm.common.documents import Message
+from keylm.common.errors import UserError
+from keylm.gguf.file import Header
 from keylm.serve.engine import Chunk, Engine
 from keylm.serve.parameters import IGNORED, Parameters
 
@@ -35,7 +35,7 @@ class RequestError(Exception):
 
 
 @dataclass(frozen=True)
-class Shape:
+class Endpoint:
     """How one endpoint asks and answers."""
 
     request: Callable[[Engine, Body], Body]
@@ -183,7 +183,7 @@ def _same(chunk: Chunk) -> Body:
     return chunk
 
 
-CHAT = Shape(_chat_request, _opening, _chat_event, _chat_whole)
+CHAT = Endpoint(_chat_request, _opening, _chat_event, _chat_whole)
 """`/v1/chat/completions`: messages, in which control strings are plain characters."""
-TEXT = Shape(_text_request, lambda _chunk: [], _same, _same)
+TEXT = Endpoint(_text_request, lambda _chunk: [], _same, _same)
 """`/v1/completions`: a prompt as it is, in which control strings count."""

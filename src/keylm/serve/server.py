@@ -20,12 +20,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from keylm.errors import UserError
-from keylm.screen import console
+from keylm.common.console import console
+from keylm.common.errors import UserError
+from keylm.gguf.locate import find_gguf
 from keylm.serve import openai
-from keylm.serve.engine import Chunk, Engine, find_gguf
-from keylm.serve.limits import Gate, Limits, NoRoomError
-from keylm.serve.openai import RequestError, Shape
+from keylm.serve.admission import AdmissionQueue, Limits, OverloadedError
+from keylm.serve.engine import Chunk, Engine
+from keylm.serve.openai import Endpoint, RequestError
 
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -38,7 +39,7 @@ _PAGE = {"/": "index.html", "/chat.js": "chat.js", "/model.js": "server.js"}
 _TYPES = {"html": "text/html; charset=utf-8", "js": "text/javascript; charset=utf-8"}
 
 
-def serve(
+def run_server(
     model: Path,
     host: str = "127.0.0.1",
     port: int = 8080,
@@ -100,7 +101,7 @@ class Server(ThreadingHTTPServer):
         self.engine = engine
         self.api_key = api_key
         self.limits = limits or Limits()
-        self.gate = Gate(self.limits)
+        self.gate = AdmissionQueue(self.limits)
         self.started = int(time.time())
         self._responses: Counter[int] = Counter()
         self._counting = threading.Lock()
@@ -214,7 +215,7 @@ class Handler(BaseHTTPRequestHandler):
             act()
         except RequestError as error:
             self._refuse(error)
-        except NoRoomError as error:
+        except OverloadedError as error:
             self._refuse(RequestError(HTTPStatus.SERVICE_UNAVAILABLE, str(error), "overloaded"))
         except (ConnectionError, TimeoutError):
             self.close_connection = True
@@ -236,13 +237,13 @@ class Handler(BaseHTTPRequestHandler):
     def _metrics(self) -> None:
         self._send(self.server.metrics().encode(), "text/plain; version=0.0.4")
 
-    def _answer(self, shape: Shape) -> None:
+    def _answer(self, shape: Endpoint) -> None:
         body = openai.parse(self._body())
         request = shape.request(self.server.engine, body)
         with self.server.gate.enter():
             self._stream(request, shape) if body.get("stream") else self._whole(request, shape)
 
-    def _whole(self, request: dict[str, Any], shape: Shape) -> None:
+    def _whole(self, request: dict[str, Any], shape: Endpoint) -> None:
         chunks: list[Chunk] = []
 
         def collect(chunk: Chunk) -> None:
@@ -275,7 +276,7 @@ class Handler(BaseHTTPRequestHandler):
             if selector.select(0) and not self.connection.recv(1, socket.MSG_PEEK):
                 raise ConnectionResetError
 
-    def _stream(self, request: dict[str, Any], shape: Shape) -> None:
+    def _stream(self, request: dict[str, Any], shape: Endpoint) -> None:
         """Send each piece as it comes. The status waits for the first piece, so that a refusal gets its own."""
         started = False
 

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 
-from keylm.chat import Message
-from keylm.errors import KeyLMError, UserError
-from keylm.screen import console
-from keylm.serve.engine import Chunk, Engine, find_gguf
+from keylm.common.console import console
+from keylm.common.documents import Message
+from keylm.common.errors import KeyLMError, UserError
+from keylm.gguf.locate import find_gguf
+from keylm.serve.engine import Chunk, Engine
 
 HELP = """\
 /system TEXT        set the system prompt (no text: none)
@@ -98,7 +99,7 @@ class Conversation:
         return prompt
 
 
-def chat(model: Path, system: str = "", temperature: float | None = None, num_threads: int | None = None) -> None:
+def run_chat(model: Path, system: str = "", temperature: float | None = None, num_threads: int | None = None) -> None:
     """Chat with a run, an export folder or a GGUF file. Text that is piped in is one message, answered once.
 
     `temperature` is the release's own by default, `num_threads` the number of physical cores.

@@ -19,9 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from keylm.errors import KeyLMError, UserError
-from keylm.run import read_json, replace_folder, write_json
-from keylm.screen import console
+from keylm.common.console import console
+from keylm.common.errors import KeyLMError, UserError
+from keylm.common.files import read_json, replace_folder, write_json
 
 _UNFINISHED = ".partial"
 _DAMAGED = ".damaged"
@@ -43,13 +43,13 @@ class Checkpoint:
 
 
 @dataclass
-class Saver:
+class AsyncCheckpointer:
     """Writes checkpoints under `folder` in a thread, one at a time, while training goes on."""
 
     folder: Path
     keep: int
     """Old checkpoints kept beside the newest."""
-    keep_every: int
+    permanent_every: int
     """Checkpoints at multiples of so many steps are kept for good (0: none)."""
 
     def __post_init__(self) -> None:
@@ -59,13 +59,13 @@ class Saver:
     def save(self, checkpoint: Checkpoint) -> None:
         """Begin to write a checkpoint, whose tensors must be its own; the one before is finished first."""
         self.wait()
-        self._writing = self._writer.submit(save, self.folder, checkpoint, self.keep, self.keep_every)
+        self._writing = self._writer.submit(save_checkpoint, self.folder, checkpoint, self.keep, self.permanent_every)
 
     def check(self) -> None:
         """Fail if the last write has failed.
 
         Raises:
-            KeyLMError: as `save` does.
+            KeyLMError: as `save_checkpoint` does.
         """
         if self.is_idle():
             self.wait()
@@ -80,8 +80,8 @@ class Saver:
             self._writing.result()
 
 
-def save(folder: Path, checkpoint: Checkpoint, keep: int, keep_every: int = 0) -> Path:
-    """Write `folder/step-XXXXXXXX`, then delete all but the newest `keep` before it and every `keep_every`-th step's.
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int, permanent_every: int = 0) -> Path:
+    """Write `folder/step-XXXXXXXX`, then delete older ones, except the last `keep` and the permanent ones.
 
     Raises:
         KeyLMError: the disk is full or refuses; older checkpoints are untouched.
@@ -95,12 +95,12 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, keep_every: int = 0) -
         write_json(partial / "state.json", _state(checkpoint, partial))
         replace_folder(partial, final)
     for old in _saved(folder)[: -keep - 1]:
-        if not keep_every or _step(old) % keep_every:
+        if not permanent_every or _step(old) % permanent_every:
             _delete(old)
     return final
 
 
-def newest(folder: Path) -> int:
+def latest_step(folder: Path) -> int:
     """Step of the newest whole checkpoint under `folder`, or 0; damaged ones after it are put aside, with a line.
 
     Raises:
@@ -122,7 +122,7 @@ def newest(folder: Path) -> int:
     return 0
 
 
-def load(folder: Path, step: int, data: str) -> Checkpoint:
+def load_checkpoint(folder: Path, step: int, data: str) -> Checkpoint:
     """The checkpoint of `step` under `folder`.
 
     Raises:
@@ -146,7 +146,7 @@ def load(folder: Path, step: int, data: str) -> Checkpoint:
 
 
 def save_weights(folder: Path, weights: dict[str, Tensor]) -> None:
-    """Write the final weights to `folder/model.safetensors`, whole or not at all; raises as `save` does."""
+    """Write the final weights to `folder/model.safetensors`, whole or not at all; raises as `save_checkpoint` does."""
     partial = _empty(folder.with_name(f"{folder.name}{_UNFINISHED}"))
     with _writing(partial, folder):
         partial.mkdir(parents=True)

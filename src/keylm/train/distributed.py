@@ -15,13 +15,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from keylm import device as devices
-from keylm import ranks
-from keylm.model import KeyLM
+from keylm.common.ranks import init_process_group, rank, world_size
+from keylm.model.device import compile_layers, dist_backend, get_device
+from keylm.model.transformer import KeyLM
 
 
 @dataclass(frozen=True)
-class World:
+class DistContext:
     """The ranks that train together, and the device of this one."""
 
     rank: int = 0
@@ -55,21 +55,21 @@ class World:
         return result
 
 
-ALONE = World()
+SINGLE_PROCESS = DistContext()
 
 
-def join(timeout_seconds: float) -> World:
+def init_distributed(timeout_seconds: float) -> DistContext:
     """The world of this process, by what `torchrun` put into the environment.
 
     Args:
         timeout_seconds: silence of another rank after which a step fails.
     """
-    device = devices.choose()
-    if ranks.world_size() == 1:
-        return World(device=device)
-    ranks.join()
-    group = dist.new_group(backend=devices.backend(device), timeout=timedelta(seconds=timeout_seconds))
-    return World(ranks.rank(), ranks.world_size(), device, group)
+    device = get_device()
+    if world_size() == 1:
+        return DistContext(device=device)
+    init_process_group()
+    group = dist.new_group(backend=dist_backend(device), timeout=timedelta(seconds=timeout_seconds))
+    return DistContext(rank(), world_size(), device, group)
 
 
 class Objective(nn.Module):
@@ -86,14 +86,14 @@ class Objective(nn.Module):
         return self.model.nll(tokens, targets).sum()
 
 
-def spread(model: KeyLM, kind: str, world: World) -> nn.Module:
+def parallelize(model: KeyLM, kind: str, world: DistContext) -> nn.Module:
     """The model's objective, on the device, for this rank; the model's parameters are spread in place for `fsdp`.
 
     With `ddp` every rank has the whole model, and gradients are averaged in the last backward pass of a step. With
     `fsdp` a rank keeps a slice of every parameter, gradient and optimizer state, and layers are put together when they
     are needed (`fully_shard`, FSDP2).
     """
-    devices.compile_layers(model.model.layers, world.device)
+    compile_layers(model.model.layers, world.device)
     objective = Objective(model.to(world.device))
     if world.group is None:
         return objective
@@ -109,21 +109,21 @@ def spread(model: KeyLM, kind: str, world: World) -> nn.Module:
     return objective
 
 
-def accumulates(objective: nn.Module, is_last: bool) -> AbstractContextManager[None]:
+def no_sync_context(objective: nn.Module, is_last: bool) -> AbstractContextManager[None]:
     """Around a micro-batch: DDP sends gradients with the last one of a step; FSDP, which keeps none whole, with all."""
     if is_last or not isinstance(objective, DistributedDataParallel):
         return nullcontext()
     return objective.no_sync()
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """A tensor with the slices of all ranks, which must all ask; one that is not spread is given back as it is."""
     if not _is_spread(tensor):
         return tensor
     return tensor.full_tensor()  # type: ignore[attr-defined,no-any-return]
 
 
-def like(tensor: Tensor, parameter: Tensor) -> Tensor:
+def distribute_like(tensor: Tensor, parameter: Tensor) -> Tensor:
     """A whole tensor that every rank has, spread as `parameter` is; scalars stay whole."""
     tensor = tensor.to(parameter.device)
     if not _is_spread(parameter) or tensor.shape != parameter.shape:
@@ -134,11 +134,11 @@ def like(tensor: Tensor, parameter: Tensor) -> Tensor:
     return distribute_tensor(tensor.detach(), mesh, placements, src_data_rank=None)
 
 
-def snapshot(tensors: dict[str, Tensor], world: World) -> dict[str, Tensor]:
+def full_cpu_state_dict(tensors: dict[str, Tensor], world: DistContext) -> dict[str, Tensor]:
     """Copies in main memory, whole, on the first rank; nothing on the others, which must ask all the same."""
     copies = {}
     for name, tensor in tensors.items():
-        complete = whole(tensor.detach())
+        complete = full_tensor(tensor.detach())
         if world.rank == 0:
             copies[name] = complete.to("cpu", copy=True).contiguous()
     return copies

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 
-from keylm import recipe
+from keylm.recipe.optimizer import OptimizerConfig
 
 _WIDTH = 256
 _BATCH_TOKENS = 4096
@@ -29,11 +29,11 @@ _MUON = 0.01
 _ADAMW = {"hidden": 1e-3, "embedding": 0.03, "head": 4e-3, "norm": 1e-3}
 
 
-def peaks(settings: recipe.Optimizer, hidden_size: int, batch_tokens: int) -> dict[str, float]:
+def peak_learning_rates(settings: OptimizerConfig, hidden_size: int, batch_tokens: int) -> dict[str, float]:
     """Peak learning rate by role; those that the recipe gives are taken as they are."""
     narrowness = _WIDTH / hidden_size
     derived = _ADAMW | {"hidden": _ADAMW["hidden"] * narrowness, "head": _ADAMW["head"] * narrowness}
-    if settings.kind == "muon":
+    if settings.type == "muon":
         derived["hidden"] = _MUON
     factor = settings.learning_rate_scale * _growth(batch_tokens)
     return {role: rate * factor for role, rate in derived.items()} | dict(settings.learning_rates)

@@ -9,9 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from keylm.errors import KeyLMError
-from keylm.run import write_text
-from keylm.train import trackers
+from keylm.common.errors import KeyLMError
+from keylm.common.files import write_text
+from keylm.train.trackers import installed_trackers
 
 
 class Metrics:
@@ -22,14 +22,14 @@ class Metrics:
     """
 
     def __init__(self, path: Path, steps_done: int) -> None:
-        kept = [row for row in read(path) if _is_done(row, steps_done)]
+        kept = [row for row in read_metrics(path) if _is_done(row, steps_done)]
         self._path = path
         try:
             write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
             self._file = path.open("ab", buffering=0)
         except OSError as error:
             raise self._refused(error) from error
-        self._trackers = trackers.installed(path.parent, steps_done)
+        self._trackers = installed_trackers(path.parent, steps_done)
 
     def write(self, row: dict[str, Any]) -> None:
         """Append a row."""
@@ -56,7 +56,7 @@ class Metrics:
         )
 
 
-class Silence:
+class NullMetrics:
     """The metrics of a rank that is not the first: it keeps none."""
 
     def write(self, row: dict[str, Any]) -> None:
@@ -66,7 +66,7 @@ class Silence:
         """Do nothing."""
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[dict[str, Any]]:
     """All whole rows of a metrics file; a last line that a kill cut short is left out."""
     if not path.exists():
         return []

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from keylm import machine, recipe
-from keylm.model import KeyLM
-from keylm.train import learning_rates
-from keylm.train.distributed import ALONE, World, like, whole
+from keylm.common.hardware import compute_dtype
+from keylm.model.transformer import KeyLM
+from keylm.recipe.optimizer import OptimizerConfig
+from keylm.train.distributed import SINGLE_PROCESS, DistContext, distribute_like, full_tensor
+from keylm.train.learning_rates import peak_learning_rates
 
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _NEWTON_SCHULZ_STEPS = 5
@@ -27,7 +28,12 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, params: Iterable[Tensor], lr: float, momentum: float, weight_decay: float, world: World = ALONE
+        self,
+        params: Iterable[Tensor],
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        world: DistContext = SINGLE_PROCESS,
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self._world = world
@@ -46,11 +52,11 @@ class Muon(torch.optim.Optimizer):
         buffers = [self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in params]
         for buffer, grad in zip(buffers, grads, strict=True):
             buffer.lerp_(grad, 1 - momentum)
-        looked_ahead = [whole(grad.lerp(buffer, momentum)) for buffer, grad in zip(buffers, grads, strict=True)]
+        looked_ahead = [full_tensor(grad.lerp(buffer, momentum)) for buffer, grad in zip(buffers, grads, strict=True)]
         updates = self._orthogonalised(torch.stack(looked_ahead))
         scale = lr * math.sqrt(max(1.0, shape[0] / shape[1]))
         for p, update in zip(params, updates, strict=True):
-            self._apply(p, like(update.to(p.dtype), p), lr, scale, group["weight_decay"])
+            self._apply(p, distribute_like(update.to(p.dtype), p), lr, scale, group["weight_decay"])
 
     def _apply(self, p: Tensor, update: Tensor, lr: float, scale: float, decay: float) -> None:
         """Decay a matrix and take a step of `scale` against `update`: apart, so that a variant can be tried."""
@@ -60,20 +66,20 @@ class Muon(torch.optim.Optimizer):
         """Of (n, rows, columns) each rank does its share; all ranks get all."""
         share = -(-len(matrices) // self._world.size)
         first = self._world.rank * share
-        taken = orthogonalise(matrices[first : first + share])
+        taken = orthogonalize(matrices[first : first + share])
         mine = taken.new_zeros(share, *matrices.shape[1:])
         mine[: len(taken)] = taken
         return self._world.gather(mine)[: len(matrices)]
 
 
-def orthogonalise(matrices: Tensor) -> Tensor:
+def orthogonalize(matrices: Tensor) -> Tensor:
     """Roughly the nearest orthogonal matrix to each of (n, rows, columns), by a quintic Newton-Schulz iteration.
 
     Singular values end between about 0.7 and 1.2, which serves as well as 1. Runs in bfloat16, which is precise enough,
     or in float32 where the processor has no instructions for that: bfloat16 products take 35 times as long there.
     """
     a, b, c = _QUINTIC
-    x: Tensor = matrices.to(machine.compute_dtype("auto"))
+    x: Tensor = matrices.to(compute_dtype("auto"))
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
@@ -86,12 +92,14 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 class Optimizer:
     """What the loop steps: one or two torch optimizers, with one schedule and one state."""
 
-    def __init__(self, model: KeyLM, settings: recipe.Optimizer, batch_tokens: int, world: World = ALONE) -> None:
+    def __init__(
+        self, model: KeyLM, settings: OptimizerConfig, batch_tokens: int, world: DistContext = SINGLE_PROCESS
+    ) -> None:
         self._names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-        peaks, decay = learning_rates.peaks(settings, model.config.hidden_size, batch_tokens), settings.weight_decay
+        peaks, decay = peak_learning_rates(settings, model.config.hidden_size, batch_tokens), settings.weight_decay
         found = _by_role(self._names)
         self.parts: list[torch.optim.Optimizer] = []
-        if settings.kind == "muon":
+        if settings.type == "muon":
             self.parts.append(Muon(found.pop("hidden"), peaks["hidden"], settings.momentum, decay, world))
         groups = [
             {"params": params, "lr": peaks[role], "weight_decay": 0.0 if role == "norm" else decay}
@@ -136,7 +144,9 @@ class Optimizer:
         for key, tensor in tensors.items():
             name, _, field = key.rpartition("/")
             parameter = parameters[name]
-            owners[parameter].state[parameter][field] = tensor if tensor.dim() == 0 else like(tensor, parameter)
+            owners[parameter].state[parameter][field] = (
+                tensor if tensor.dim() == 0 else distribute_like(tensor, parameter)
+            )
 
 
 def _by_role(names: dict[Tensor, str]) -> dict[str, list[Tensor]]:

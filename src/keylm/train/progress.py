@@ -7,22 +7,25 @@ from types import TracebackType
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from keylm import machine, recipe
-from keylm.screen import console
-from keylm.train.distributed import World
+from keylm.common.console import console
+from keylm.common.hardware import compute_dtype
+from keylm.model.flops import flops_per_token, matmul_flops_per_second
+from keylm.recipe.model import ModelConfig
+from keylm.recipe.train import TrainConfig
+from keylm.train.distributed import DistContext
 
 _WINDOW_STEPS = 20
 
 
-class Live:
+class ProgressDisplay:
     """Shows one line while a `with` block trains; where there is no terminal, a line at every twentieth."""
 
-    def __init__(self, name: str, model: recipe.Model, training: recipe.Training, step: int, world: World) -> None:
+    def __init__(self, name: str, model: ModelConfig, training: TrainConfig, step: int, world: DistContext) -> None:
         self.name, self.training, self.step = name, training, step
-        dtype = machine.compute_dtype(training.compute_dtype)
+        dtype = compute_dtype(training.compute_dtype)
         tokens = min(training.micro_batch_tokens, training.batch_tokens)
-        self._limit = world.size * machine.product_rate(model, tokens, dtype, world.device)
-        self._flops = machine.flops_per_token(model, training.sequence_length)
+        self._limit = world.size * matmul_flops_per_second(model, tokens, dtype, world.device)
+        self._flops = flops_per_token(model, training.sequence_length)
         self._recent: deque[tuple[float, float]] = deque(maxlen=_WINDOW_STEPS)
         self._progress = Progress(
             TextColumn("  {task.description}"),
@@ -35,7 +38,7 @@ class Live:
         )
         self._task = self._progress.add_task(name, total=training.num_steps, completed=step, line="")
 
-    def __enter__(self) -> Live:
+    def __enter__(self) -> ProgressDisplay:
         if console.is_terminal:
             self._progress.start()
         return self
@@ -46,7 +49,7 @@ class Live:
         if console.is_terminal:
             self._progress.stop()
 
-    def limit_share(self, tokens_per_second: float) -> float:
+    def mfu(self, tokens_per_second: float) -> float:
         """Model operations per second over the product rate of all ranks at the model's shapes."""
         return tokens_per_second * self._flops / self._limit
 
@@ -64,5 +67,5 @@ class Live:
         rate = self.training.batch_tokens * len(seconds) / sum(seconds)
         return (
             f"step {self.step:,}/{self.training.num_steps:,}  loss {sum(losses) / len(losses):.3f}  "
-            f"{rate:,.0f} tokens/s  {self.limit_share(rate):.0%} of the product rate"
+            f"{rate:,.0f} tokens/s  {self.mfu(rate):.0%} of the product rate"
         )

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from keylm.screen import console
+from keylm.common.console import console
 
 
 class Tracker(Protocol):
@@ -22,7 +22,7 @@ class Tracker(Protocol):
         ...
 
 
-def installed(folder: Path, steps_done: int) -> list[Tracker]:
+def installed_trackers(folder: Path, steps_done: int) -> list[Tracker]:
     """The trackers of the stage in `folder`, for those of the two that are installed.
 
     Args:

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from keylm.data.batches import IGNORED, StreamBlocks
-from keylm.data.store import TokenStore
-from keylm.train.distributed import ALONE, World
+from keylm.common.arrays import IGNORE_INDEX
+from keylm.data.loading.packing import ConcatSequences
+from keylm.data.prepare.token_store import TokenStore
+from keylm.train.distributed import SINGLE_PROCESS, DistContext
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Validation:
     length: int
     """Tokens per sequence."""
 
-    def bits_per_byte(self, objective: nn.Module, world: World = ALONE) -> dict[str, float]:
+    def bits_per_byte(self, objective: nn.Module, world: DistContext = SINGLE_PROCESS) -> dict[str, float]:
         """Bits that the model needs per byte of text, by source; sources without validation text are left out.
 
         The ranks divide the sequences among themselves, and all get the scores. Sequences are coded one by one, so
@@ -38,8 +39,8 @@ class Validation:
         return scores
 
     @torch.no_grad()
-    def _one(self, objective: nn.Module, store: TokenStore, world: World) -> float:
-        blocks = StreamBlocks(store, self.length)
+    def _one(self, objective: nn.Module, store: TokenStore, world: DistContext) -> float:
+        blocks = ConcatSequences(store, self.length)
         bytes_per_token = float(store.document_bytes.sum()) / store.num_tokens
         num_blocks = min(blocks.num_blocks, math.ceil(self.num_bytes / bytes_per_token / self.length))
         nats, num_targets = 0.0, 0
@@ -48,8 +49,8 @@ class Validation:
             found, following = blocks.read(min(first + world.rank, num_blocks - 1))
             tokens, targets = torch.from_numpy(found.astype(np.int64))[None], torch.from_numpy(following)[None]
             if first + world.rank >= num_blocks:
-                targets.fill_(IGNORED)
+                targets.fill_(IGNORE_INDEX)
             nats += objective(tokens.to(world.device), targets.to(world.device)).item()
-            num_targets += int((targets != IGNORED).sum())
+            num_targets += int((targets != IGNORE_INDEX).sum())
         total_nats, total_targets = world.sum(nats, num_targets)
         return round(total_nats / math.log(2) / (total_targets * bytes_per_token), 4)

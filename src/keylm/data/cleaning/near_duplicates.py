@@ -22,8 +22,8 @@ from datatrove.pipeline.dedup import (
 )
 from datatrove.pipeline.dedup.minhash import MinhashConfig
 
-from keylm.data.cleaning.blocks import ENGLISH, HASHES
-from keylm.data.cleaning.seen import Digests
+from keylm.data.cleaning.datatrove_adapters import ENGLISH, HASHES
+from keylm.data.cleaning.deduplication import DigestSet
 
 _CONFIG = MinhashConfig(hash_config=HASHES)
 _ROWS_TO_BUFFER = 1000
@@ -35,7 +35,7 @@ Execute = Callable[[Sequence[PipelineStep], int, Path, str], None]
 """Runs a pipeline in so many tasks, with a folder for its logs and a title; what is done is not done again."""
 
 
-def find(read: Read, num_parts: int, folder: Path, execute: Execute) -> Digests:
+def find_near_duplicates(read: Read, num_parts: int, folder: Path, execute: Execute) -> DigestSet:
     """The digests of the documents to drop; written to `drop.npy`, sorted uint64, and read from there if it exists.
 
     One document of every cluster is not among them. The same documents in the same parts give the same digests.
@@ -53,7 +53,7 @@ def find(read: Read, num_parts: int, folder: Path, execute: Execute) -> Digests:
         with (folder / "drop.npy.partial").open("wb") as file:
             np.save(file, _dropped(folder, num_parts))
         (folder / "drop.npy.partial").replace(result)
-    return Digests(np.load(result))
+    return DigestSet(np.load(result))
 
 
 def _run(read: Read, num_parts: int, folder: Path, execute: Execute) -> None:

@@ -48,7 +48,7 @@ _LEAST_DIGITS, _MOST_DIGITS = 10, 15
 """Digits of an international number: E.164 allows 15 at most; shorter numbers with a plus sign are mostly sums."""
 
 
-def mask(text: str) -> str:
+def mask_personal_data(text: str) -> str:
     """The text with `MAIL`, `IP` and `PHONE` in the place of what looks like one of them.
 
     Phone numbers are those written with a plus sign and a country code, and North American ones with their area code

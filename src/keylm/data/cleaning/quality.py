@@ -15,8 +15,8 @@ from datatrove.pipeline.filters import (
     GopherRepetitionFilter,
 )
 
-from keylm.data.cleaning.blocks import ENGLISH
-from keylm.errors import UserError
+from keylm.common.errors import UserError
+from keylm.data.cleaning.datatrove_adapters import ENGLISH
 
 NOT_ENGLISH = "not English"
 

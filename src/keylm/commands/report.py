@@ -1,0 +1,17 @@
+"""`keylm report`: `results.json`, `report.html`, and the headlines on the screen."""
+
+from __future__ import annotations
+
+from keylm.commands.summary import show_summary
+from keylm.common.console import console
+from keylm.evaluate.report import write_report
+from keylm.evaluate.results import build_results
+from keylm.run import Run
+
+
+def write_results(run: Run) -> None:
+    """Write `results.json` and `report.html` from what the stages left, and print the headlines."""
+    results = build_results(run)
+    write_report(run)
+    console.print(f"[green]✓[/] {'report':<10} {run.folder / 'report.html'}")
+    show_summary(results)

@@ -1,0 +1,60 @@
+"""A document: the unit that is read, cleaned, held out and counted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Literal, TypedDict
+
+ROLES = ("system", "user", "assistant")
+
+
+class Message(TypedDict):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+DIGEST_BITS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A plain text or a conversation; exactly one of the two is not `None`."""
+
+    text: str | None = None
+    messages: tuple[Message, ...] | None = None
+
+    @property
+    def contents(self) -> list[str]:
+        """The words: the text, or what was said in each turn."""
+        if self.messages is None:
+            return [self.text or ""]
+        return [message["content"] for message in self.messages]
+
+    @property
+    def plain(self) -> str:
+        """All contents in one text, a blank line between turns."""
+        return "\n\n".join(self.contents)
+
+    @property
+    def num_bytes(self) -> int:
+        """UTF-8 bytes of the contents."""
+        return sum(len(content.encode()) for content in self.contents)
+
+    @property
+    def digest(self) -> int:
+        """64 bits that stand for the document, the same in every source and on every machine."""
+        spoken = None if self.messages is None else [[turn["role"], turn["content"]] for turn in self.messages]
+        content = self.text or "" if spoken is None else json.dumps(spoken, ensure_ascii=False)
+        return int.from_bytes(hashlib.blake2b(content.encode(), digest_size=DIGEST_BITS // 8).digest())
+
+
+def is_held_out(digest: int, fraction: float) -> bool:
+    """Whether the document with this digest belongs to the `fraction` that is kept for validation.
+
+    Equal documents have equal digests, so none is both trained on and validated on.
+    """
+    return digest < fraction * (1 << DIGEST_BITS)

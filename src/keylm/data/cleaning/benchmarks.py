@@ -1,0 +1,142 @@
+"""Public benchmarks, as lm_eval words them: its tasks with their documents, from the hub or from a folder.
+
+Where a folder is named, that folder alone is read:
+
+    DIR/NAME.jsonl.gz    the documents that task NAME scores, in the columns of its original data set
+    DIR/nltk_data/       nltk's `punkt_tab`, for `ifeval`
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from keylm.common.errors import UserError
+
+if TYPE_CHECKING:
+    from lm_eval.api.task import Task
+    from lm_eval.tasks import TaskManager
+    from lm_eval.tasks.manager import TaskDict
+
+_NEEDS_PUNKT = ("ifeval", "leaderboard_ifeval")
+
+
+@dataclass(frozen=True)
+class ScoredItem:
+    """A document that a task scores: what the model is given, and what it may or should say to it."""
+
+    task: str
+    contexts: list[str]
+    continuations: list[str]
+
+
+def scored_items(names: Sequence[str], data: Path | None = None) -> Iterator[ScoredItem]:
+    """Every document that these tasks score, with its choices or its answers, as lm_eval words them.
+
+    Raises:
+        UserError: a task is unknown, or its data are not there.
+    """
+    for part in load_tasks(names, data):
+        for name, task in part["tasks"].items():
+            for document in task.eval_docs:
+                yield ScoredItem(name, *_readings(task, document))
+
+
+def load_tasks(names: Sequence[str], data: Path | None = None) -> list[TaskDict]:
+    """What lm_eval knows of each name, with the data.
+
+    Raises:
+        UserError: a task is unknown, or its data are not there.
+    """
+    _check_files(names, data)
+    manager = _task_manager()
+    for name in names:
+        if name not in manager.all_tasks:
+            raise UserError(f"lm_eval has no task `{name}`: `lm_eval ls tasks` lists what it has")
+    return [_from_hub(manager, name) if data is None else _from_folder(manager, name, data) for name in names]
+
+
+@cache
+def _task_manager() -> TaskManager:
+    """lm_eval's index of its tasks; it takes seconds to read. Its warnings are about models that it loads itself."""
+    import datasets
+    from lm_eval.tasks import TaskManager
+
+    datasets.disable_progress_bars()
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    return TaskManager()
+
+
+def _check_files(names: Sequence[str], data: Path | None) -> None:
+    if data is None:
+        return
+    for name in names:
+        if not (data / f"{name}.jsonl.gz").exists():
+            raise UserError(
+                f"task `{name}` needs its data, and {data} has no {name}.jsonl.gz: "
+                f"put it there, or leave --data out where there is a network"
+            )
+    _check_punkt(names, data)
+
+
+def _check_punkt(names: Sequence[str], data: Path) -> None:
+    import nltk
+
+    nltk.data.path.insert(0, str((data / "nltk_data").resolve()))
+    for name in set(names).intersection(_NEEDS_PUNKT):
+        try:
+            nltk.data.find("tokenizers/punkt_tab")
+        except LookupError as error:
+            raise UserError(
+                f"task `{name}` needs nltk's punkt_tab, and {data} has no nltk_data/tokenizers/punkt_tab: put it there"
+            ) from error
+
+
+def _from_hub(manager: TaskManager, name: str) -> TaskDict:
+    try:
+        return manager.load([name])
+    except OSError as error:
+        raise UserError(
+            f"task `{name}` needs its data, and the hub could not be reached: "
+            f"name a folder that has {name}.jsonl.gz with --data"
+        ) from error
+
+
+def _from_folder(manager: TaskManager, name: str, data: Path) -> TaskDict:
+    """lm_eval's own task, but for where its documents come from."""
+    changed = {
+        "include": str(manager.task_index[name].yaml_path),
+        "task": name,
+        "dataset_path": "json",
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": {"test": str((data / f"{name}.jsonl.gz").resolve())}},
+        "training_split": None,
+        "validation_split": None,
+        "test_split": "test",
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / f"{name}.yaml"
+        config.write_text(yaml.safe_dump(changed), encoding="utf-8")
+        return manager.load([str(config)])
+
+
+def _readings(task: Task, document: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Contexts and continuations of a document; some tasks have several contexts, each with a choice filled in."""
+    if task.OUTPUT_TYPE != "multiple_choice":
+        return _strings(task.doc_to_text(document)), _strings(task.doc_to_target(document))
+    choices = _strings(task.doc_to_choice(document))
+    if task.multiple_input:
+        return choices, _strings(task.doc_to_target(document))
+    return _strings(task.doc_to_text(document)), choices
+
+
+def _strings(value: Any) -> list[str]:
+    """The strings of a list, or of one value; a number says which choice is right, and is no text."""
+    return [part for part in (value if isinstance(value, list) else [value]) if isinstance(part, str)]

@@ -1,0 +1,1 @@
+"""The order of the data, and how tokens become batches."""

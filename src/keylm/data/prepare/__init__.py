@@ -1,0 +1,1 @@
+"""The `tokenizer` and `prepare` stages: documents become tokens on disk."""

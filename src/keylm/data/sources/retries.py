@@ -1,0 +1,82 @@
+"""Trying again: what a busy server or a bad line refuses now, it may grant in a while."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from threading import Event
+from typing import TypeVar
+
+from keylm.common.console import console
+
+T = TypeVar("T")
+
+TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
+"""HTTP status codes that may be over by the next try."""
+
+
+class TransientError(Exception):
+    """A failure that may be over by the next try.
+
+    `wait_seconds` is what the server asks to wait. `progressed` says that the try was not in vain, so that it does not
+    count: a large file may come in many pieces.
+    """
+
+    def __init__(self, reason: str, wait_seconds: float | None = None, progressed: bool = False) -> None:
+        super().__init__(reason)
+        self.wait_seconds = wait_seconds
+        self.progressed = progressed
+
+
+@dataclass(frozen=True)
+class Retries:
+    """How often something is tried, and how long is waited in between: twice as long every time."""
+
+    tries: int = 6
+    first_wait_seconds: float = 1.0
+    longest_wait_seconds: float = 60.0
+    """Limit of the doubling; a server that asks for longer is obeyed."""
+
+    def call(self, action: Callable[[], T], stopped: Event | None = None) -> T:
+        """What `action` returns at last; one line on the console for every time that it failed.
+
+        Raises:
+            PassingError: it failed in the last try too, or `stopped` was set meanwhile.
+        """
+        stopped = stopped or Event()
+        failures = 0
+        while True:
+            try:
+                return action()
+            except TransientError as failure:
+                failures += not failure.progressed
+                if failures >= self.tries or stopped.is_set():
+                    raise
+                wait = self._wait(failure, failures)
+                then = f"try {failures + 1} of {self.tries}" if failures else "then goes on"
+                console.print(f"hub: {failure}, waits {wait:.3g} s, {then}", markup=False, soft_wrap=True)
+                if stopped.wait(wait):
+                    raise
+
+    def _wait(self, failure: TransientError, failures: int) -> float:
+        if failure.wait_seconds is not None:
+            return failure.wait_seconds
+        return min(self.first_wait_seconds * 2.0 ** max(failures - 1, 0), self.longest_wait_seconds)
+
+
+def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a server asks to wait, if it does.
+
+    `Retry-After` is a number or a date (RFC 9110); the hub itself sends `RateLimit: ...;r=0;t=SECONDS` (an IETF draft).
+    """
+    after = headers.get("retry-after", "").strip()
+    if after.isdigit():
+        return float(after)
+    try:
+        return max((parsedate_to_datetime(after) - datetime.now(UTC)).total_seconds(), 0.0)
+    except (TypeError, ValueError):
+        limit = re.search(r"\bt=(\d+)", headers.get("ratelimit", ""))
+        return float(limit[1]) if limit else None

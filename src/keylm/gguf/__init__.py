@@ -1,0 +1,1 @@
+"""GGUF files: their contents, their quantization, which one to load."""

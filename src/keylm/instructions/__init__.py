@@ -1,0 +1,1 @@
+"""Generated instructions whose answers a program can check."""

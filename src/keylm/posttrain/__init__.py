@@ -1,0 +1,1 @@
+"""Training after SFT, by trl: DPO and GRPO."""

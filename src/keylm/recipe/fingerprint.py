@@ -1,0 +1,64 @@
+"""Fingerprints: what in a recipe shapes the output of each stage, as sixteen hexadecimal digits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from keylm.recipe.base import Config
+from keylm.recipe.recipe import Recipe
+from keylm.recipe.sources import SourceConfig
+
+NON_OUTPUT_FIELDS = {
+    "checkpoint_minutes",
+    "keep_last",
+    "permanent_every",
+    "max_skipped_steps",
+    "parallel",
+    "timeout_seconds",
+}
+"""Training settings that do not change the weights: they may differ when a run is resumed."""
+
+_MIXTURE_FIELDS = {"weight", "category", "max_epochs"}
+"""What decides how much of a source training reads; no earlier stage depends on it."""
+
+
+def fingerprint(*values: Any) -> str:
+    """Sixteen hex digits that stand for the JSON form of `values`."""
+    text = json.dumps(values, sort_keys=True, default=lambda part: part.model_dump(mode="json"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def stage_inputs(recipe: Recipe) -> dict[str, Any]:
+    """What each stage's own output depends on, besides the inputs of the stages before it."""
+    sources = [_text_fields(source) for source in (*recipe.data.sources, *recipe.sft.sources)]
+    return {
+        "tokenizer": [
+            recipe.seed,
+            recipe.model.vocab_size,
+            recipe.tokenizer,
+            sources,
+            recipe.data.model_dump(mode="json", exclude={"sources"}),
+        ],
+        # With a limit on a source, every task reads its share of it: the number of tasks changes what is read.
+        "prepare": [recipe.prepare.tasks],
+        "pretrain": [recipe.model, _training_fields(recipe.train), _mixture_fields(recipe.data.sources)],
+        "sft": [_training_fields(recipe.sft)],
+        "dpo": [_training_fields(recipe.dpo)],
+        "grpo": [_training_fields(recipe.grpo)],
+        "eval": [recipe.eval.model_dump(mode="json", exclude={"data"})],
+        "export": [recipe.name, recipe.title, recipe.export],
+    }
+
+
+def _training_fields(section: Config | None) -> dict[str, Any] | None:
+    return section.model_dump(mode="json", exclude=NON_OUTPUT_FIELDS) if section else None
+
+
+def _text_fields(source: SourceConfig) -> dict[str, Any]:
+    return source.model_dump(mode="json", exclude={"license", "on_missing", *_MIXTURE_FIELDS})
+
+
+def _mixture_fields(sources: list[SourceConfig]) -> dict[str, Any]:
+    return {source.name: source.model_dump(mode="json", include=_MIXTURE_FIELDS) for source in sources}

@@ -1,0 +1,28 @@
+"""`sft`: supervised fine-tuning on conversations."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from keylm.recipe.sources import InstructionsConfig, SourceConfig, check_sources
+from keylm.recipe.train import Packing, TrainConfig
+
+
+def _default_sources() -> list[SourceConfig]:
+    return [InstructionsConfig(name="instructions")]
+
+
+class SftConfig(TrainConfig):
+    """Supervised fine-tuning: packed conversations, with a loss on the assistant's tokens only."""
+
+    sources: list[SourceConfig] = Field(default_factory=_default_sources, min_length=1)
+    """The conversations. Plain text has no assistant turns and is refused."""
+    packing: Packing = "best_fit"
+    """`best_fit` keeps conversations whole; `concat` would cut them anywhere."""
+    intra_document_masking: bool = True
+    """Restrict attention to the conversation."""
+
+    @model_validator(mode="after")
+    def _check_sources(self) -> SftConfig:
+        check_sources(self.sources)
+        return self

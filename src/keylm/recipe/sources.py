@@ -1,0 +1,218 @@
+"""The settings of each source type. Their readers are in `keylm.data.sources`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from keylm.recipe.base import Config, PositiveCount, refuse_renamed_value
+from keylm.recipe.presets import find_preset
+
+
+class BaseSourceConfig(Config):
+    """What all source types have in common."""
+
+    renamed_keys: ClassVar[dict[str, str]] = {"kind": "type", "missing": "on_missing"}
+
+    makes_prompts: ClassVar[bool] = False
+    """Whether prompts with checkable constraints can be generated from the source (for `grpo`)."""
+    makes_pairs: ClassVar[bool] = False
+    """Whether preference pairs can be generated from the source (for `dpo`)."""
+    is_derived: ClassVar[bool] = False
+    """Whether the source is made from the documents of other sources of its list, which `from_sources` names."""
+    is_divisible: ClassVar[bool] = False
+    """Whether the tasks of `prepare` can each read a part of the source."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    """Name of the source: its folder in the run and its row in every table."""
+    category: Literal["formal", "casual", "conversational", "knowledge", "typos", "instructions"] = "formal"
+    """Which part of the published mixture the source belongs to."""
+    weight: float = Field(default=1.0, ge=0)
+    """Share of *tokens* in the mixture, relative to the other sources' weights."""
+    max_documents: PositiveCount | None = None
+    """Read at most this many documents (no limit by default)."""
+    max_bytes: PositiveCount | None = None
+    """Stop reading once so many bytes of text are kept (no limit by default); a token is four to five bytes."""
+    max_epochs: float | None = Field(default=None, gt=0)
+    """A source is repeated at most `max_epochs` times; its weight then goes to the others of its category."""
+    filters: list[Literal["gopher-quality", "gopher-repetition", "c4", "fineweb"]] = []
+    """Quality filters for plain text, by datatrove, in this order; they cost between an eighth of the tokenization
+    (`fineweb`) and twice as much (`gopher-repetition`)."""
+    on_missing: Literal["stop", "redistribute"] = "stop"
+    """What to do if the source is not available: stop, or give its weight to the others of its category."""
+    license: str | None = None
+    """License of the text, for the model card."""
+
+
+class FilesConfig(BaseSourceConfig):
+    """Local files: txt, md, jsonl, jsonl.gz, jsonl.zst or parquet, with plain text or chat messages."""
+
+    is_divisible = True
+
+    type: Literal["files"] = "files"
+    path: str | list[str]
+    """File, folder or glob pattern, or a list of them; relative to the working directory; `~` and `$NAME` are
+    expanded."""
+    text_column: str = "text"
+    """Column (or JSON key) of plain text."""
+    messages_column: str = "messages"
+    """Column (or JSON key) of chat messages: a list of `{role, content}`; used where the text column is absent."""
+
+
+class HubConfig(BaseSourceConfig):
+    """A data set on the Hugging Face hub, read from its parquet files at a pinned revision."""
+
+    renamed_keys: ClassVar[dict[str, str]] = {
+        "entry": "preset",
+        "keep": "include_rows",
+        "drop": "exclude_rows",
+        "trees": "message_trees",
+    }
+    is_divisible = True
+
+    type: Literal["hub"] = "hub"
+    preset: str | None = None
+    """Name of a data set that `keylm sources` lists: it supplies every field below that is not given."""
+    dataset: str
+    """Hub id, such as `wikimedia/wikipedia`."""
+    config: str | None = None
+    """Configuration (subset) of the data set."""
+    split: str = "train"
+    """Split of the data set."""
+    revision: str = "main"
+    """Branch, tag or commit; the commit it resolved to is recorded in the manifest."""
+    text_column: str = "text"
+    """Column of plain text."""
+    messages_column: str = "messages"
+    """Column of chat messages; used where the text column is absent."""
+    system_column: str | None = None
+    """Column of the system message, where conversations store it separately (with a dot for a field of a struct)."""
+    include_rows: dict[str, str | int | bool] = {}
+    """Only rows with these values in these columns are read, such as `{language: English}`."""
+    exclude_rows: dict[str, list[str]] = {}
+    """Rows with one of these values in these columns are skipped, such as `{body: ["[deleted]"]}`."""
+    message_trees: bool = False
+    """The rows are messages of trees, as in OASST2: each tree yields the conversation of its best-ranked replies."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_preset(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("preset") is None:
+            return values
+        return {**find_preset(values["preset"]).fields, **values}
+
+
+class InstalledDocsConfig(BaseSourceConfig):
+    """The English of the Python environment itself: docstrings, help topics, package descriptions. No download."""
+
+    type: Literal["installed-docs"] = "installed-docs"
+
+
+class InstructionsConfig(BaseSourceConfig):
+    """Generated instructions and small conversations whose answers are correct by construction."""
+
+    renamed_keys: ClassVar[dict[str, str]] = {"kinds": "constraint_set"}
+    makes_prompts = makes_pairs = True
+
+    type: Literal["instructions"] = "instructions"
+    num_documents: PositiveCount = 20_000
+    """Number of conversations to generate."""
+    constraint_set: Literal["basic", "all"] = "basic"
+    """Which constraints occur: `basic`, the 19 that a model of a few million parameters learns in minutes, or `all`
+    62."""
+
+
+class RepetitionConfig(BaseSourceConfig):
+    """Random words, repeated: they teach a small model early to copy from its context."""
+
+    renamed_keys: ClassVar[dict[str, str]] = {"of": "from_sources"}
+    is_derived = True
+
+    type: Literal["repetition"] = "repetition"
+    from_sources: list[str] = []
+    """Names of sources, in the same list, whose words are used besides those of the generated instructions."""
+    num_documents: PositiveCount = 20_000
+    """Number of documents, of about 100 tokens, to generate."""
+
+
+class TyposConfig(BaseSourceConfig):
+    """Mistyped text next to what was meant, made from the documents of other sources."""
+
+    renamed_keys: ClassVar[dict[str, str]] = {"of": "from_sources", "pairs": "pair_fraction"}
+    is_derived = True
+
+    type: Literal["typos"] = "typos"
+    from_sources: list[str] = Field(min_length=1)
+    """Names of the sources, in the same list, whose documents are mistyped."""
+    num_documents: PositiveCount = 20_000
+    """Number of documents to make (fewer if the sources end earlier)."""
+    pair_fraction: float = Field(default=0.5, ge=0, le=1)
+    """Fraction of contrastive pairs; the others are mistyped beginnings with their clean continuation."""
+    rates: tuple[float, float] = (0.01, 0.12)
+    """Minimum and maximum fraction of the characters that are mistyped; each document draws its own rate in between."""
+
+    @model_validator(mode="after")
+    def _check_rates(self) -> TyposConfig:
+        if not 0 <= self.rates[0] <= self.rates[1] <= 0.5:
+            raise ValueError("rates must be two rising fractions between 0 and 0.5")
+        return self
+
+
+class ConstrainedChatConfig(BaseSourceConfig):
+    """Real exchanges with one to five constraints added to the request; the answer is edited to satisfy them, and
+    checked.
+
+    Conversations whose last answer is not plain prose are left out.
+    """
+
+    renamed_keys: ClassVar[dict[str, str]] = {"of": "from_source"}
+    makes_pairs = True
+
+    type: Literal["constrained-chat"] = "constrained-chat"
+    from_source: Annotated[FilesConfig | HubConfig, Field(discriminator="type")]
+    """The source of the exchanges."""
+
+
+def _refuse_renamed_type(values: Any) -> Any:
+    """Say what is called otherwise now, before pydantic looks for the type of the source."""
+    if isinstance(values, dict):
+        BaseSourceConfig.check_renamed_keys(values)
+        refuse_renamed_value(values.get("type"), {"drills": "repetition", "verified": "constrained-chat"})
+    return values
+
+
+SourceConfig = Annotated[
+    Annotated[
+        FilesConfig
+        | HubConfig
+        | InstalledDocsConfig
+        | InstructionsConfig
+        | RepetitionConfig
+        | TyposConfig
+        | ConstrainedChatConfig,
+        Field(discriminator="type"),
+    ],
+    BeforeValidator(_refuse_renamed_type),
+]
+"""Any source: `type` says which."""
+
+
+def check_sources(sources: Sequence[BaseSourceConfig]) -> None:
+    """Check a mixture.
+
+    Raises:
+        ValueError: names repeat, all weights are zero, or a derived source names what it cannot be made from.
+    """
+    names = [source.name for source in sources]
+    if len(set(names)) < len(names):
+        raise ValueError("two sources have the same name")
+    if sum(source.weight for source in sources) <= 0:
+        raise ValueError("all source weights are zero")
+    parents = {source.name for source in sources if not source.is_derived}
+    for source in sources:
+        if isinstance(source, RepetitionConfig | TyposConfig) and (unknown := set(source.from_sources) - parents):
+            raise ValueError(
+                f"`from_sources` of `{source.name}` names `{min(unknown)}`, which is not a source it can be made from"
+            )

@@ -1,0 +1,1 @@
+"""The tokenizer, the chat template, and how messages become token ids."""

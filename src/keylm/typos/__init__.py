@@ -1,0 +1,1 @@
+"""The typo error model, and documents made with it."""

@@ -1,0 +1,170 @@
+"""Importing: what was exported comes back as it was, and what is not of this graph is refused by name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.tiny_run import TEXTS, tiny_run
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+from keylm.commands.import_model import import_model
+from keylm.commands.report import write_results
+from keylm.common.errors import KeyLMError, UserError
+from keylm.export.stage import run_export
+from keylm.model.transformer import load_model
+from keylm.run import Run
+from keylm.stages import run_until
+from keylm.tokenizer.tokenizer import Tokenizer
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished export."""
+    run = tiny_run(tmp_path_factory.mktemp("runs") / "tiny")
+    run_export(run)
+    return run
+
+
+@pytest.fixture
+def folder(released: Run, tmp_path: Path) -> Path:
+    """A copy of its transformers folder, to spoil."""
+    return Path(shutil.copytree(released.stage("export") / "transformers", tmp_path / "Tiny Model"))
+
+
+def test_export_import_export_changes_nothing(released: Run, folder: Path, tmp_path: Path) -> None:
+    run = import_model(str(folder), tmp_path / "run")
+    run_until(run, "export")
+    first, second = (made.stage("export") / "transformers" for made in (released, run))
+    before, after = (load_file(made / "model.safetensors") for made in (first, second))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    ours, theirs = (Tokenizer.load(made) for made in (first, second))
+    assert [ours.encode(text) for text in TEXTS] == [theirs.encode(text) for text in TEXTS]
+    configs = [json.loads((made / "config.json").read_text()) for made in (first, second)]
+    assert configs[0] == configs[1]
+    assert (first / "generation_config.json").read_text() == (second / "generation_config.json").read_text()
+
+
+def test_the_card_says_where_the_weights_came_from(folder: Path, tmp_path: Path) -> None:
+    run = import_model(str(folder), tmp_path / "run")
+    run_until(run, "export")
+    card = (run.stage("export") / "README.md").read_text()
+    assert f"imported from `{folder}`" in card
+    assert "license: other" in card
+    assert "from scratch" not in card
+    assert "Pretraining read" not in card
+
+
+def test_the_report_tells_what_was_done_here_from_what_was_imported(folder: Path, tmp_path: Path) -> None:
+    run = import_model(str(folder), tmp_path / "run")
+    write_results(run)
+    results = json.loads((run.folder / "results.json").read_text())
+    assert results["imported"] == dict.fromkeys(("tokenizer", "pretrain", "sft"), str(folder))
+    assert results["stages"] == results["tokens"]["trained"] == {}
+    page = (run.folder / "report.html").read_text()
+    assert f"Imported from <code>{folder}</code>, not made here: tokenizer, pretrain, sft." in page
+    for absent in ("tokens of pretraining", "Mixture", "Time and memory"):
+        assert absent not in page
+
+
+def test_a_base_model_can_be_tuned(folder: Path, tmp_path: Path) -> None:
+    run = import_model(str(folder), tmp_path / "run", base=True)
+    assert run.is_done("pretrain")
+    assert not run.is_done("sft")
+    with pytest.raises(KeyLMError, match="run the `prepare` stage"):
+        run_until(run, "sft")
+    with pytest.raises(UserError, match="run `keylm sft"):
+        run_until(run, "export")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("tied", [True, False])
+def test_weights_that_transformers_saved_give_its_logits(folder: Path, tmp_path: Path, dtype, tied: bool) -> None:
+    """As transformers 5 writes them: `rope_parameters` only, tied or not, in any precision, in several files."""
+    rope = {"rope_type": "default", "rope_theta": 777.0}
+    config = Qwen3Config.from_pretrained(folder, tie_word_embeddings=tied, rope_parameters=rope)
+    Qwen3ForCausalLM(config).to(dtype).save_pretrained(folder, max_shard_size="300KB")
+    assert len(list(folder.glob("model-*.safetensors"))) > 1
+    (folder / "model.safetensors").unlink()
+    run = import_model(str(folder), tmp_path / "run")
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokens = torch.randint(3, config.vocab_size, (2, 40))
+    with torch.no_grad():
+        expected = theirs(tokens).logits
+    torch.testing.assert_close(
+        load_model(run.recipe.model, run.weights("sft")).logits(tokens), expected, atol=1e-4, rtol=1e-3
+    )
+
+
+def test_rope_theta_of_transformers_4_is_read(folder: Path, tmp_path: Path) -> None:
+    _edit(folder / "config.json", lambda config: config.pop("rope_parameters"))
+    assert import_model(str(folder), tmp_path / "run").recipe.model.rope_theta == 5000.0
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda config: config.update(model_type="llama"), 'model_type "llama", and here it can only be "qwen3"'),
+        (lambda config: config.update(attention_bias=True), "attention_bias true"),
+        (lambda config: config.update(use_sliding_window=True), "use_sliding_window true"),
+        (lambda config: config["rope_parameters"].update(rope_type="yarn"), 'rope_type "yarn"'),
+        (lambda config: config.update(vocab_size=151_936), "65,536"),
+        (lambda config: config.update(intermediate_size=128), "mlp.down_proj.weight in .* is "),
+        (lambda config: config.update(num_hidden_layers=3), "model.layers.2.* is absent"),
+    ],
+)
+def test_another_graph_is_refused_by_name(folder: Path, tmp_path: Path, change: Callable, sentence: str) -> None:
+    _edit(folder / "config.json", change)
+    with pytest.raises(UserError, match=sentence):
+        import_model(str(folder), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda saved: saved.update(normalizer={"type": "NFC"}), "changes text"),
+        (lambda saved: saved.update(decoder={"type": "Metaspace"}), "changes text"),
+        (lambda saved: saved["model"].update(byte_fallback=True), "byte_fallback true"),
+        (lambda saved: saved["added_tokens"][1].update(content="<|user|>"), "control tokens"),
+        (lambda saved: saved["pre_tokenizer"]["pretokenizers"][0]["pattern"].update(Regex=r"\w+"), "a way of its own"),
+        (lambda saved: saved.update(post_processor={"type": "TemplateProcessing"}), "puts tokens around"),
+    ],
+)
+def test_another_tokenizer_is_refused_by_name(folder: Path, tmp_path: Path, change: Callable, sentence: str) -> None:
+    _edit(folder / "tokenizer.json", change)
+    with pytest.raises(UserError, match=sentence):
+        import_model(str(folder), tmp_path / "run")
+
+
+def test_a_tensor_too_many_is_named(folder: Path, tmp_path: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    save_file({**weights, "model.layers.0.self_attn.q_proj.bias": torch.zeros(8)}, folder / "model.safetensors")
+    with pytest.raises(UserError, match=r"q_proj.bias in .* is \(8,\), and by its config.json it is not of this graph"):
+        import_model(str(folder), tmp_path / "run")
+
+
+def test_what_is_not_there_gets_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="neither a folder nor a model"):
+        import_model("me/nothing", tmp_path / "run")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"has no config\.json"):
+        import_model(str(tmp_path / "empty"), tmp_path / "run")
+
+
+def test_a_run_is_not_written_over(folder: Path, tmp_path: Path) -> None:
+    import_model(str(folder), tmp_path / "run")
+    with pytest.raises(UserError, match="is a run already"):
+        import_model(str(folder), tmp_path / "run")
+
+
+def _edit(path: Path, change: Callable) -> None:
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))

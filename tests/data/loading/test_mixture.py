@@ -1,0 +1,194 @@
+"""The order of the data: a permutation, shares, phases, lengths, limits, ranks, and any step at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keylm.common.errors import UserError
+from keylm.data.loading.mixture import Mixture, SequenceRef, SequenceRefs, permute, redistribute
+from keylm.recipe.train import PhaseConfig
+
+WEIGHTS = {"a": 0.3, "b": 0.3, "c": 0.25, "d": 0.05, "e": 0.1}
+
+
+def made(num_blocks: dict[str, int], weights: dict[str, float], num_steps: int, **changes: Any) -> Mixture:
+    """Ten rows of 8 tokens a step, all sources in one category, unless told otherwise."""
+    given = {"max_epochs": {}, "phases": [], "batch_tokens": 80, "sequence_length": 8, "seed": 5, **changes}
+    categories = given.pop("categories", dict.fromkeys(weights, "formal"))
+    return Mixture(num_blocks, weights, categories=categories, num_steps=num_steps, **given)
+
+
+def drawn(curriculum: Mixture, first: int = 0, last: int | None = None) -> list[SequenceRef]:
+    """All addresses of some steps."""
+    steps = range(first, curriculum.num_steps if last is None else last)
+    return [address for step in steps for address in listed(curriculum.addresses(step))]
+
+
+def listed(addresses: SequenceRefs) -> list[SequenceRef]:
+    """The addresses one by one."""
+    return [addresses[row] for row in range(len(addresses))]
+
+
+def images(size: int, key: int) -> list[int]:
+    return permute(np.arange(size), np.full(size, size), np.full(size, key, dtype=np.uint64)).tolist()
+
+
+@given(st.integers(1, 2000), st.integers(0, 2**64 - 1))
+@settings(max_examples=100, deadline=None)
+def test_permute_hits_every_place_once(size: int, key: int) -> None:
+    assert sorted(images(size, key)) == list(range(size))
+
+
+def test_permute_differs_by_key_and_is_not_nearly_sorted() -> None:
+    first = images(1000, 1)
+    assert first != images(1000, 2)
+    assert sum(after == before + 1 for before, after in pairwise(first)) < 20
+    assert abs(np.corrcoef(np.arange(1000), first)[0, 1]) < 0.15
+
+
+def test_shares_of_a_million_sequences_are_within_a_tenth_of_a_point() -> None:
+    curriculum = made(dict.fromkeys(WEIGHTS, 1000), WEIGHTS, 100, batch_tokens=80_000)
+    counts = np.zeros(len(WEIGHTS))
+    for step in range(100):
+        counts += np.bincount(curriculum.addresses(step).sources, minlength=len(WEIGHTS))
+    assert counts.sum() == 1e6
+    assert dict(zip(WEIGHTS, counts / 1e6, strict=True)) == pytest.approx(WEIGHTS, abs=1e-3)
+    assert curriculum.tokens() == dict(zip(WEIGHTS, (counts * 8).tolist(), strict=True))
+
+
+def test_shares_are_never_far_off() -> None:
+    curriculum = made(dict.fromkeys(WEIGHTS, 1000), WEIGHTS, 1, batch_tokens=240_000)
+    sources = curriculum.addresses(0).sources
+    for index, weight in enumerate(WEIGHTS.values()):
+        off = np.cumsum(sources == index) - weight * np.arange(1, len(sources) + 1)
+        assert abs(off).max() <= 2
+
+
+@given(
+    sizes=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    weights=st.tuples(st.floats(0.1, 1), st.floats(0.1, 1)),
+    length=st.sampled_from([1, 2, 4, 8]),
+    num_steps=st.integers(1, 40),
+)
+@settings(max_examples=60, deadline=None)
+def test_every_part_of_every_block_comes_once_per_epoch(sizes, weights, length, num_steps) -> None:
+    phases = [PhaseConfig(until=1.0, sequence_length=length)]
+    curriculum = made(
+        dict(zip("ab", sizes, strict=True)), dict(zip("ab", weights, strict=True)), num_steps, phases=phases
+    )
+    seen = Counter(drawn(curriculum))
+    assert set(seen.values()) == {1}
+    for name, size in zip("ab", sizes, strict=True):
+        own = [address for address in seen if address.source == name]
+        for epoch in range(max((address.epoch for address in own), default=0)):
+            places = {(address.block, address.part) for address in own if address.epoch == epoch}
+            assert places == {(block, part) for block in range(size) for part in range(8 // length)}
+
+
+def test_every_epoch_has_an_order_of_its_own() -> None:
+    seen = drawn(made({"a": 37}, {"a": 1}, 30))
+    orders = [[address.block for address in seen if address.epoch == epoch] for epoch in range(2)]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(37))
+    assert orders[0] != orders[1]
+
+
+def test_phases_change_the_mixture_and_go_on_where_a_source_was() -> None:
+    phases = [PhaseConfig(until=0.5, weights={"b": 0}), PhaseConfig(until=1.0, weights={"a": 1, "b": 3})]
+    curriculum = made({"a": 5000, "b": 5000}, {"a": 1, "b": 1}, 400, phases=phases)
+    assert Counter(address.source for address in drawn(curriculum, 0, 200)) == {"a": 2000}
+    assert Counter(address.source for address in drawn(curriculum, 200, 400)) == {"a": 500, "b": 1500}
+    assert curriculum.tokens(300) == {"a": 2250 * 8, "b": 750 * 8}
+    assert len(set(drawn(curriculum))) == 4000
+
+
+def test_short_sequences_come_first_and_lose_at_most_the_rest_of_a_block() -> None:
+    phases = [PhaseConfig(until=0.55, sequence_length=2), PhaseConfig(until=1.0)]
+    curriculum = made({"a": 1000, "b": 1000}, {"a": 2, "b": 1}, 40, phases=phases)
+    assert [len(curriculum.addresses(step)) for step in (0, 21, 22, 39)] == [40, 40, 10, 10]
+    short, long = drawn(curriculum, 0, 22), drawn(curriculum, 22)
+    assert {address.part for address in short} == {0, 1, 2, 3}
+    assert {address.part for address in long} == {0}
+    tokens = sum(curriculum.tokens().values())
+    assert tokens == 40 * 80
+    for name in ("a", "b"):
+        begun = {address.block for address in short if address.source == name}
+        assert not begun & {address.block for address in long if address.source == name}
+        given = sum(address.source == name for address in short)
+        assert 0 <= 4 * len(begun) - given <= 3
+    parts = [address.part for address in short if address.source == "a"]
+    assert parts == sorted(parts)
+
+
+def test_a_source_comes_no_oftener_than_allowed_and_its_category_takes_over() -> None:
+    categories = {"a": "formal", "b": "formal", "c": "casual"}
+    curriculum = made(
+        {"a": 20, "b": 500, "c": 500}, {"a": 2, "b": 1, "c": 3}, 60, categories=categories, max_epochs={"a": 2.5}
+    )
+    seen = drawn(curriculum)
+    given = Counter(address.source for address in seen)
+    assert given["a"] == 50
+    assert given["c"] == pytest.approx(300, abs=2)
+    times = Counter(address.block for address in seen if address.source == "a")
+    assert sorted(times.values()) == [2] * 10 + [3] * 10
+    assert {name: count * 8 for name, count in given.items()} == curriculum.tokens()
+    late = Counter(address.source for address in drawn(curriculum, 30))
+    assert late == pytest.approx({"b": 150, "c": 150}, abs=2)
+
+
+def test_limits_hold_across_phases_and_lengths() -> None:
+    phases = [
+        PhaseConfig(until=0.3, sequence_length=4),
+        PhaseConfig(until=0.6, weights={"b": 5}),
+        PhaseConfig(until=1.0),
+    ]
+    limits = {"a": 1.0, "b": 3.0}
+    seen = drawn(made({"a": 30, "b": 10, "c": 99}, {"a": 1, "b": 1, "c": 1}, 60, phases=phases, max_epochs=limits))
+    assert max(Counter(seen).values()) == 1
+    for name, limit in limits.items():
+        assert max(address.epoch for address in seen if address.source == name) == limit - 1
+
+
+def test_when_all_sources_are_used_up_the_way_out_is_named() -> None:
+    with pytest.raises(UserError, match=r"after 50.0% of training all sources have come `max_epochs` times"):
+        made({"a": 25, "b": 25}, {"a": 1, "b": 3}, 10, max_epochs={"a": 1, "b": 1})
+
+
+def test_a_source_without_blocks_gives_its_weight_away() -> None:
+    categories = {"a": "formal", "b": "formal", "c": "casual"}
+    curriculum = made({"b": 100, "c": 100}, {"a": 2, "b": 1, "c": 1}, 10, categories=categories)
+    assert curriculum.tokens() == {"b": 600, "c": 200}
+
+
+def test_redistribute() -> None:
+    weights, categories = {"a": 4.0, "b": 1.0, "c": 3.0, "d": 2.0}, {"a": "x", "b": "x", "c": "x", "d": "y"}
+    assert redistribute(weights, categories, set()) == weights
+    assert redistribute(weights, categories, {"a"}) == {"a": 0, "b": 2, "c": 6, "d": 2}
+    assert redistribute(weights, categories, {"d"}) == {"a": 5, "b": 1.25, "c": 3.75, "d": 0}
+    assert redistribute(weights, categories, {"a", "b", "c"}) == {"a": 0, "b": 0, "c": 0, "d": 10}
+    assert not any(redistribute(weights, categories, set(weights)).values())
+
+
+@given(world_size=st.integers(1, 64), step=st.integers(0, 199))
+@settings(max_examples=60, deadline=None)
+def test_ranks_share_the_same_global_batch(world_size: int, step: int) -> None:
+    phases = [PhaseConfig(until=0.5, sequence_length=2), PhaseConfig(until=1.0, weights={"a": 9})]
+    curriculum = made({"a": 50, "b": 70}, {"a": 1, "b": 2}, 200, phases=phases, max_epochs={"a": 3})
+    whole = drawn(curriculum, step, step + 1)
+    for rank in range(world_size):
+        assert listed(curriculum.addresses(step, rank, world_size)) == whole[rank::world_size]
+
+
+def test_any_step_is_reached_at_once() -> None:
+    """Sequence 10^15: after that many, a quarter from one source of 10^9 blocks and three quarters from another."""
+    long = made({"a": 10**9, "b": 10**9}, {"a": 1, "b": 3}, 10**14)
+    last = drawn(long, 10**14 - 1)
+    assert {(address.source, address.epoch) for address in last} == {("a", 249_999), ("b", 749_999)}
+    assert len({(address.source, address.block) for address in last}) == 10
+    assert all(0 <= address.block < 10**9 for address in last)

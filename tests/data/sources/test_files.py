@@ -1,0 +1,186 @@
+"""Local files of every kind, and one sentence for every way in which they can be wrong."""
+
+import gzip
+import json
+import random
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keylm.common.documents import Document
+from keylm.common.errors import UserError
+from keylm.data.sources.files import CUT_BYTES, read_files
+from keylm.data.sources.progress import ReadProgress
+from keylm.recipe.sources import FilesConfig
+
+TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho 🦊"}]
+ROWS = [{"text": "first"}, {"text": "zweitß"}, {"messages": TALK}, {"text": None, "messages": TALK}]
+DOCUMENTS = [Document(text="first"), Document(text="zweitß"), *[Document(messages=tuple(TALK))] * 2]
+
+
+def read(path, **settings):
+    return list(read_files(FilesConfig(name="mine", path=path, **settings), ReadProgress()))
+
+
+def lines(rows):
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "pack"),
+    [
+        ("jsonl", bytes),
+        ("jsonl.gz", gzip.compress),
+        ("jsonl.zst", zstandard.compress),
+        ("jsonl.zst", lambda data: zstandard.compress(data[:20]) + zstandard.compress(data[20:])),
+    ],
+    ids=["plain", "gz", "zst", "zst of two frames"],
+)
+def test_lines_of_json_packed_or_not(tmp_path, suffix, pack):
+    path = tmp_path / f"rows.{suffix}"
+    path.write_bytes(pack(b"\n" + lines(ROWS)))
+    assert read(str(path)) == DOCUMENTS
+
+
+def test_parquet_over_several_row_groups(tmp_path):
+    rows = [{"text": row.get("text"), "messages": row.get("messages"), "other": 1} for row in ROWS]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet", row_group_size=2)
+    assert read(str(tmp_path / "rows.parquet")) == DOCUMENTS
+
+
+def test_parquet_is_held_in_memory_by_one_row_group(tmp_path):
+    letters = random.Random(0)
+    rows = [{"text": letters.randbytes(5_000).hex(), "other": letters.randbytes(5_000).hex()} for _ in range(1_000)]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet", row_group_size=50)
+    del rows
+    before = pyarrow.total_allocated_bytes()
+    documents = read_files(FilesConfig(name="mine", path=str(tmp_path / "rows.parquet")), ReadProgress())
+    held = [pyarrow.total_allocated_bytes() - before for _ in documents]
+    assert len(held) == 1_000
+    assert max(held) < 1_000 * 10_000 / 4
+
+
+def test_columns_of_other_names(tmp_path):
+    (tmp_path / "rows.jsonl").write_bytes(lines([{"body": "first"}, {"talk": TALK}]))
+    path = str(tmp_path / "rows.jsonl")
+    assert read(path, text_column="body", messages_column="talk") == [DOCUMENTS[0], DOCUMENTS[2]]
+
+
+def test_keys_of_a_message_beside_role_and_content_are_left_out(tmp_path):
+    (tmp_path / "rows.jsonl").write_bytes(lines([{"messages": [{**turn, "id": 7} for turn in TALK]}]))
+    assert read(str(tmp_path / "rows.jsonl")) == [DOCUMENTS[2]]
+
+
+def test_a_short_text_file_is_one_document(tmp_path):
+    (tmp_path / "note.md").write_bytes(b"\xef\xbb\xbf# Title\r\n\r\nGr\xc3\xbc\xc3\x9fe")
+    assert read(str(tmp_path / "note.md")) == [Document(text="# Title\r\n\r\nGrüße")]
+
+
+@given(text=st.text(alphabet="aé猫 \n", max_size=200), factor=st.sampled_from([1, 300, 3000]))
+def test_a_long_text_file_is_cut_and_loses_nothing(tmp_path_factory, text, factor):
+    path = tmp_path_factory.mktemp("text") / "book.txt"
+    path.write_text(text * factor, encoding="utf-8", newline="")
+    parts = [document.text for document in read(str(path))]
+    assert "".join(parts) == text * factor
+    assert all(len(part) <= 5 * CUT_BYTES for part in parts)
+
+
+def test_a_long_text_file_is_cut_at_blank_lines(tmp_path):
+    paragraph = "word " * 500 + "\n\n"
+    (tmp_path / "book.txt").write_text(paragraph * 40)
+    parts = [document.text for document in read(str(tmp_path / "book.txt"))]
+    assert len(parts) == 6
+    assert all(part.endswith("\n\n") for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("path", "texts"),
+    [
+        ("$MY_TEXTS", ["a.txt", "b.txt", "deep/down/c.md"]),
+        ("~/*.txt", ["a.txt", "b.txt"]),
+        (["${MY_TEXTS}/**/*.md", "../b.txt", "../a.txt", "../*.txt"], ["a.txt", "b.txt", "deep/down/c.md"]),
+        (["down"], ["deep/down/c.md"]),
+        ("$MY_TEXTS/d*", ["deep/down/c.md"]),
+    ],
+)
+def test_folders_patterns_and_lists_in_the_order_of_the_paths(tmp_path, monkeypatch, path, texts):
+    for name in ("b.txt", "a.txt", "deep/down/c.md", "picture.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    monkeypatch.setenv("MY_TEXTS", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "deep")
+    assert [document.text for document in read(path)] == texts
+
+
+def test_reading_moves_over_the_bytes_on_disk(tmp_path):
+    for name in ("a.jsonl.gz", "b.jsonl.gz"):
+        (tmp_path / name).write_bytes(gzip.compress(lines([{"text": f"{name} {i}"} for i in range(1000)])))
+    reading = ReadProgress()
+    shares = [reading.share for _ in read_files(FilesConfig(name="mine", path=str(tmp_path)), reading)]
+    assert shares == sorted(shares)
+    assert 0 < shares[0] <= 0.5
+    assert shares[-1] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.jsonl", b'{"text": "ok"}\n{"text": ', r"a\.jsonl, line 2: this is not JSON"),
+        ("a.jsonl", b'{"text": "\xff"}', r"a\.jsonl, line 1: this is not JSON"),
+        ("a.jsonl", b'["ok"]', r"a\.jsonl, line 1: a line must be a JSON object"),
+        ("a.jsonl", b'{"text": 3}', r"a\.jsonl, line 1: `text` is not text but int"),
+        ("a.jsonl", b'{"body": "ok"}', r"line 1: there is no `text` and no `messages` among body; name the right one"),
+        ("a.jsonl", b'{"messages": "Hi"}', r"line 1: `messages` is not a list of messages but str"),
+        ("a.jsonl", b'{"messages": [{"role": "user"}]}', r"line 1, message 1: a message must have a `role` and a"),
+        (
+            "a.jsonl",
+            b'\n{"messages": [{"role": "robot", "content": "Hi"}]}',
+            r"line 2, message 1: the role 'robot' is not one of system, user, assistant",
+        ),
+        ("a.jsonl.gz", b"no gzip", r"cannot read .*a\.jsonl\.gz: Not a gzipped file"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b'{"text": "ok"}' * 99)[:-9],
+            r"cannot read .*a\.jsonl\.gz: Compressed file ended",
+        ),
+        ("a.jsonl.zst", b"no zstandard", r"cannot read .*a\.jsonl\.zst: zstd"),
+        ("a.parquet", b"no parquet", r"cannot read .*a\.parquet: "),
+        ("a.txt", b"fine\n\xff\xfe\n", r"a\.txt, line 2: this is not UTF-8"),
+        ("a.txt", b"fine\ncut \xc3", r"a\.txt, line 2: this is not UTF-8"),
+    ],
+)
+def test_a_bad_file_is_one_sentence(tmp_path, name, content, sentence):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=sentence) as caught:
+        read(str(tmp_path / name))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_parquet_file_without_the_columns_is_an_error(tmp_path):
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"body": "x", "id": 1}]), tmp_path / "rows.parquet")
+    with pytest.raises(UserError, match="there is no `text` and no `messages` among body, id"):
+        read(str(tmp_path / "rows.parquet"))
+
+
+@pytest.mark.parametrize("path", ["nowhere", "nowhere/*.txt", "."])
+def test_a_path_without_files_is_an_error(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"matches no file that can be read \(\.txt, \.md"):
+        read(path)
+
+
+def test_a_kind_of_file_that_cannot_be_read_is_an_error(tmp_path):
+    (tmp_path / "a.pdf").write_bytes(b"%PDF")
+    with pytest.raises(UserError, match=r"a\.pdf is of no kind that can be read"):
+        read(str(tmp_path / "a.pdf"))
+
+
+def test_a_variable_that_is_not_set_is_an_error(monkeypatch):
+    monkeypatch.delenv("MY_TEXTS", raising=False)
+    with pytest.raises(UserError, match="needs the environment variable MY_TEXTS, which is not set"):
+        read("${MY_TEXTS}/books")

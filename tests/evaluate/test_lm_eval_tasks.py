@@ -1,0 +1,247 @@
+import gzip
+import hashlib
+import json
+import shutil
+import socket
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from helpers.tiny_run import tiny_run as random_run
+from typer.testing import CliRunner
+
+from keylm import cli
+from keylm import run as runs
+from keylm.common.errors import UserError
+from keylm.data.cleaning import benchmarks
+from keylm.data.cleaning.benchmarks import ScoredItem, load_tasks, scored_items
+from keylm.data.cleaning.decontamination import load_decontaminator
+from keylm.evaluate.lm_eval_adapter import LlamaCppLM
+from keylm.evaluate.lm_eval_tasks import run_and_print, run_tasks
+from keylm.model.transformer import KeyLM, load_model
+from keylm.recipe import Recipe
+from keylm.run import Run
+from keylm.tokenizer.chat_template import render
+from keylm.tokenizer.tokenizer import Tokenizer
+
+CHOICES = {"hellaswag": 4, "piqa": 2, "arc_easy": 4}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return random_run(tmp_path_factory.mktemp("eval") / "run")
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("something asked for the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def write_rows(path: Path, rows: list[dict]) -> None:
+    with gzip.open(path, "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def log_likelihood(model: KeyLM, tokenizer: Tokenizer, prompt: str, answer: str) -> float:
+    whole, begin = tokenizer.encode(prompt + answer), len(tokenizer.encode(prompt))
+    log_p = model.logits(torch.tensor([whole[:-1]])).log_softmax(-1)[0]
+    return sum(log_p[index - 1, whole[index]].item() for index in range(begin, len(whole)))
+
+
+def test_tasks_run_offline_from_a_folder(run: Run, shared: Path, no_network: None) -> None:
+    scores = run_tasks(run, list(CHOICES), limit=4, data=shared / "eval")
+    assert list(scores) == list(CHOICES)
+    for name, facts in scores.items():
+        assert facts["documents"] == 4
+        assert set(facts["scores"]) == set(facts["standard_errors"]) == {"acc", "acc_norm"}
+        assert all(score in {0, 0.25, 0.5, 0.75, 1} for score in facts["scores"].values())
+        assert facts["null"]["acc"] == facts["null"]["acc_norm"]
+        assert facts["null"]["acc"]["chance"] == pytest.approx(1 / CHOICES[name])
+        assert set(facts["null"]["acc"]) == {"chance", "longest choice", "shortest choice"}
+
+
+def test_a_score_is_what_our_own_model_gives(run: Run, tmp_path: Path, no_network: None) -> None:
+    rows = [
+        {"goal": f"say {number}", "sol1": f"the quick {number} fox", "sol2": f"lazy dog {number}", "label": number % 2}
+        for number in range(12)
+    ]
+    write_rows(tmp_path / "piqa.jsonl.gz", rows)
+    scores = run_tasks(run, ["piqa"], data=tmp_path)["piqa"]
+    model = load_model(run.recipe.model, run.weights("sft"))
+    tokenizer = Tokenizer.load(run.stage("tokenizer"))
+    chosen = []
+    for row in rows:
+        prompt, answers = f"Question: {row['goal']}\nAnswer:", (f" {row['sol1']}", f" {row['sol2']}")
+        likelihoods = [log_likelihood(model, tokenizer, prompt, answer) for answer in answers]
+        chosen.append(likelihoods.index(max(likelihoods)))
+    assert scores["scores"]["acc"] == sum(pick == row["label"] for pick, row in zip(chosen, rows, strict=True)) / 12
+    assert scores["null"]["acc"] == {"chance": 0.5, "longest choice": 0.5, "shortest choice": 0.5}
+
+
+def test_choosing_without_the_question_is_a_baseline(run: Run, tmp_path: Path, no_network: None) -> None:
+    """With one question for all documents, the choice cannot depend on it: likelihoods of the choices alone decide."""
+    rows = [{"goal": "g", "sol1": f"the {number} fox", "sol2": f"dog {number}", "label": 0} for number in range(6)]
+    write_rows(tmp_path / "piqa.jsonl.gz", rows)
+    facts = run_tasks(run, ["piqa"], data=tmp_path, baselines=True)["piqa"]
+    model = load_model(run.recipe.model, run.weights("sft"))
+    tokenizer = Tokenizer.load(run.stage("tokenizer"))
+    hits = 0
+    for row in rows:
+        likelihoods = []
+        for answer in (f" {row['sol1']}", f" {row['sol2']}"):
+            ids = [tokenizer.end_of_text, *tokenizer.encode(answer)]
+            log_p = model.logits(torch.tensor([ids[:-1]])).log_softmax(-1)[0]
+            likelihoods.append(sum(log_p[index - 1, ids[index]].item() for index in range(1, len(ids))))
+        hits += likelihoods[0] >= likelihoods[1]
+    assert facts["null"]["acc"]["without question"] == hits / len(rows)
+    assert set(facts["within_noise_of"]) == set(facts["scores"])
+
+
+def test_ifeval_is_asked_in_the_chat_template_and_fits_the_context(
+    run: Run, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_network: None
+) -> None:
+    asked: list[tuple[str, dict]] = []
+    answer = LlamaCppLM.generate_until
+
+    def listen(self, requests, **options):
+        asked.extend(request.args for request in requests)
+        return answer(self, requests, **options)
+
+    monkeypatch.setattr(LlamaCppLM, "generate_until", listen)
+    prompts = {"Say it softly.": "change_case:english_lowercase", "No commas here.": "punctuation:no_comma"}
+    rows = [
+        {"key": key, "prompt": prompt, "instruction_id_list": [kind], "kwargs": [{}]}
+        for key, (prompt, kind) in enumerate(prompts.items())
+    ]
+    write_rows(tmp_path / "ifeval.jsonl.gz", rows)
+    shutil.copytree(shared / "eval" / "nltk_data", tmp_path / "nltk_data")
+    facts = run_tasks(run, ["ifeval"], data=tmp_path)["ifeval"]
+    assert facts["documents"] == 2
+    assert {"prompt_level_strict_acc", "inst_level_strict_acc"} <= set(facts["scores"])
+    blind = {"constant sentence": 0.5, "echoed prompt": 0.5, "echo with filler": 0.5, "empty": 0.0}
+    assert facts["null"]["prompt_level_strict_acc"] == facts["null"]["inst_level_loose_acc"] == blind
+    assert facts["answers"]["unfinished"] == 1
+    assert facts["answers"]["words"] > 0
+    assert facts["answers"]["bits_per_byte"] > 0
+    rendered = [render([{"role": "user", "content": prompt}], add_generation_prompt=True) for prompt in prompts]
+    assert [prompt for prompt, _ in asked] == rendered
+    assert all(options["max_gen_toks"] == run.recipe.model.max_position_embeddings // 2 for _, options in asked)
+
+
+def test_the_table_shows_every_score(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"goal": "open it", "sol1": "pull", "sol2": "push hard", "label": 1}
+    write_rows(tmp_path / "piqa.jsonl.gz", [row, row])
+    found = run_and_print(run, ["piqa"], limit=1, data=tmp_path)
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "piqa 1 acc " in shown
+    assert "50.00% 100.00% 0.00%" in shown
+    assert f"PIQA 61.30% {found['tasks']['piqa']['scores']['acc']:.2%}" in shown
+    files = {"model.safetensors": run.weights("sft"), "piqa.jsonl.gz": tmp_path / "piqa.jsonl.gz"}
+    assert found["sha256"] == {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    assert found["versions"]["lm_eval"] == version("lm_eval")
+    assert (found["limit"], found["seed"], found["tasks"]["piqa"]["version"]) == (1, run.recipe.seed, 1.0)
+
+
+def test_the_command_writes_what_it_prints(run: Run, tmp_path: Path) -> None:
+    write_rows(tmp_path / "piqa.jsonl.gz", [{"goal": "open it", "sol1": "pull", "sol2": "push hard", "label": 1}])
+    options = ["--tasks", "piqa", "--data", str(tmp_path), "--json", str(tmp_path / "scores.json")]
+    told = CliRunner().invoke(cli.app, ["eval", str(run.folder), *options])
+    assert told.exit_code == 0, told.output
+    written = json.loads((tmp_path / "scores.json").read_text())
+    assert written["tasks"] == run_tasks(run, ["piqa"], data=tmp_path)
+    assert written["model"] == str(run.folder)
+
+
+def test_the_stage_does_not_take_a_file_to_write(run: Run, tmp_path: Path) -> None:
+    told = CliRunner().invoke(cli.app, ["eval", str(run.folder), "--json", str(tmp_path / "scores.json")])
+    assert isinstance(told.exception, UserError)
+    assert "--json needs --tasks" in str(told.exception)
+
+
+@pytest.mark.parametrize(
+    ("names", "files", "sentence"),
+    [
+        (["piqa"], [], "task `piqa` needs its data, and .* has no piqa.jsonl.gz"),
+        (["no_such_task"], ["no_such_task"], "lm_eval has no task `no_such_task`"),
+    ],
+)
+def test_what_is_missing_is_named(tmp_path: Path, names: list[str], files: list[str], sentence: str) -> None:
+    for name in files:
+        write_rows(tmp_path / f"{name}.jsonl.gz", [{}])
+    with pytest.raises(UserError, match=sentence):
+        load_tasks(names, tmp_path)
+
+
+def test_an_answer_longer_than_the_context_is_named(run: Run, tmp_path: Path) -> None:
+    row = {"goal": "open it", "sol1": "pull", "sol2": "Ж" * run.recipe.model.max_position_embeddings, "label": 1}
+    write_rows(tmp_path / "piqa.jsonl.gz", [row])
+    with pytest.raises(UserError, match="`piqa` has an answer of more than the 256 tokens"):
+        run_tasks(run, ["piqa"], data=tmp_path)
+
+
+def test_missing_punkt_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import nltk
+
+    monkeypatch.setattr(nltk.data, "path", [])
+    write_rows(tmp_path / "ifeval.jsonl.gz", [{}])
+    with pytest.raises(UserError, match=r"needs nltk's punkt_tab, and .* has no nltk_data/tokenizers/punkt_tab"):
+        load_tasks(["ifeval"], tmp_path)
+
+
+def test_without_a_folder_and_without_a_network_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"task `piqa` needs its data, and the hub could not be reached.*--data"):
+        load_tasks(["piqa"])
+
+
+def test_a_missing_file_is_found_before_missing_weights(run: Run, tmp_path: Path) -> None:
+    untrained = Run(tmp_path / "untrained", run.recipe)
+    with pytest.raises(UserError, match="has no piqa"):
+        run_tasks(untrained, ["piqa"], data=tmp_path)
+    write_rows(tmp_path / "piqa.jsonl.gz", [{"goal": "g", "sol1": "a", "sol2": "b", "label": 0}])
+    with pytest.raises(UserError, match="untrained has no trained weights"):
+        run_tasks(untrained, ["piqa"], data=tmp_path)
+
+
+def test_what_is_scored_is_kept_out_of_the_text(tmp_path: Path, no_network: None) -> None:
+    goal = "the best way to keep a very old boat from filling with cold water in winter"
+    answers = ["turn it over on dry land", "leave it in the harbour with a heavy stone in it"]
+    write_rows(tmp_path / "piqa.jsonl.gz", [{"goal": goal, "sol1": answers[0], "sol2": answers[1], "label": 0}])
+    items = list(scored_items(["piqa"], tmp_path))
+    assert items == [ScoredItem("piqa", [f"Question: {goal}\nAnswer:"], answers)]
+    values = {
+        "name": "clean",
+        "data": {"clean": {"decontaminate": ["piqa"]}},
+        "eval": {"data": str(tmp_path)},
+    }
+    clean_run = runs.create(Recipe.model_validate(values), tmp_path / "run")
+    index = load_decontaminator(clean_run)
+    assert index is not None
+    assert index.task(f"He wrote: {goal.upper()}, and no more.") == "piqa"
+    assert index.task(f"He knew {answers[0]}, that is the best way to keep a very old boat from filling.") is None
+    assert load_decontaminator(clean_run) is index
+
+
+def test_contexts_and_continuations_of_every_shape_of_task() -> None:
+    def task(output_type: str, text: object, target: object, choices: object = None, multiple_input: bool = False):
+        return SimpleNamespace(
+            OUTPUT_TYPE=output_type,
+            multiple_input=multiple_input,
+            doc_to_text=lambda _: text,
+            doc_to_target=lambda _: target,
+            doc_to_choice=lambda _: choices,
+        )
+
+    assert benchmarks._readings(task("generate_until", "Add.", 0), {}) == (["Add."], [])
+    assert benchmarks._readings(task("generate_until", "Add.", ["1", "one"]), {}) == (["Add."], ["1", "one"])
+    assert benchmarks._readings(task("multiple_choice", "Add.", 1, ["a", "b"]), {}) == (["Add."], ["a", "b"])
+    filled_in = task("multiple_choice", 1, "is here.", ["Ann", "Bob"], multiple_input=True)
+    assert benchmarks._readings(filled_in, {}) == (["Ann", "Bob"], ["is here."])

@@ -1,0 +1,124 @@
+"""Answers by llama.cpp, held against transformers' on the same weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.tiny_run import tiny_run
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from safetensors.torch import load_file
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from keylm.common.errors import KeyLMError
+from keylm.evaluate.lm_eval_tasks import load_model
+from keylm.inference import generator
+from keylm.inference.generator import LlamaCppGenerator, generator_of_run
+from keylm.instructions.splits import held_out
+from keylm.run import Run
+from keylm.tokenizer.chat_template import render
+from keylm.tokenizer.messages import encode_messages
+from keylm.tokenizer.tokenizer import CONTROL_TOKENS, Tokenizer
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return tiny_run(tmp_path_factory.mktemp("writer") / "run")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(run: Run) -> Tokenizer:
+    return Tokenizer.load(run.stage("tokenizer"))
+
+
+@pytest.fixture(scope="module")
+def writer(run: Run) -> LlamaCppGenerator:
+    return generator_of_run(run, "sft")
+
+
+@pytest.fixture(scope="module")
+def prompts(tokenizer: Tokenizer) -> list[list[int]]:
+    asked = [task.messages for task in held_out(70, 0)]
+    rows = [encode_messages(tokenizer, messages, add_generation_prompt=True)[0] for messages in asked]
+    return [row for row in rows if len(row) < 256]
+
+
+def test_answers_are_those_of_transformers(run: Run, tokenizer: Tokenizer, prompts: list[list[int]]) -> None:
+    """Up to the first control token: where transformers is asked to go on behind one, llama.cpp ends any text."""
+    model = transformers_model(run)
+    controls = [tokenizer.backend.token_to_id(token) for token in CONTROL_TOKENS]
+    answers = generator_of_run(run, "sft").write(prompts, 24)
+    assert len(answers) == len(prompts) > 50
+    for prompt, answer in zip(prompts, answers, strict=True):
+        ids = model.generate(
+            torch.tensor([prompt]), max_new_tokens=24, do_sample=False, eos_token_id=controls, pad_token_id=controls[0]
+        )
+        *said, last = ids[0, len(prompt) :].tolist()
+        assert answer.text == tokenizer.decode(said if last in controls else [*said, last])
+        assert answer.ended == (last in controls)
+
+
+def transformers_model(run: Run) -> Qwen3ForCausalLM:
+    model = Qwen3ForCausalLM(Qwen3Config(**run.recipe.model.model_dump(), tie_word_embeddings=False))
+    model.load_state_dict(load_file(run.weights("sft")))
+    return model.eval()
+
+
+def test_drawn_answers_are_as_frequent_as_they_are_likely(
+    run: Run, writer: LlamaCppGenerator, tokenizer: Tokenizer
+) -> None:
+    """First tokens of 3,000 answers to one prompt, against the softmax of transformers' logits."""
+    prompt = encode_messages(tokenizer, [{"role": "user", "content": "What is a tide?"}], add_generation_prompt=True)[0]
+    heat = 2.0
+    with torch.no_grad():
+        expected = (transformers_model(run)(torch.tensor([prompt])).logits[0, -1] / heat).softmax(-1)
+    drawn = writer.sample([prompt] * 3000, 1, heat, seed=1)
+    assert all(len(answer.tokens) == (not answer.ended) for answer in drawn)
+    counts = torch.bincount(torch.tensor([answer.tokens[0] for answer in drawn if answer.tokens]), minlength=2000)
+    for token in expected.topk(5).indices.tolist():
+        if token not in {tokenizer.backend.token_to_id(each) for each in CONTROL_TOKENS}:
+            share, likely = counts[token].item() / 3000, expected[token].item()
+            assert share == pytest.approx(likely, abs=5 * (likely * (1 - likely) / 3000) ** 0.5)
+
+
+def test_drawn_answers_have_their_tokens_and_follow_their_seed(
+    writer: LlamaCppGenerator, tokenizer: Tokenizer, prompts: list[list[int]]
+) -> None:
+    drawn = writer.sample(prompts, 24, 1.0, seed=1)
+    for answer in drawn:
+        assert tokenizer.decode(answer.tokens) == answer.text
+        assert answer.ended or len(answer.tokens) == 24
+    assert writer.sample(prompts, 24, 1.0, seed=2) != drawn
+
+
+def test_the_context_and_stop_strings_end_an_answer(
+    tokenizer: Tokenizer, writer: LlamaCppGenerator, prompts: list[list[int]]
+) -> None:
+    full = [tokenizer.encode("a")[0]] * 256
+    assert writer.write([full], 8)[0] == generator.Answer("", ended=False)
+    answers = writer.write(prompts, 16)
+    place, whole = next((place, answer.text) for place, answer in enumerate(answers) if answer.text.isascii())
+    (short,) = writer.write([prompts[place]], 16, stop=[whole[10:14]])
+    assert short.text == whole[: whole.index(whole[10:14])]
+    assert short.ended
+
+
+def test_lm_eval_gets_the_answers_of_its_own_adapter(run: Run) -> None:
+    ours = load_model(run)
+    theirs = HFLM(pretrained=ours.model, tokenizer=ours.tokenizer, batch_size=4, add_bos_token=False)
+    asked = [render(task.messages, add_generation_prompt=True) for task in held_out(24, 1)]
+    options = {"until": [], "do_sample": False, "max_gen_toks": 12}
+    requests = [Instance("generate_until", {}, (text, dict(options)), number) for number, text in enumerate(asked)]
+    here, there = ours.generate_until(requests), theirs.generate_until(requests, disable_tqdm=True)
+    same = sum(first == second for first, second in zip(here, there, strict=True))
+    assert all(second.startswith(first) for first, second in zip(here, there, strict=True))
+    assert same > 0.7 * len(asked)
+
+
+def test_a_damaged_file_gets_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "broken.gguf"
+    path.write_bytes(b"GGUF")
+    with pytest.raises(KeyLMError, match=r"cannot load .*broken\.gguf"):
+        LlamaCppGenerator(path, 256)

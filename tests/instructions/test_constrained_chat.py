@@ -1,0 +1,202 @@
+import re
+from itertools import islice
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keylm.common.documents import Document
+from keylm.data.sources.files import read_files
+from keylm.data.sources.progress import ReadProgress
+from keylm.data.sources.registry import read_source
+from keylm.instructions.constrained_chat import constrain, generate_constrained_chat, prose
+from keylm.instructions.constraints.base import Constraint
+from keylm.instructions.constraints.catalog import TRAINED, Bullets, FewerSentences, Keywords, MinSentences, Sentences
+from keylm.instructions.constraints.punctuation import NoCommas
+from keylm.instructions.constraints.start_end import RepeatRequest
+from keylm.instructions.content_words import content_words, subject
+from keylm.instructions.rejected import make_rejected
+from keylm.recipe.sources import ConstrainedChatConfig, FilesConfig
+
+ANSWER = (
+    "Honey bees live in large colonies with one queen. The workers gather nectar, pollen and water from flowers. "
+    "They turn the nectar into honey and store it in wax combs! Do they sleep in winter? "
+    "In the cold months the bees stay close together around their queen. Honey keeps them alive until spring."
+)
+
+
+def exchange(answer: str = ANSWER, request: str = "How do honey bees live?", salt: str = "") -> Document:
+    system = {"role": "system", "content": f"You know much. {salt}"}
+    return Document(messages=(system, {"role": "user", "content": request}, {"role": "assistant", "content": answer}))
+
+
+def many(num: int = 400, kinds=TRAINED):
+    return [example for salt in range(num) if (example := constrain(exchange(salt=str(salt)), 0, kinds))]
+
+
+def test_answers_follow_one_to_five_constraints() -> None:
+    examples = many()
+    assert len(examples) > 300
+    assert {len(example.task.checks) for example in examples} == {1, 2, 3, 4, 5}
+    assert all(all(example.task.followed(example.answer)) for example in examples)
+
+
+def test_the_request_and_what_was_said_before_stay() -> None:
+    for example in many(100):
+        first, last = example.task.messages
+        assert first["content"].startswith("You know much.")
+        assert "How do honey bees live?" in last["content"]
+        assert len(last["content"]) > len("How do honey bees live?") + 8
+
+
+def test_the_answer_keeps_the_words_of_the_real_one() -> None:
+    """What is added is a title, a mark, a closing phrase: most of what is left is the answer's own."""
+    own = set(re.findall(r"\w+", ANSWER.lower()))
+    for example in many(200):
+        words = re.findall(r"[^\W\d_]+", example.answer.lower())
+        assert sum(word in own for word in words) > 0.55 * len(words), example.answer
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TRAINED if kind.suits_real], ids=lambda kind: kind.kind)
+def test_every_kind_that_suits_real_answers_is_used(kind: type[Constraint]) -> None:
+    if kind is NoCommas:
+        examples = [
+            example
+            for salt in range(30)
+            if (example := constrain(exchange(ANSWER.replace(",", ""), salt=str(salt)), 0, [kind]))
+        ]
+    else:
+        examples = many(30, [kind])
+    assert examples
+    assert all(example.task.kinds == [kind.kind] for example in examples)
+
+
+def test_sentences_with_commas_go_only_where_most_are_without() -> None:
+    (example,) = [constrain(exchange(), 0, [NoCommas])]
+    assert example is not None
+    assert example.answer == ANSWER.replace("The workers gather nectar, pollen and water from flowers. ", "")
+    assert (
+        constrain(exchange("Bees, who live in hives, gather nectar. They sleep, it seems, in winter."), 0, [NoCommas])
+        is None
+    )
+
+
+def test_something_of_the_answer_is_always_left() -> None:
+    """Sentences with commas would go, and the repeated request alone would pass."""
+    commas = "Bees, who live in hives, gather nectar. They sleep, it seems, in winter."
+    examples = [constrain(exchange(commas, salt=str(salt)), 0, [NoCommas, RepeatRequest]) for salt in range(40)]
+    assert {tuple(example.task.kinds) for example in examples if example} == {(RepeatRequest.kind,)}
+
+
+def test_numbers_of_parts_can_be_spelled_out() -> None:
+    long = " ".join(f"Bees of hive {letter} gather nectar." for letter in "abcdefghijklmnopqrstuvwxyz")
+    for kind in (FewerSentences, MinSentences, Sentences, Bullets):
+        examples = [constrain(exchange(long, salt=str(salt)), 0, [kind]) for salt in range(60)]
+        assert max(example.task.checks[0].count for example in examples if example) == 2 * kind.counts[1]
+
+
+def test_long_requests_are_not_repeated() -> None:
+    assert constrain(exchange(), 0, [RepeatRequest]) is not None
+    assert constrain(exchange(request="Read this.\n" + ANSWER), 0, [RepeatRequest]) is None
+
+
+def test_what_becomes_of_an_exchange_depends_on_it_and_on_the_seed_only() -> None:
+    documents = [exchange(salt=str(salt)) for salt in range(20)]
+    assert list(generate_constrained_chat(documents, 1)) == list(generate_constrained_chat(list(documents), 1))
+    assert list(generate_constrained_chat(documents, 1)) != list(generate_constrained_chat(documents, 2))
+    assert (
+        list(generate_constrained_chat(documents[5:], 1))
+        == list(generate_constrained_chat(documents, 1))[-len(list(generate_constrained_chat(documents[5:], 1))) :]
+    )
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "- one\n- two",
+        "Use `ls` for it.",
+        "He met Mr. Smith at the bridge.",
+        "no capital letter here.",
+        "No full stop here",
+        "See https://example.org for bees.",
+        "word " * 301 + ".",
+        "",
+    ],
+)
+def test_what_is_not_plain_prose_is_left_alone(answer: str) -> None:
+    assert prose(answer) == ()
+    assert constrain(exchange(answer), 0) is None
+
+
+def test_some_users_mistype_but_not_what_an_answer_is_judged_by() -> None:
+    documents = [exchange(salt=str(salt)) for salt in range(300)]
+    plain = [example for document in documents if (example := constrain(document, 0))]
+    typed = [document.messages for document in generate_constrained_chat(documents, 0)]
+    pairs = list(zip(plain, typed, strict=True))
+    mistyped = [(example, messages) for example, messages in pairs if messages[1] != example.task.messages[1]]
+    assert 0.08 < len(mistyped) / len(pairs) < 0.22
+    for example, messages in pairs:
+        assert (messages[0], messages[2]["content"]) == (example.task.messages[0], example.answer)
+    for example, messages in mistyped:
+        asked = messages[1]["content"].lower()
+        words = [word for check in example.task.checks if isinstance(check, Keywords) for word in check.words]
+        assert all(word in asked for word in words)
+
+
+def test_real_answers_are_asked_for_more_parts_than_invented_ones() -> None:
+    counts = {example.task.checks[0].count for example in many(60, [Bullets])}
+    assert max(counts) > Bullets.counts[1]
+
+
+def test_plain_text_and_unfinished_conversations_are_left_out() -> None:
+    question = {"role": "user", "content": "How do honey bees live?"}
+    assert list(generate_constrained_chat([Document(text=ANSWER), Document(messages=(question,))], 0)) == []
+
+
+@given(st.lists(st.sampled_from(["The sea is old.", "Is it deep?", "So it is!"]), min_size=1, max_size=8))
+def test_prose_is_cut_into_its_sentences(sentences: list[str]) -> None:
+    assert list(prose(" ".join(sentences))) == sentences == list(prose("\n".join(sentences)))
+
+
+@pytest.mark.parametrize(
+    ("request_", "about"),
+    [
+        ("What does classical liberalism mean?", "classical liberalism"),
+        ("Tell me about Greyhound Bus Station.", "Greyhound Bus Station"),
+        ("What is it?", ""),
+    ],
+)
+def test_the_subject_of_a_request(request_: str, about: str) -> None:
+    assert subject(request_) == about
+
+
+def test_content_words_are_the_most_frequent_first() -> None:
+    assert content_words("The sea, the lamp and the lamp about which they sing.") == ["lamp", "sing"]
+
+
+def test_a_source_of_real_exchanges(shared: Path) -> None:
+    path = str(shared / "text" / "instr_wikipedia_leads.jsonl.zst")
+    source = ConstrainedChatConfig(name="verified", from_source=FilesConfig(name="leads", path=path), max_documents=50)
+    documents = list(read_source(source, 3))
+    originals = {
+        document.messages[-1]["content"] for document in islice(read_files(source.from_source, ReadProgress()), 200)
+    }
+    assert len(documents) == 50
+    assert all(document.messages[-1]["role"] == "assistant" for document in documents)
+    assert sum(document.messages[-1]["content"] in originals for document in documents) < 25
+
+
+def test_real_answers_have_broken_twins(shared: Path) -> None:
+    path = str(shared / "text" / "instr_wikipedia_leads.jsonl.zst")
+    documents = islice(read_files(FilesConfig(name="leads", path=path), ReadProgress()), 300)
+    examples = [example for document in documents if (example := constrain(document, 0))]
+    twins = [make_rejected(example, Random(seed)) for seed, example in enumerate(examples)]
+    held = [
+        sum(not kept for kept in example.task.followed(twin))
+        for example, twin in zip(examples, twins, strict=True)
+        if twin
+    ]
+    assert set(held) == {1}
+    assert len(held) > 0.9 * len(examples) > 100

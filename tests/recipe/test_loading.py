@@ -1,0 +1,102 @@
+"""The recipe: the shipped files, overrides, and the sentence for every mistake."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from keylm.common.errors import UserError
+from keylm.recipe import dump_recipe, load_recipe
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_shipped_recipes_are_valid_and_survive_a_round_trip(path: Path, tmp_path: Path) -> None:
+    loaded = load_recipe(path)
+    assert loaded.name == path.stem
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(dump_recipe(loaded))
+    assert load_recipe(copy) == loaded
+
+
+def test_the_published_recipe_has_the_published_shares() -> None:
+    loaded = load_recipe(ROOT / "recipes" / "keylm-75m.yaml")
+    shares: dict[str, float] = {}
+    for source in loaded.data.sources:
+        shares[source.category] = shares.get(source.category, 0) + source.weight
+    published = {"formal": 0.30, "casual": 0.30, "conversational": 0.25, "knowledge": 0.05, "typos": 0.10}
+    assert shares == pytest.approx(published)
+    assert loaded.train.tokens == 18_000_000_000
+
+
+def test_overrides_reach_any_field() -> None:
+    overrides = [
+        "train.tokens=2e6",
+        "train.optimizer.type=adamw",
+        "data.sources.installed-docs.weight=0.25",
+        "data.sources.1.num_documents=5e3",
+        "eval.tasks=[piqa]",
+    ]
+    changed = load_recipe(ROOT / "recipes" / "quickstart.yaml", overrides)
+    assert changed.train.tokens == 2_000_000
+    assert changed.train.optimizer.type == "adamw"
+    assert changed.data.sources[0].weight == 0.25
+    assert changed.data.sources[1].num_documents == 5000
+    assert changed.eval.tasks == ["piqa"]
+
+
+MISTAKES = {
+    "train.tokns=1": "`train.tokns` is not a key of a recipe",
+    "train.tokens=-1": "`train.tokens`: .*greater than",
+    "train.tokens=many": "`train.tokens`: .*many",
+    "data.sources.0.weight=-1": r"weight`: .*greater than or equal to 0 \(given: -1\)",
+    "model.num_key_value_heads=3": "must be a multiple of num_key_value_heads",
+    "model.head_dim=7": "head_dim must be even",
+    "model.vocab_size=70000": "vocab_size must lie between",
+    "train.batch_tokens=1000": "batch_tokens must be a multiple of sequence_length",
+    "model.max_position_embeddings=256": "train.sequence_length is longer than model.max_position_embeddings",
+    "train.phases=[{until: 0.5, weights: {}}]": "phases must have rising `until`",
+    "train.phases=[{until: 1, weights: {nobody: 1}}]": "names `nobody`, which is not one of its sources",
+    "train.phases=[{until: 1, sequence_length: 100}]": "sequence_length of 100 must divide",
+    "sft.phases=[{until: 1, sequence_length: 64}]": "needs `packing: concat`",
+    "data.sources.0.type=magic": "type|magic",
+    "data.sources.nobody.weight=1": "the list has no item `nobody`",
+    "train.tokens": "write it as key=value",
+    "name.x=1": "`name` is a value, not a section",
+}
+
+
+@pytest.mark.parametrize(("override", "sentence"), MISTAKES.items(), ids=list(MISTAKES))
+def test_a_mistake_gets_one_sentence(override: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence) as caught:
+        load_recipe(ROOT / "recipes" / "quickstart.yaml", [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_recipe_gets_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read the recipe .*absent.yaml"):
+        load_recipe(tmp_path / "absent.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [")
+    with pytest.raises(UserError, match="not valid YAML") as caught:
+        load_recipe(broken)
+    assert "\n" not in str(caught.value)
+    broken.write_text("just words")
+    with pytest.raises(UserError, match="is not a recipe"):
+        load_recipe(broken)
+
+
+def test_the_page_of_fields_is_up_to_date() -> None:
+    page = runpy.run_path(str(ROOT / "docs" / "make_recipe_page.py"))["page"]
+    assert (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8") == page()
+
+
+def test_every_field_is_documented() -> None:
+    sections = runpy.run_path(str(ROOT / "docs" / "make_recipe_page.py"))["SECTIONS"]
+    for part in sections.values():
+        for name, field in part.model_fields.items():
+            assert field.description or name in ("type", "path"), f"{part.__name__}.{name}"
