@@ -1,4 +1,4 @@
-"""The documentation names only what exists: files, modules, links, recipe keys."""
+"""The documentation names only what exists: files, modules, functions, links, recipe keys."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import ast
 import re
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import pytest
 import yaml
 from pydantic import TypeAdapter
 
 from keylm.recipe import Recipe, load_recipe
+from keylm.recipe.base import Config
 from keylm.recipe.sources import SourceConfig
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +24,8 @@ REPOSITORY_PATH = re.compile(r"\b((?:src/keylm|recipes|benchmarks|tests|docs)/[\
 DOTTED_NAME = re.compile(r"\bkeylm(?:\.[A-Za-z_]\w*)+")
 IMPORT = re.compile(r"^\s*from (keylm[\w.]*) import ([\w, ]+)$", re.MULTILINE)
 YAML_BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
+OVERRIDE = re.compile(r"--set '?([a-z_][\w.-]*)=")
+EXPERIMENT = re.compile(r"## \d{4}-\d\d-\d\d - .+ - (positive|negative|mixed) - [0-9a-f]{7}")
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -57,6 +60,20 @@ def test_named_modules_and_functions_exist(page: Path) -> None:
 def test_yaml_blocks_are_valid_recipes(page: Path, tmp_path: Path) -> None:
     for block in YAML_BLOCK.findall(page.read_text()):
         check_yaml(block, tmp_path / "recipe.yaml")
+
+
+@every_page
+def test_overridden_keys_are_keys_of_a_recipe(page: Path) -> None:
+    keys = set(OVERRIDE.findall(page.read_text()))
+    assert not {key for key in keys if not is_recipe_key(key.split("."), [Recipe])}
+
+
+def test_the_log_has_one_form() -> None:
+    lines = (ROOT / "docs" / "log.md").read_text().splitlines()
+    headings = [line for line in lines if line.startswith("## ")]
+    assert not [line for line in headings if not EXPERIMENT.fullmatch(line)]
+    assert [line[3:13] for line in headings] == sorted((line[3:13] for line in headings), reverse=True)
+    assert not [line for line in lines if line.startswith("|") and line.count("|") > 6]
 
 
 def test_the_index_lists_every_page() -> None:
@@ -94,6 +111,24 @@ def check_yaml(block: str, path: Path) -> None:
         source: TypeAdapter[Any] = TypeAdapter(SourceConfig)
         for value in values:
             source.validate_python(value)
+
+
+def is_recipe_key(parts: list[str], configs: list[type[Config]]) -> bool:
+    """Whether a path such as `train.tokens` or `data.sources.NAME.weight` leads to a field."""
+    head, *rest = parts
+    annotations = [config.model_fields[head].annotation for config in configs if head in config.model_fields]
+    if any(get_origin(annotation) is list for annotation in annotations):
+        # An item of a list is named, not typed.
+        rest = rest[1:]
+    sections = [section for annotation in annotations for section in configs_in(annotation)]
+    return bool(annotations) and (not rest or not sections or is_recipe_key(rest, sections))
+
+
+def configs_in(annotation: Any) -> list[type[Config]]:
+    """The sections of a recipe that a field's annotation mentions."""
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return [annotation]
+    return [config for argument in get_args(annotation) for config in configs_in(argument)]
 
 
 def anchors(page: Path) -> set[str]:
