@@ -17,10 +17,12 @@ from keylm.recipe.base import Config
 from keylm.recipe.sources import SourceConfig
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-REPOSITORY_PATH = re.compile(r"\b((?:src/keylm|recipes|benchmarks|tests|docs)/[\w./-]*\w)")
+REPOSITORY_PATH = re.compile(
+    r"(?<![\w/.~])((?:src/keylm|keylm|recipes|benchmarks|tests)/[\w./-]*\w|docs/[\w-]+\.(?:md|png|py))(?!\w)"
+)
 DOTTED_NAME = re.compile(r"\bkeylm(?:\.[A-Za-z_]\w*)+")
 IMPORT = re.compile(r"^\s*from (keylm[\w.]*) import ([\w, ]+)$", re.MULTILINE)
 YAML_BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -43,8 +45,8 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
 
 @every_page
 def test_named_files_exist(page: Path) -> None:
-    missing = {path for path in REPOSITORY_PATH.findall(page.read_text()) if not (ROOT / path).exists()}
-    assert not missing
+    paths = set(REPOSITORY_PATH.findall(page.read_text()))
+    assert not {path for path in paths if not ((ROOT / path).exists() or (ROOT / "src" / path).exists())}
 
 
 @every_page
@@ -74,6 +76,13 @@ def test_the_log_has_one_form() -> None:
     assert not [line for line in headings if not EXPERIMENT.fullmatch(line)]
     assert [line[3:13] for line in headings] == sorted((line[3:13] for line in headings), reverse=True)
     assert not [line for line in lines if line.startswith("|") and line.count("|") > 6]
+
+
+def test_the_changelog_lists_every_renamed_key() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    renamed = {pair for config in all_configs(Config) for pair in vars(config).get("renamed_keys", {}).items()}
+    assert renamed
+    assert not [(old, new) for old, new in renamed if not re.search(rf"\| `{old}`[^|]*\| `{new}` \|", changelog)]
 
 
 def test_the_index_lists_every_page() -> None:
@@ -122,6 +131,11 @@ def is_recipe_key(parts: list[str], configs: list[type[Config]]) -> bool:
         rest = rest[1:]
     sections = [section for annotation in annotations for section in configs_in(annotation)]
     return bool(annotations) and (not rest or not sections or is_recipe_key(rest, sections))
+
+
+def all_configs(base: type[Config]) -> list[type[Config]]:
+    """Every section of a recipe that derives from `base`."""
+    return [config for child in base.__subclasses__() for config in (child, *all_configs(child))]
 
 
 def configs_in(annotation: Any) -> list[type[Config]]:
