@@ -63,9 +63,15 @@ MISTAKES = {
     "train.phases=[{until: 1, weights: {nobody: 1}}]": "names `nobody`, which is not one of its sources",
     "train.phases=[{until: 1, sequence_length: 100}]": "sequence_length of 100 must divide",
     "sft.phases=[{until: 1, sequence_length: 64}]": "needs `packing: concat`",
-    "data.sources.0.type=magic": "type|magic",
+    "data.sources.0.type=magic": r"`data.sources.0.type`: there is no source type `magic`, only 'files', 'hub'",
+    "data.sources.0={name: mine}": r"`data.sources.0` has no `type`; docs/recipe.md lists",
+    "data.sources.0={name: mine, type: hub, dataset: a/b, weight: -1}": "`data.sources.0.weight`: .*greater than",
+    "data.sources.0={name: mine, type: hub, preset: [a]}": r"`data.sources.0.preset`: Input should be a valid string",
+    "data.sources.0={name: mine, type: hub}": r"`data.sources.0.dataset`: Field required",
     "data.sources.nobody.weight=1": "the list has no item `nobody`",
     "train.tokens": "write it as key=value",
+    "train.tokens=[": "the value is not valid YAML",
+    "data.sources.0.name.x=1": "`name` is a value, not a section",
     "name.x=1": "`name` is a value, not a section",
 }
 
@@ -77,6 +83,12 @@ def test_a_mistake_gets_one_sentence(override: str, sentence: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_an_override_within_a_list_of_values_is_refused() -> None:
+    overrides = ["eval.tasks=[piqa]", "eval.tasks.0.x=1"]
+    with pytest.raises(UserError, match="`0` is a value, not a section"):
+        load_recipe(ROOT / "recipes" / "quickstart.yaml", overrides)
+
+
 def test_a_file_that_is_no_recipe_gets_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read the recipe .*absent.yaml"):
         load_recipe(tmp_path / "absent.yaml")
@@ -85,6 +97,9 @@ def test_a_file_that_is_no_recipe_gets_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not valid YAML") as caught:
         load_recipe(broken)
     assert "\n" not in str(caught.value)
+    broken.write_bytes(b"name: caf\xe9")
+    with pytest.raises(UserError, match=r"broken.yaml is not UTF-8 text"):
+        load_recipe(broken)
     broken.write_text("just words")
     with pytest.raises(UserError, match="is not a recipe"):
         load_recipe(broken)

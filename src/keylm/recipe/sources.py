@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from keylm.recipe.base import Config, PositiveCount, refuse_renamed_value
+from keylm.recipe.base import Config, PositiveCount
 from keylm.recipe.presets import find_preset
 
 
@@ -15,6 +15,9 @@ class BaseSourceConfig(Config):
     """What all source types have in common."""
 
     renamed_keys: ClassVar[dict[str, str]] = {"kind": "type", "missing": "on_missing"}
+    renamed_values: ClassVar[dict[str, dict[str, str]]] = {
+        "type": {"drills": "repetition", "verified": "constrained-chat"}
+    }
 
     makes_prompts: ClassVar[bool] = False
     """Whether prompts with checkable constraints can be generated from the source (for `grpo`)."""
@@ -44,6 +47,12 @@ class BaseSourceConfig(Config):
     """What to do if the source is not available: stop, or give its weight to the others of its category."""
     license: str | None = None
     """License of the text, for the model card."""
+
+
+def _reject_old_names(source: Any) -> Any:
+    """Name what is renamed before pydantic looks for the `type` of the source, which an old recipe calls `kind`."""
+    BaseSourceConfig.check_old_names(source)
+    return source
 
 
 class FilesConfig(BaseSourceConfig):
@@ -99,7 +108,7 @@ class HubConfig(BaseSourceConfig):
     @model_validator(mode="before")
     @classmethod
     def _apply_preset(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or values.get("preset") is None:
+        if not isinstance(values, dict) or not isinstance(values.get("preset"), str):
             return values
         return {**find_preset(values["preset"]).fields, **values}
 
@@ -171,16 +180,10 @@ class ConstrainedChatConfig(BaseSourceConfig):
     makes_pairs = True
 
     type: Literal["constrained-chat"] = "constrained-chat"
-    from_source: Annotated[FilesConfig | HubConfig, Field(discriminator="type")]
+    from_source: Annotated[
+        Annotated[FilesConfig | HubConfig, Field(discriminator="type")], BeforeValidator(_reject_old_names)
+    ]
     """The source of the exchanges."""
-
-
-def _refuse_renamed_type(values: Any) -> Any:
-    """Say what is called otherwise now, before pydantic looks for the type of the source."""
-    if isinstance(values, dict):
-        BaseSourceConfig.check_renamed_keys(values)
-        refuse_renamed_value(values.get("type"), {"drills": "repetition", "verified": "constrained-chat"})
-    return values
 
 
 SourceConfig = Annotated[
@@ -194,7 +197,7 @@ SourceConfig = Annotated[
         | ConstrainedChatConfig,
         Field(discriminator="type"),
     ],
-    BeforeValidator(_refuse_renamed_type),
+    BeforeValidator(_reject_old_names),
 ]
 """Any source: `type` says which."""
 

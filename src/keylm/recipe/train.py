@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from keylm.recipe.base import Config, Count, PositiveCount, refuse_renamed_value
+from keylm.recipe.base import Config, Count, PositiveCount
 from keylm.recipe.optimizer import OptimizerConfig
 from keylm.recipe.sources import SourceConfig
-
-
-def _refuse_renamed_packing(value: Any) -> Any:
-    return refuse_renamed_value(value, {"stream": "concat", "documents": "best_fit"})
-
-
-Packing = Annotated[Literal["concat", "best_fit"], BeforeValidator(_refuse_renamed_packing)]
 
 
 class PhaseConfig(Config):
@@ -39,6 +32,7 @@ class TrainConfig(Config):
         "keep_checkpoints": "keep_last",
         "keep_every": "permanent_every",
     }
+    renamed_values: ClassVar[dict[str, dict[str, str]]] = {"packing": {"stream": "concat", "documents": "best_fit"}}
 
     tokens: PositiveCount = 18_000_000_000
     """Length of training, in tokens; rounded up to whole steps."""
@@ -60,7 +54,7 @@ class TrainConfig(Config):
     """Global norm, before clipping, above which the gradient is considered exploded and the step is skipped."""
     max_skipped_steps: Count = 10
     """Steps that may be skipped (non-finite loss or exploded gradient) before training stops."""
-    packing: Packing = "concat"
+    packing: Literal["concat", "best_fit"] = "concat"
     """`concat`: documents are concatenated and cut every `sequence_length` tokens. `best_fit`: sequences are filled
     with whole documents (best-fit packing)."""
     intra_document_masking: bool = False
