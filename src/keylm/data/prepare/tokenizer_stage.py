@@ -44,7 +44,7 @@ def _sample(run: Run, sampled: Counter[str], bar: Bar) -> Iterator[str]:
             sampled[source.name] += num_bytes
             bar.advance(num_bytes / 1e6)
             yield text
-    bar.describe("tokenizer: merging")
+    bar.set_description("tokenizer: merging")
 
 
 def _sample_source(run: Run, source: SourceConfig, budget: float) -> Iterator[str]:
