@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from keylm.commands.preview import paint, show_preview
+from keylm.commands.preview import paint_sequence, show_preview
 from keylm.common.arrays import IGNORE_INDEX
 from keylm.common.errors import UserError
 from keylm.run import Run, open_run
@@ -41,7 +41,7 @@ def test_documents_learned_tokens_control_tokens_and_padding_are_told_apart(toke
     targets[len(ask) - 1 : len(ask) + len(answer)] = [*answer, end]
     first = len(ask) + len(answer) + 1
     segments = np.array([0] * first + [1] * (len(other) + 1) + [2] * 2)
-    text = paint(tokenizer, tokens, targets, segments)
+    text = paint_sequence(tokenizer, tokens, targets, segments)
     marker = tokenizer.decode([end], keep_control=True)
     assert text.plain == f"[1]the river stone{marker}\n[2]old garden{marker}\n[padding: 2 tokens]"
     assert styles_of(text, "the river") == {"bright_black"}
@@ -54,18 +54,18 @@ def test_documents_learned_tokens_control_tokens_and_padding_are_told_apart(toke
 def test_a_character_of_several_tokens_is_shown_whole(tokenizer: Tokenizer) -> None:
     tokens = np.array(tokenizer.encode("東京"))
     assert len(tokens) > 2
-    text = paint(tokenizer, tokens, np.append(tokens[1:], IGNORE_INDEX), np.zeros(len(tokens), dtype=int))
+    text = paint_sequence(tokenizer, tokens, np.append(tokens[1:], IGNORE_INDEX), np.zeros(len(tokens), dtype=int))
     assert "京" in text.plain
 
 
 def test_rows_say_where_they_come_from_without_colours(tiny_run: Run) -> None:
     lines = shown(tiny_run, "pretrain", step=3, rows=2)
-    assert "attention runs across documents" in lines.splitlines()[0]
+    assert "attention across documents" in lines.splitlines()[0]
     assert lines.count("pretrain step 3, row ") == 2
     assert "epoch 0, block " in lines
     assert "\x1b" not in lines
     packed = shown(tiny_run, "sft")
-    assert "attention stays within each document" in packed.splitlines()[0]
+    assert "attention within each document" in packed.splitlines()[0]
     assert "[1]<|im_start|>" in packed
 
 

@@ -53,7 +53,7 @@ def test_preference_tuning_is_shown(tiny_run: Run) -> None:
     text = shown(run)
     assert "tiny: dpo" in text
     assert "4 of 10 (40%)" in text
-    assert "rather the chosen answer 75%" in text
+    assert "reward accuracy 75%" in text
     # 6 steps of 512 tokens at 256 tokens per second
     assert "time left 0:00:12" in text
 
@@ -70,12 +70,12 @@ def test_recorded_metrics_are_shown(tiny_run: Run) -> None:
     assert "12 of 30 (40%)" in text
     assert re.search(r"loss █\S+▁ 5\.318", text)
     assert "tokens/s 256" in text
-    assert "of the product rate 41%" in text
+    assert "MFU 41%" in text
     assert "memory 1.50 GiB" in text
     # 18 steps of 512 tokens at 256 tokens per second
     assert "time left 0:00:36" in text
-    assert "bits per byte, prose 1.750 → 1.500" in text
-    assert "bits per byte, talk 3.000 → 3.000" in text
+    assert "validation, bits per byte \n prose 1.750 → 1.500" in text
+    assert "talk 3.000 → 3.000" in text
     assert "skipped steps 1, the last at step 10: loss nan, gradient norm nan; prose 7" in text
     assert "training" in text
 
