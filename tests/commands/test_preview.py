@@ -6,11 +6,13 @@ import io
 
 import numpy as np
 import pytest
+from helpers.screen import assert_readable
 from rich.console import Console
 from rich.text import Text
 
 from keylm.commands.preview import paint_sequence, show_preview
 from keylm.common.arrays import IGNORE_INDEX
+from keylm.common.console import output
 from keylm.common.errors import UserError
 from keylm.run import Run, open_run
 from keylm.tokenizer.tokenizer import Tokenizer
@@ -67,6 +69,12 @@ def test_rows_say_where_they_come_from_without_colours(tiny_run: Run) -> None:
     packed = shown(tiny_run, "sft")
     assert "attention within each document" in packed.splitlines()[0]
     assert "[1]<|im_start|>" in packed
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "sft"])
+def test_batches_are_readable_at_80_columns(tiny_run: Run, stage: str) -> None:
+    screen = assert_readable(lambda: show_preview(tiny_run, stage, step=0, rows=2, console=output))
+    assert screen.count(f"{stage} step 0, row ") == 2
 
 
 def test_parts_of_blocks_are_named(tiny_run: Run) -> None:

@@ -113,7 +113,7 @@ def test_new_names_exist_and_old_names_do_not(config: type[Config]) -> None:
     assert set(renamed_keys(config).values()) <= set(fields)
     assert not set(renamed_keys(config)) & set(fields)
     for key, old, new in renamed_values(config):
-        choices = [choice for choice in getattr(fields[key].annotation, "__args__", ())]
+        choices = list(getattr(fields[key].annotation, "__args__", ()))
         assert old not in choices
         # A source's type is one of the types of all sources, and each class has one of them.
         assert new in choices or (key == "type" and new in SOURCE_TYPES.values())

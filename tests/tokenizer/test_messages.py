@@ -8,9 +8,9 @@ from transformers import AutoTokenizer
 
 from keylm.common.documents import ROLES
 from keylm.common.errors import UserError
-from keylm.tokenizer import tokenizer
 from keylm.tokenizer.chat_template import render
 from keylm.tokenizer.messages import encode_conversations, encode_messages
+from keylm.tokenizer.training import train_tokenizer
 
 TEXT = "You are kind. Hello there!\nHow are you? I am fine, thanks. What is 2 + 2? It is 4.\n\n\tuser system assistant "
 WORDS = st.text(alphabet=st.sampled_from("abcXYZ 019.,!?'\n\t\u00a0éß猫🦊-"), max_size=30)
@@ -25,7 +25,7 @@ HAND_WRITTEN = [
 
 @pytest.fixture(scope="module", params=["gpt-2", "qwen2", "llama-bpe"])
 def trained(request):
-    return tokenizer.train_tokenizer([TEXT] * 3, 290, request.param)
+    return train_tokenizer([TEXT] * 3, 290, request.param)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from keylm.data.sources.progress import ReadProgress
 from keylm.data.sources.registry import read_available
 from keylm.recipe.sources import FilesConfig, SourceConfig
 from keylm.run import Run
-from keylm.tokenizer.tokenizer import train_tokenizer
+from keylm.tokenizer.training import train_tokenizer
 
 
 def run_tokenizer(run: Run) -> dict[str, Any]:
