@@ -56,7 +56,7 @@ def test_every_command_explains_itself(command: str) -> None:
     assert len(result.stdout) > 300
 
 
-def test_a_users_mistake_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
+def test_a_users_mistake_exits_with_code_2(tmp_path: Path) -> None:
     recipe = tmp_path / "r.yaml"
     recipe.write_text("name: x\nmodell: {}\n")
     result = keylm("run", str(recipe))

@@ -35,15 +35,15 @@ def tokenizer(prepared: Run) -> Tokenizer:
     return Tokenizer.load(prepared.stage("tokenizer"))
 
 
-def test_documents_learned_tokens_control_tokens_and_padding_are_told_apart(tokenizer: Tokenizer) -> None:
+def test_each_kind_of_token_has_its_style(tokenizer: Tokenizer) -> None:
     ask, answer, other = (tokenizer.encode(text) for text in ("the river", " stone", "old garden"))
     end = tokenizer.end_of_text
     tokens = np.array([*ask, *answer, end, *other, end, end, end])
     targets = np.full(len(tokens), IGNORE_INDEX)
     targets[len(ask) - 1 : len(ask) + len(answer)] = [*answer, end]
     first = len(ask) + len(answer) + 1
-    segments = np.array([0] * first + [1] * (len(other) + 1) + [2] * 2)
-    text = paint_sequence(tokenizer, tokens, targets, segments)
+    document_ids = np.array([0] * first + [1] * (len(other) + 1) + [2] * 2)
+    text = paint_sequence(tokenizer, tokens, targets, document_ids)
     marker = tokenizer.decode([end], keep_control=True)
     assert text.plain == f"[1]the river stone{marker}\n[2]old garden{marker}\n[padding: 2 tokens]"
     assert styles_of(text, "the river") == {"bright_black"}
@@ -84,7 +84,7 @@ def test_parts_of_blocks_are_named(tiny_run: Run) -> None:
     assert ", part" not in shown(run, "pretrain", step=29)
 
 
-def test_a_step_beyond_the_end_and_a_stage_without_batches_are_named(tiny_run: Run) -> None:
+def test_a_batch_that_does_not_exist_is_one_sentence(tiny_run: Run) -> None:
     with pytest.raises(UserError, match=r"--step 30: pretrain has the steps 0 to 29"):
         shown(tiny_run, "pretrain", step=30)
     with pytest.raises(UserError, match=r"--stage eval: only"):

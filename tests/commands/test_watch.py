@@ -98,7 +98,7 @@ def test_the_view_is_readable_at_80_columns(prepared: Run, tmp_path: Path) -> No
     ("values", "bars"),
     [([1, 2, 3, 4, 5, 6, 7, 8], "▁▂▃▄▅▆▇█"), ([3, 3], "▁▁"), ([8, 6, 1, 1], "█▁"), ([0.5], "▁")],
 )
-def test_a_sparkline_runs_from_the_lowest_to_the_highest(values: list[float], bars: str) -> None:
+def test_a_sparkline_is_scaled_to_its_range(values: list[float], bars: str) -> None:
     assert sparkline(values, width=max(len(bars), 1)) == bars
 
 

@@ -67,7 +67,7 @@ def test_a_control_string_in_a_text_stays_characters(trained, control):
     assert trained.decode(ids) == f"I wrote {control} myself"
 
 
-def test_the_saved_folder_gives_the_same_ids_when_loaded(trained, folder):
+def test_a_saved_tokenizer_gives_the_same_ids(trained, folder):
     loaded = Tokenizer.load(folder)
     assert loaded.encode(TEXT) == trained.encode(TEXT)
     assert loaded.encode("<|im_end|>") == trained.encode("<|im_end|>")
@@ -85,7 +85,7 @@ def loaded_by_transformers(folder):
     return AutoTokenizer.from_pretrained(folder)
 
 
-def test_transformers_knows_class_control_tokens_and_context(loaded_by_transformers):
+def test_transformers_knows_control_tokens_and_context(loaded_by_transformers):
     assert type(loaded_by_transformers).__name__ in ("PreTrainedTokenizerFast", "TokenizersBackend")
     assert loaded_by_transformers.model_max_length == 512
     assert len(loaded_by_transformers) == VOCAB_SIZE
@@ -110,7 +110,7 @@ def test_training_is_deterministic():
     assert first.backend.to_str() == second.backend.to_str()
 
 
-def test_too_little_text_for_the_vocabulary_is_an_error():
+def test_too_little_text_is_an_error():
     with pytest.raises(UserError, match=r"yields only .* model.vocab_size asks for 5,000"):
         train_tokenizer(["a little text"], 5000, "qwen2")
 
