@@ -32,6 +32,7 @@ from keylm.data.sources.progress import ReadProgress
 from keylm.recipe import Recipe
 from keylm.recipe.sources import FilesConfig
 from keylm.tokenizer import tokenizer
+from keylm.tokenizer.training import train_tokenizer
 
 TEXT = Path(os.path.expandvars("$KEYLM_SHARED/text"))
 SPEED_FILES = ("formal_wikipedia", "social_irc_ubuntu", "conv_sgd")
@@ -86,7 +87,7 @@ def child(folder: Path, share: float) -> None:
 def vocabulary(_: Path) -> None:
     """Print the peak memory and the seconds of learning a vocabulary from 1 GB of text."""
     start = time.perf_counter()
-    tokenizer.train_tokenizer(_gigabyte(), VOCAB_SIZE, "qwen2")
+    train_tokenizer(_gigabyte(), VOCAB_SIZE, "qwen2")
     print(f"tokenizer, 1 GB of text: {time.perf_counter() - start:.0f} s, peak {_peak_mib():.0f} MiB")
 
 
@@ -101,7 +102,7 @@ def _run(folder: Path, sources: list[FilesConfig]) -> runs.Run:
     texts = (
         text for document, _ in zip(_documents(sources[0]), range(2000), strict=False) for text in document.contents
     )
-    tokenizer.train_tokenizer(texts, VOCAB_SIZE, "qwen2").save(run.stage("tokenizer"), 2048)
+    train_tokenizer(texts, VOCAB_SIZE, "qwen2").save(run.stage("tokenizer"), 2048)
     return run
 
 

@@ -93,7 +93,7 @@ def _release(given: Recipe, folder: Path) -> Run:
     from keylm.gguf.file import write_gguf
     from keylm.gguf.locate import gguf_path
     from keylm.model.initialization import init_model
-    from keylm.tokenizer.tokenizer import train_tokenizer
+    from keylm.tokenizer.training import train_tokenizer
 
     run = create(given, folder)
     texts = (document.plain for document in islice(installed_docs.read_installed_docs(ReadProgress()), 2000))

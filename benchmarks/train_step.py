@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from keylm.common.hardware import keep_freed_memory, peak_memory
+from keylm.common.hardware import keep_freed_memory, peak_memory_bytes
 from keylm.model.flops import flops_per_token, matmul_flops_per_second
 from keylm.model.initialization import init_model
 from keylm.recipe import load_recipe
@@ -130,7 +130,7 @@ def _print_peak_memory(name: str, config: ModelConfig, asked: argparse.Namespace
     step = _prepare(name, config, asked)
     step()
     step()
-    print(peak_memory())
+    print(peak_memory_bytes())
 
 
 def _peak_memory(name: str) -> int:

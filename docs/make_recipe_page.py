@@ -1,4 +1,4 @@
-"""Write docs/recipe.md from the recipe's own fields: `python docs/make_recipe_page.py > docs/recipe.md`."""
+"""Write docs/recipe.md from the fields of the recipe: `python docs/make_recipe_page.py > docs/recipe.md`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from keylm.recipe import Recipe
+from keylm.recipe.base import Config
 from keylm.recipe.data import CleanConfig, DataConfig
 from keylm.recipe.dpo import DpoConfig
 from keylm.recipe.eval import EvalConfig
@@ -18,6 +19,7 @@ from keylm.recipe.optimizer import OptimizerConfig
 from keylm.recipe.prepare import PrepareConfig
 from keylm.recipe.sft import SftConfig
 from keylm.recipe.sources import (
+    BaseSourceConfig,
     ConstrainedChatConfig,
     FilesConfig,
     HubConfig,
@@ -29,19 +31,20 @@ from keylm.recipe.sources import (
 from keylm.recipe.tokenizer import TokenizerConfig
 from keylm.recipe.train import PhaseConfig, TrainConfig
 
-SECTIONS: dict[str, type[BaseModel]] = {
-    "The recipe": Recipe,
+SECTIONS: dict[str, type[Config]] = {
+    "The whole recipe": Recipe,
     "`model`": ModelConfig,
     "`tokenizer`": TokenizerConfig,
     "`data`": DataConfig,
     "`data.clean`": CleanConfig,
-    "A source of type `files`": FilesConfig,
-    "A source of type `hub`": HubConfig,
-    "A source of type `installed-docs`": InstalledDocsConfig,
-    "A source of type `instructions`": InstructionsConfig,
-    "A source of type `repetition`": RepetitionConfig,
-    "A source of type `typos`": TyposConfig,
-    "A source of type `constrained-chat`": ConstrainedChatConfig,
+    "Every source": BaseSourceConfig,
+    "Sources of type `files`": FilesConfig,
+    "Sources of type `hub`": HubConfig,
+    "Sources of type `installed-docs`": InstalledDocsConfig,
+    "Sources of type `instructions`": InstructionsConfig,
+    "Sources of type `repetition`": RepetitionConfig,
+    "Sources of type `typos`": TyposConfig,
+    "Sources of type `constrained-chat`": ConstrainedChatConfig,
     "`prepare`": PrepareConfig,
     "`train`": TrainConfig,
     "`train.optimizer`": OptimizerConfig,
@@ -55,29 +58,40 @@ SECTIONS: dict[str, type[BaseModel]] = {
 
 HEAD = """# The recipe
 
-One YAML file says everything about a model. Whatever it leaves out has the default given here; a key that is not
-listed here is refused. Any field can be changed on the command line: `--set train.tokens=2e6`, and a source by its
-name: `--set data.sources.wikipedia.weight=0.2`. A run keeps its whole recipe, defaults included, in `recipe.yaml`.
+A recipe is one YAML file that specifies everything about a model. A key that it leaves out has the default given here.
+A key that is not listed here is an error. A run keeps its whole recipe, defaults included, in `recipe.yaml`.
 
-This page is written by `docs/make_recipe_page.py` from the fields themselves.
+Any field can be changed on the command line: `--set train.tokens=2e6`. Sources are addressed by their name:
+`--set data.sources.wikipedia.weight=0.2`.
+
+This page is generated from the fields by `docs/make_recipe_page.py`.
 """
 
 
 def page() -> str:
-    """The whole page, as markdown."""
-    return HEAD + "".join(_section(title, part) for title, part in SECTIONS.items())
+    """The whole page, as Markdown."""
+    return HEAD + "".join(_section(title, config) for title, config in SECTIONS.items())
 
 
-def _section(title: str, part: type[BaseModel]) -> str:
-    shown = TrainConfig.model_fields if part is SftConfig else {}
+def _section(title: str, config: type[Config]) -> str:
+    """A heading, the docstring, and a table of the fields that the section does not share with its base."""
+    note = ""
+    shared: dict[str, Any] = {}
+    if config is SftConfig:
+        note, shared = "\nAll keys of `train`, and these or with these defaults:\n", TrainConfig.model_fields
+    elif issubclass(config, BaseSourceConfig) and config is not BaseSourceConfig:
+        note = "\nThe keys of every source, and these:\n"
+        # The heading gives the type.
+        shared = {**BaseSourceConfig.model_fields, "type": config.model_fields["type"]}
     rows = [
         f"| `{name}` | {_default(field)} | {_one_line(field.description)} |\n"
-        for name, field in part.model_fields.items()
-        if name not in shown or field.description != shown[name].description
+        for name, field in config.model_fields.items()
+        if name not in shared or field.description != shared[name].description
     ]
-    note = "\nAll fields of `train`, and these:\n" if shown else ""
+    if not rows:
+        return f"\n## {title}\n\n{_one_line(config.__doc__)} No keys but those of every source.\n"
     table = "| key | default | meaning |\n|---|---|---|\n" + "".join(rows)
-    return f"\n## {title}\n\n{_one_line(part.__doc__)}\n{note}\n{table}"
+    return f"\n## {title}\n\n{_one_line(config.__doc__)}\n{note}\n{table}"
 
 
 def _default(field: Any) -> str:

@@ -1,4 +1,7 @@
-"""The command line: one short command per stage. Parse, call, print."""
+"""The command line: one function per command, which parses the arguments and calls the code that does the work.
+
+Every import of that code is inside of the functions, so that `keylm --help` takes a fraction of a second.
+"""
 
 from __future__ import annotations
 
@@ -15,49 +18,60 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-RecipeOrRun = Annotated[Path, typer.Argument(help="A recipe (.yaml), or a run folder, which holds its recipe.")]
-Measured = Annotated[
+RecipeOrRun = Annotated[Path, typer.Argument(help="Recipe (.yaml), or run folder, which contains its recipe.")]
+EvaluatedModel = Annotated[
     Path,
-    typer.Argument(help="A recipe (.yaml) or a run folder; or somebody's model: a .gguf file, a transformers folder."),
+    typer.Argument(help="Recipe (.yaml) or run folder; or an external model: a .gguf file or a transformers folder."),
 ]
-RunFolder = Annotated[Path, typer.Argument(help="A run folder, such as runs/quickstart.")]
-Exported = Annotated[Path, typer.Argument(help="A run that is exported, an export folder, or a .gguf file.")]
-Threads = Annotated[int | None, typer.Option(help="Threads that compute (default: one per physical core).")]
+RunFolder = Annotated[Path, typer.Argument(help="Run folder, such as runs/quickstart.")]
+ExportedModel = Annotated[Path, typer.Argument(help="Run folder with an export, export folder, or .gguf file.")]
+Threads = Annotated[
+    int | None, typer.Option(help="Number of threads to compute with (default: one per physical core).")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
         "--set", metavar="KEY=VALUE", help="Change a field of the recipe, such as train.tokens=2e6; repeatable."
     ),
 ]
-Folder = Annotated[Path | None, typer.Option("--run", help="The run folder to fill (default: runs/NAME).")]
-Offline = Annotated[bool, typer.Option("--offline", help="Ask no server: read only what was downloaded before.")]
+Folder = Annotated[Path | None, typer.Option("--run", help="Run folder to write to (default: runs/NAME).")]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="Do not use the network: read only what was downloaded before.")
+]
 
 _STAGES = "Stages"
 _USE = "Use a model"
-_LOOK = "Inspect"
+_INSPECT = "Inspect"
 
 
 @app.callback()
 def root(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Raw text in, a small chat model out.
+    """Train a small language model from raw text, evaluate it, export it and chat with it.
 
-    A [bold]recipe[/] is one YAML file that says everything about a model. A [bold]run[/] is the folder that it fills,
-    stage by stage: tokenizer → prepare → pretrain → sft → eval → export, with dpo and grpo after sft where the
-    recipe asks for them. Every stage can be stopped at any time and resumes where it was; finished stages are skipped.
+    A **recipe** is one YAML file that specifies everything about a model. A **run** is the folder that a recipe fills,
+    stage by stage: tokenizer → prepare → pretrain → sft → eval → export. If the recipe has the sections `dpo` or
+    `grpo`, these stages follow sft. Any stage can be stopped at any time (Ctrl-C, kill) and resumes where it was.
+    Finished stages are skipped.
 
-    Start with:  keylm run recipes/quickstart.yaml
+    First steps:
+
+    - `keylm doctor` checks this machine
+
+    - `keylm run recipes/quickstart.yaml` trains a small model in minutes
+
+    - `keylm chat runs/quickstart` talks to it
     """
 
 
 @app.command(rich_help_panel=_STAGES)
 def run(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None, offline: Offline = False) -> None:
-    """Run every stage that is missing, then write results.json and report.html."""
+    """Run all stages that are not done yet, then write results.json and report.html."""
     _set_offline(offline)
     from keylm import stages
     from keylm.commands.report import write_results
@@ -74,77 +88,87 @@ def run(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None, offlin
 def tokenizer(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None, offline: Offline = False) -> None:
     """Train the tokenizer on a sample of the sources."""
     _set_offline(offline)
-    _stage("tokenizer", recipe, set_, run_)
+    _run_stage("tokenizer", recipe, set_, run_)
 
 
 @app.command(rich_help_panel=_STAGES)
 def prepare(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None, offline: Offline = False) -> None:
     """Clean and tokenize the sources into token shards."""
     _set_offline(offline)
-    _stage("prepare", recipe, set_, run_)
+    _run_stage("prepare", recipe, set_, run_)
 
 
 @app.command(rich_help_panel=_STAGES)
 def pretrain(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None) -> None:
     """Pretrain from scratch on the mixture of text."""
-    _stage("pretrain", recipe, set_, run_)
+    _run_stage("pretrain", recipe, set_, run_)
 
 
 @app.command(rich_help_panel=_STAGES)
 def sft(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None) -> None:
-    """Fine-tune on conversations, with the loss on the assistant's tokens only."""
-    _stage("sft", recipe, set_, run_)
+    """Fine-tune on conversations, with a loss on the assistant's tokens only."""
+    _run_stage("sft", recipe, set_, run_)
 
 
 @app.command(rich_help_panel=_STAGES)
 def dpo(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None) -> None:
-    """Preference tuning, if the recipe has `dpo`: a verified answer over a copy that violates one constraint."""
-    _stage("dpo", recipe, set_, run_)
+    """Tune on preference pairs (DPO): a verified answer over a copy that violates one constraint.
+
+    The recipe needs a `dpo` section, such as `--set dpo={}`.
+    """
+    _run_stage("dpo", recipe, set_, run_)
 
 
 @app.command(rich_help_panel=_STAGES)
 def grpo(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None) -> None:
-    """Reinforcement learning with rule-based rewards, if the recipe has `grpo`."""
-    _stage("grpo", recipe, set_, run_)
+    """Train by reinforcement learning with rule-based rewards (GRPO).
+
+    The recipe needs a `grpo` section, such as `--set grpo={}`.
+    """
+    _run_stage("grpo", recipe, set_, run_)
 
 
 @app.command(name="eval", rich_help_panel=_STAGES)
 def evaluate(
-    recipe: Measured,
+    model: EvaluatedModel,
     tasks: Annotated[str, typer.Option(help="lm_eval tasks, separated by commas, such as hellaswag,piqa.")] = "",
-    data: Annotated[Path | None, typer.Option(help="Folder with the tasks' data files, for use offline.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder with the tasks' data files, for offline use.")] = None,
     limit: Annotated[
-        int | None, typer.Option(help="Documents per task (default: all), or instructions per split.")
+        int | None, typer.Option(help="Documents per task (default: all); without --tasks, instructions per split.")
     ] = None,
     baselines: Annotated[
-        bool, typer.Option("--baselines", help="Also choose without the question (the eval stage always does).")
+        bool,
+        typer.Option("--baselines", help="Also score choices made without the question (the stage always does)."),
     ] = False,
-    json: Annotated[
+    json_path: Annotated[
         Path | None,
         typer.Option(
-            help="Also write what is printed to this file, with seed, versions, and hashes of weights and data."
+            "--json", help="Write the scores to this file too, with seed, versions, and hashes of weights and data."
         ),
     ] = None,
     set_: Overrides = None,
     run_: Folder = None,
 ) -> None:
-    """Evaluate: bits per byte, held-out instructions, and lm_eval tasks.
+    """Evaluate a model: bits per byte, held-out instructions, lm_eval tasks.
 
-    Without --tasks this is the eval stage of a run, or, for any other model, the score on the held-out instructions.
-    With --tasks it scores a run or a model on those lm_eval tasks, next to the published scores. Only the stage writes
-    to the run; other scores are printed.
+    For a run, this is the eval stage. With --tasks, it scores a run or an external model on these lm_eval tasks and
+    prints the scores beside published ones. For an external model without --tasks, it scores the held-out instructions.
     """
-    from keylm.commands import evaluate as commands
+    if tasks:
+        from keylm.commands.evaluate import score_tasks
+
+        score_tasks(model, tasks.split(","), limit, data, baselines, json_path, set_, run_)
+        return
     from keylm.evaluate.external_models import is_external
 
-    if not is_external(recipe) and not tasks:
-        if json:
-            raise UserError("--json needs --tasks: the eval stage writes its scores to its folder and to results.json")
-        _stage("eval", recipe, [*(set_ or []), *([f"eval.data={data}"] if data else [])], run_)
-    elif tasks:
-        commands.score_tasks(recipe, tasks.split(","), limit, data, baselines, json, set_, run_)
-    else:
-        commands.score_instructions(recipe, limit, json)
+    if is_external(model):
+        from keylm.commands.evaluate import score_instructions
+
+        score_instructions(model, limit, json_path)
+        return
+    if json_path:
+        raise UserError("--json needs --tasks: the eval stage writes its scores to its folder and to results.json")
+    _run_stage("eval", model, [*(set_ or []), *([f"eval.data={data}"] if data else [])], run_)
 
 
 @app.command(rich_help_panel=_STAGES)
@@ -155,13 +179,13 @@ def export(
     ] = False,
     wllama: Annotated[
         Path | None,
-        typer.Option(envvar="KEYLM_WLLAMA", help="The folder of an installed @wllama/wllama: --web asks no npm then."),
+        typer.Option(envvar="KEYLM_WLLAMA", help="Folder of an installed @wllama/wllama, for --web without npm."),
     ] = None,
     set_: Overrides = None,
     run_: Folder = None,
 ) -> None:
     """Write the transformers folder, the GGUF files, the Modelfile and the model card."""
-    _stage("export", recipe, set_, run_)
+    _run_stage("export", recipe, set_, run_)
     if web:
         from keylm.run import open_run
         from keylm.serve.static_page import write_static_page
@@ -171,14 +195,14 @@ def export(
 
 @app.command(rich_help_panel=_USE)
 def chat(
-    model: Exported,
+    model: ExportedModel,
     system: Annotated[str, typer.Option(help="System prompt (none by default).")] = "",
     temperature: Annotated[
-        float | None, typer.Option(help="0: the likeliest token (default: the model's own).")
+        float | None, typer.Option(help="Sampling temperature; 0 is greedy (default: the model's own).")
     ] = None,
     threads: Threads = None,
 ) -> None:
-    """Talk to an exported model in the terminal; a question may also be piped in."""
+    """Chat with an exported model in the terminal. A question may also be piped in."""
     from keylm.serve.terminal import run_chat
 
     run_chat(model, system=system, temperature=temperature, num_threads=threads)
@@ -186,16 +210,16 @@ def chat(
 
 @app.command(rich_help_panel=_USE)
 def serve(
-    model: Exported,
+    model: ExportedModel,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
     api_key: Annotated[
         str | None,
-        typer.Option(envvar="KEYLM_API_KEY", help="What clients must show; needed where others can reach the server."),
+        typer.Option(envvar="KEYLM_API_KEY", help="Key that clients must send; required if HOST is not local."),
     ] = None,
     threads: Threads = None,
 ) -> None:
-    """Serve an exported model: an OpenAI-compatible API and a web page to chat on."""
+    """Serve an exported model: an OpenAI-compatible API and a chat page."""
     from keylm.serve.server import run_server
 
     run_server(model, host=host, port=port, num_threads=threads, api_key=api_key)
@@ -205,9 +229,9 @@ def serve(
 def push(
     run_folder: RunFolder,
     repository: Annotated[str, typer.Argument(help="Repository on the Hugging Face hub, as OWNER/NAME.")],
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private if it is new.")] = False,
 ) -> None:
-    """Publish a run's export on the Hugging Face hub."""
+    """Publish the export of a run on the Hugging Face hub."""
     from keylm.export.hub_upload import upload
     from keylm.run import open_run
 
@@ -216,32 +240,34 @@ def push(
 
 @app.command(name="import", rich_help_panel=_USE)
 def import_(
-    source: Annotated[str, typer.Argument(help="A transformers folder, or a model's name on the Hugging Face hub.")],
+    source: Annotated[str, typer.Argument(help="Transformers folder, or name of a model on the Hugging Face hub.")],
     run_: Folder = None,
-    base: Annotated[bool, typer.Option("--base", help="Leave the sft stage to do, on the imported weights.")] = False,
+    base: Annotated[
+        bool, typer.Option("--base", help="Import a base model: sft remains to be run, on the imported weights.")
+    ] = False,
 ) -> None:
-    """Make a run of a Qwen3 model that somebody else trained, to tune, measure, export or serve it."""
+    """Make a run from an existing Qwen3 model, to tune, evaluate, export or serve it."""
     from keylm.commands.import_model import import_model
 
     print(import_model(source, run_, base).folder)
 
 
-@app.command(rich_help_panel=_LOOK)
+@app.command(rich_help_panel=_INSPECT)
 def info(recipe: RecipeOrRun, set_: Overrides = None) -> None:
-    """Show a recipe's parameters, tokens, operations, memory, and the time it takes on this machine."""
+    """Show parameters, tokens, operations and memory of a recipe, and the time it takes on this machine."""
     from keylm.commands.info import show_info
 
     show_info(recipe, set_)
 
 
-@app.command(rich_help_panel=_LOOK)
+@app.command(rich_help_panel=_INSPECT)
 def sources(
     recipe: Annotated[
-        Path | None, typer.Argument(help="A recipe or a run folder (default: all that is known).")
+        Path | None, typer.Argument(help="Recipe or run folder (default: the data sets that recipes can name).")
     ] = None,
     set_: Overrides = None,
 ) -> None:
-    """List the data sets that recipes can name, or a recipe's sources, and what of them is on this machine.
+    """List the sources of a recipe, or all presets, and what of them is on this machine.
 
     Nothing is downloaded and no server is asked.
     """
@@ -250,46 +276,46 @@ def sources(
     show_sources(recipe, set_)
 
 
-@app.command(rich_help_panel=_LOOK)
+@app.command(rich_help_panel=_INSPECT)
 def preview(
     run_folder: RunFolder,
-    step: Annotated[int, typer.Option(help="Step of training, counted from 0.")] = 0,
-    stage: Annotated[str, typer.Option(help="`pretrain` or `sft`.")] = "sft",
-    rows: Annotated[int, typer.Option(help="How many sequences to show.")] = 2,
+    step: Annotated[int, typer.Option(help="Training step, from 0.")] = 0,
+    stage: Annotated[str, typer.Option(help="Training stage: `pretrain` or `sft`.")] = "sft",
+    rows: Annotated[int, typer.Option(help="Number of sequences to show.")] = 2,
 ) -> None:
-    """Show the batch of any training step in colours: source, documents, and what is learned from."""
+    """Show the batch of any training step: sources, documents, and which tokens have a loss."""
     from keylm.commands.preview import show_preview
     from keylm.run import open_run
 
     show_preview(open_run(run_folder), stage, step, rows)
 
 
-@app.command(rich_help_panel=_LOOK)
+@app.command(rich_help_panel=_INSPECT)
 def watch(
     run_folder: RunFolder,
-    once: Annotated[bool, typer.Option("--once", help="Print what there is now, and end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print the present state and exit.")] = False,
 ) -> None:
-    """Watch a run that trains in another process: loss, speed, memory, time left, bits per byte, skipped steps."""
+    """Watch a run that another process trains: loss, speed, memory, time left, validation, skipped steps."""
     from keylm.commands.watch import show_watch
     from keylm.run import open_run
 
     show_watch(open_run(run_folder), once)
 
 
-@app.command(rich_help_panel=_LOOK)
+@app.command(rich_help_panel=_INSPECT)
 def report(run_folder: RunFolder) -> None:
-    """Rewrite a run's results.json and report.html."""
+    """Write results.json and report.html of a run again."""
     from keylm.commands.report import write_results
     from keylm.run import open_run
 
     write_results(open_run(run_folder))
 
 
-@app.command(rich_help_panel=_LOOK)
+@app.command(rich_help_panel=_INSPECT)
 def doctor(
-    folder: Annotated[Path, typer.Argument(help="Where runs will lie: its disk is looked at.")] = Path(),
+    folder: Annotated[Path, typer.Argument(help="Where runs will be written; its disk is checked.")] = Path(),
 ) -> None:
-    """Show what is installed, what this machine can do, and how to get what is missing.
+    """Check what is installed, what this machine can do, and how to get what is missing.
 
     The exit code is 1 if a stage cannot run.
     """
@@ -300,7 +326,7 @@ def doctor(
 
 
 def main() -> None:
-    """Run the command line; a failure on purpose is one sentence and an exit code, without a traceback."""
+    """Run the command line. A `KeyLMError` is printed as one sentence, with its exit code and without a traceback."""
     import sys
 
     try:
@@ -313,12 +339,12 @@ def main() -> None:
 
 
 def _set_offline(offline: bool) -> None:
-    """Tell the hub's libraries, which read it when they are imported, and every process that is started from here."""
     if offline:
+        # The hub's libraries read the variable when they are imported, and worker processes inherit it.
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
-def _stage(name: str, recipe: Path, overrides: list[str] | None, folder: Path | None) -> None:
+def _run_stage(name: str, recipe: Path, overrides: list[str] | None, folder: Path | None) -> None:
     from keylm import stages
     from keylm.run import open_run
 

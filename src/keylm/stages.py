@@ -1,7 +1,7 @@
-"""The one table of stages, and how they are run.
+"""The table of stages, and how they are run. No other module lists the stages.
 
-Nothing else lists the stages. A stage's entry point is named by a string and imported when the stage runs, so this
-module sits below the packages that do the work, which look up names and labels here.
+A stage's entry point is given as a string and imported when the stage runs. So this module can sit below the packages
+that do the work, and they look up names and labels here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from keylm.common import ranks
+from keylm.common import hardware, ranks
 from keylm.common.console import console
 from keylm.common.errors import UserError
 from keylm.recipe.base import Config
@@ -27,30 +27,30 @@ class Stage:
     """One stage of a run."""
 
     name: str
-    """Its command and its folder in the run."""
+    """Its command, and its folder in the run."""
     title: str
     """What it does, in a few words."""
     entry_point: str
-    """`module:function` that does the work on a `Run` and returns the metadata worth keeping."""
+    """`module:function`; the function takes a `Run`, does the work and returns the metadata to record."""
     section: str
     """The section of the recipe with its settings."""
     trains: bool = False
-    """Whether it leaves weights, in `RUN/NAME/final`."""
+    """Whether it writes weights, to `RUN/NAME/final`."""
     optional: bool = False
-    """Whether a recipe without its section skips it."""
+    """Whether it is skipped if the recipe lacks its section."""
     distributed: bool = False
-    """Whether several ranks work on it together. Otherwise the main process does all, and the others wait."""
+    """Whether all ranks take part. Otherwise the main process does the work and the others wait."""
     label: str = ""
-    """What the scores of its weights are called."""
+    """Name of its weights in tables of scores, such as `after SFT`."""
     card_text: str = ""
-    """How the model card tells it; `config` is its section of the recipe."""
+    """Its sentence on the model card; `config` stands for its section of the recipe."""
 
     def config(self, run: Run) -> Config | None:
-        """The stage's section of the recipe; None where the recipe skips the stage."""
+        """The stage's section of the recipe; None if the recipe skips the stage."""
         section: Config | None = getattr(run.recipe, self.section)
         return section
 
-    def load(self) -> Callable[[Run], dict[str, Any]]:
+    def load_entry_point(self) -> Callable[[Run], dict[str, Any]]:
         """Import the entry point."""
         module, _, name = self.entry_point.partition(":")
         function: Callable[[Run], dict[str, Any]] = getattr(import_module(module), name)
@@ -112,12 +112,12 @@ TRAINING_STAGES = tuple(stage for stage in STAGES if stage.trains)
 
 
 def stages_of(run: Run) -> list[Stage]:
-    """The stages that the run's recipe asks for, in order."""
+    """The stages of the run's recipe, in order."""
     return [stage for stage in STAGES if not stage.optional or stage.config(run)]
 
 
 def training_stages(run: Run) -> list[str]:
-    """Names of the stages of the recipe that leave weights, in order. The weights of the last one are released."""
+    """Names of the stages of the recipe that write weights, in order. The weights of the last one are released."""
     return [stage.name for stage in stages_of(run) if stage.trains]
 
 
@@ -127,7 +127,7 @@ def completed_training_stages(run: Run) -> list[str]:
 
 
 def num_steps(run: Run, stage: str) -> int:
-    """Optimizer steps of a training stage of the recipe."""
+    """Number of optimizer steps of a training stage."""
     config = next(row for row in TRAINING_STAGES if row.name == stage).config(run)
     assert isinstance(config, TrainConfig | DpoConfig | GrpoConfig)
     return config.num_steps
@@ -140,47 +140,49 @@ def run_all(run: Run) -> None:
 
 
 def run_until(run: Run, name: str) -> None:
-    """Run the stage `name`. In an imported run it is up to the stage itself to say what it lacks.
+    """Run the stage `name`, for which the stages before it must be done.
 
     Raises:
-        UserError: a stage before it is not finished, or the recipe skips it.
+        UserError: a stage before it is not done, or the recipe skips it.
     """
-    wanted = {stage.name: stage for stage in stages_of(run)}
-    if name not in wanted:
+    stages = stages_of(run)
+    names = [stage.name for stage in stages]
+    if name not in names:
         raise UserError(f"the recipe of {run.folder} has no `{name}`: add the section, docs/{name}.md says how")
-    for before in wanted:
-        if before == name:
-            break
-        if not run.is_done(before) and not run.imported_from("tokenizer"):
+    position = names.index(name)
+    for earlier in names[:position]:
+        # An imported run lacks some stages for good, such as `prepare`. There the stage itself reports what it misses.
+        if not run.is_done(earlier) and not run.imported_from("tokenizer"):
             raise UserError(
-                f"`{name}` needs `{before}` first: run `keylm {before} {run.folder}`, "
+                f"`{name}` needs `{earlier}` first: run `keylm {earlier} {run.folder}`, "
                 f"or `keylm run {run.folder}` for everything that is missing"
             )
-    run_stage(run, wanted[name])
+    run_stage(run, stages[position])
 
 
 def run_stage(run: Run, stage: Stage) -> None:
-    """Run one stage unless it is done; record its metadata, its duration in seconds and its peak memory in bytes."""
+    """Run one stage unless it is done, and record its metadata, its duration in seconds and its peak memory in bytes.
+
+    With several ranks, every rank calls this.
+    """
     if stage.distributed or ranks.is_main_process():
-        _run_here(run, stage)
+        _run_on_this_rank(run, stage)
     ranks.barrier()
 
 
-def _run_here(run: Run, stage: Stage) -> None:
+def _run_on_this_rank(run: Run, stage: Stage) -> None:
     if run.is_done(stage.name):
         console.print(f"[green]✓[/] {stage.name:<10} already done in {run.stage(stage.name)}")
         return
-    from keylm.common import hardware
-
     console.print(f"[bold]{stage.name}[/]: {stage.title}")
     if ranks.is_main_process():
         run.begin(stage.name)
     hardware.reset_peak_memory()
     start = time.monotonic()
-    metadata = stage.load()(run)
-    seconds, peak = time.monotonic() - start, hardware.peak_memory()
+    metadata = stage.load_entry_point()(run)
+    seconds, peak_bytes = time.monotonic() - start, hardware.peak_memory_bytes()
     if ranks.is_main_process():
-        run.finish(stage.name, {**metadata, "seconds": round(seconds, 2), "peak_memory_bytes": peak})
+        run.finish(stage.name, {**metadata, "seconds": round(seconds, 2), "peak_memory_bytes": peak_bytes})
     minutes, rest = divmod(round(seconds), 60)
     duration = f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
-    console.print(f"[green]✓[/] {stage.name:<10} {duration}, peak memory {peak / 2**30:.2f} GiB")
+    console.print(f"[green]✓[/] {stage.name:<10} {duration}, peak memory {peak_bytes / 2**30:.2f} GiB")

@@ -40,13 +40,13 @@ def folder(released: Run, tmp_path: Path) -> Path:
 def test_export_import_export_changes_nothing(released: Run, folder: Path, tmp_path: Path) -> None:
     run = import_model(str(folder), tmp_path / "run")
     run_until(run, "export")
-    first, second = (made.stage("export") / "transformers" for made in (released, run))
-    before, after = (load_file(made / "model.safetensors") for made in (first, second))
+    first, second = (exported_run.stage("export") / "transformers" for exported_run in (released, run))
+    before, after = (load_file(exported / "model.safetensors") for exported in (first, second))
     assert before.keys() == after.keys()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
-    ours, theirs = (Tokenizer.load(made) for made in (first, second))
+    ours, theirs = (Tokenizer.load(exported) for exported in (first, second))
     assert [ours.encode(text) for text in TEXTS] == [theirs.encode(text) for text in TEXTS]
-    configs = [json.loads((made / "config.json").read_text()) for made in (first, second)]
+    configs = [json.loads((exported / "config.json").read_text()) for exported in (first, second)]
     assert configs[0] == configs[1]
     assert (first / "generation_config.json").read_text() == (second / "generation_config.json").read_text()
 
@@ -61,7 +61,7 @@ def test_the_card_says_where_the_weights_came_from(folder: Path, tmp_path: Path)
     assert "Pretraining read" not in card
 
 
-def test_the_report_tells_what_was_done_here_from_what_was_imported(folder: Path, tmp_path: Path) -> None:
+def test_the_report_says_what_was_imported(folder: Path, tmp_path: Path) -> None:
     run = import_model(str(folder), tmp_path / "run")
     write_results(run)
     results = json.loads((run.folder / "results.json").read_text())
@@ -85,7 +85,7 @@ def test_a_base_model_can_be_tuned(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("tied", [True, False])
-def test_weights_that_transformers_saved_give_its_logits(folder: Path, tmp_path: Path, dtype, tied: bool) -> None:
+def test_weights_of_transformers_give_its_logits(folder: Path, tmp_path: Path, dtype, tied: bool) -> None:
     """As transformers 5 writes them: `rope_parameters` only, tied or not, in any precision, in several files."""
     rope = {"rope_type": "default", "rope_theta": 777.0}
     config = Qwen3Config.from_pretrained(folder, tie_word_embeddings=tied, rope_parameters=rope)

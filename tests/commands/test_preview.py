@@ -6,11 +6,13 @@ import io
 
 import numpy as np
 import pytest
+from helpers.screen import assert_readable
 from rich.console import Console
 from rich.text import Text
 
-from keylm.commands.preview import paint, show_preview
+from keylm.commands.preview import paint_sequence, show_preview
 from keylm.common.arrays import IGNORE_INDEX
+from keylm.common.console import output
 from keylm.common.errors import UserError
 from keylm.run import Run, open_run
 from keylm.tokenizer.tokenizer import Tokenizer
@@ -33,15 +35,15 @@ def tokenizer(prepared: Run) -> Tokenizer:
     return Tokenizer.load(prepared.stage("tokenizer"))
 
 
-def test_documents_learned_tokens_control_tokens_and_padding_are_told_apart(tokenizer: Tokenizer) -> None:
+def test_each_kind_of_token_has_its_style(tokenizer: Tokenizer) -> None:
     ask, answer, other = (tokenizer.encode(text) for text in ("the river", " stone", "old garden"))
     end = tokenizer.end_of_text
     tokens = np.array([*ask, *answer, end, *other, end, end, end])
     targets = np.full(len(tokens), IGNORE_INDEX)
     targets[len(ask) - 1 : len(ask) + len(answer)] = [*answer, end]
     first = len(ask) + len(answer) + 1
-    segments = np.array([0] * first + [1] * (len(other) + 1) + [2] * 2)
-    text = paint(tokenizer, tokens, targets, segments)
+    document_ids = np.array([0] * first + [1] * (len(other) + 1) + [2] * 2)
+    text = paint_sequence(tokenizer, tokens, targets, document_ids)
     marker = tokenizer.decode([end], keep_control=True)
     assert text.plain == f"[1]the river stone{marker}\n[2]old garden{marker}\n[padding: 2 tokens]"
     assert styles_of(text, "the river") == {"bright_black"}
@@ -54,19 +56,25 @@ def test_documents_learned_tokens_control_tokens_and_padding_are_told_apart(toke
 def test_a_character_of_several_tokens_is_shown_whole(tokenizer: Tokenizer) -> None:
     tokens = np.array(tokenizer.encode("東京"))
     assert len(tokens) > 2
-    text = paint(tokenizer, tokens, np.append(tokens[1:], IGNORE_INDEX), np.zeros(len(tokens), dtype=int))
+    text = paint_sequence(tokenizer, tokens, np.append(tokens[1:], IGNORE_INDEX), np.zeros(len(tokens), dtype=int))
     assert "京" in text.plain
 
 
 def test_rows_say_where_they_come_from_without_colours(tiny_run: Run) -> None:
     lines = shown(tiny_run, "pretrain", step=3, rows=2)
-    assert "attention runs across documents" in lines.splitlines()[0]
+    assert "attention across documents" in lines.splitlines()[0]
     assert lines.count("pretrain step 3, row ") == 2
     assert "epoch 0, block " in lines
     assert "\x1b" not in lines
     packed = shown(tiny_run, "sft")
-    assert "attention stays within each document" in packed.splitlines()[0]
+    assert "attention within each document" in packed.splitlines()[0]
     assert "[1]<|im_start|>" in packed
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "sft"])
+def test_batches_are_readable_at_80_columns(tiny_run: Run, stage: str) -> None:
+    screen = assert_readable(lambda: show_preview(tiny_run, stage, step=0, rows=2, console=output))
+    assert screen.count(f"{stage} step 0, row ") == 2
 
 
 def test_parts_of_blocks_are_named(tiny_run: Run) -> None:
@@ -76,7 +84,7 @@ def test_parts_of_blocks_are_named(tiny_run: Run) -> None:
     assert ", part" not in shown(run, "pretrain", step=29)
 
 
-def test_a_step_beyond_the_end_and_a_stage_without_batches_are_named(tiny_run: Run) -> None:
+def test_a_batch_that_does_not_exist_is_one_sentence(tiny_run: Run) -> None:
     with pytest.raises(UserError, match=r"--step 30: pretrain has the steps 0 to 29"):
         shown(tiny_run, "pretrain", step=30)
     with pytest.raises(UserError, match=r"--stage eval: only"):

@@ -7,13 +7,15 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from helpers.screen import assert_readable
 from rich.console import Console
 
-from keylm.commands.watch import sparkline, watch_view
+from keylm.commands.watch import show_watch, sparkline, watch_view
 from keylm.common.errors import UserError
-from keylm.run import Run, open_run
+from keylm.run import Run, create, open_run
 
 
 def shown(run: Run) -> str:
@@ -53,7 +55,7 @@ def test_preference_tuning_is_shown(tiny_run: Run) -> None:
     text = shown(run)
     assert "tiny: dpo" in text
     assert "4 of 10 (40%)" in text
-    assert "rather the chosen answer 75%" in text
+    assert "reward accuracy 75%" in text
     # 6 steps of 512 tokens at 256 tokens per second
     assert "time left 0:00:12" in text
 
@@ -70,21 +72,33 @@ def test_recorded_metrics_are_shown(tiny_run: Run) -> None:
     assert "12 of 30 (40%)" in text
     assert re.search(r"loss █\S+▁ 5\.318", text)
     assert "tokens/s 256" in text
-    assert "of the product rate 41%" in text
+    assert "MFU 41%" in text
     assert "memory 1.50 GiB" in text
     # 18 steps of 512 tokens at 256 tokens per second
     assert "time left 0:00:36" in text
-    assert "bits per byte, prose 1.750 → 1.500" in text
-    assert "bits per byte, talk 3.000 → 3.000" in text
+    assert "validation, bits per byte \n prose 1.750 → 1.500" in text
+    assert "talk 3.000 → 3.000" in text
     assert "skipped steps 1, the last at step 10: loss nan, gradient norm nan; prose 7" in text
     assert "training" in text
+
+
+def test_the_view_is_readable_at_80_columns(prepared: Run, tmp_path: Path) -> None:
+    # The longest names and the largest numbers that there are.
+    run = create(prepared.recipe.model_copy(update={"title": "A model with quite a long title"}), tmp_path / "long")
+    skip = {"skipped": 3, "reason": "loss nan, gradient norm nan", "batch": "smoltalk2-persona-following 123456"}
+    scores = {"step": 100_000, "validation": {"smoltalk2-persona-following": 12.345, "talk": 3.0}}
+    steps = [step(number, tokens_per_second=1_234_567.0, preferred=0.75) for number in range(1, 200)]
+    record(run, [*steps, *[scores] * 5, {"step": 100_001, **skip}])
+    (run.stage("pretrain") / "stage.json").write_text("{}")
+    screen = assert_readable(lambda: show_watch(run, once=True))
+    assert "smoltalk2-persona-following  12.345 → 12.345 → 12.345 → 12.345 → 12.345" in screen
 
 
 @pytest.mark.parametrize(
     ("values", "bars"),
     [([1, 2, 3, 4, 5, 6, 7, 8], "▁▂▃▄▅▆▇█"), ([3, 3], "▁▁"), ([8, 6, 1, 1], "█▁"), ([0.5], "▁")],
 )
-def test_a_sparkline_runs_from_the_lowest_to_the_highest(values: list[float], bars: str) -> None:
+def test_a_sparkline_is_scaled_to_its_range(values: list[float], bars: str) -> None:
     assert sparkline(values, width=max(len(bars), 1)) == bars
 
 

@@ -15,7 +15,8 @@ from keylm.data.prepare.token_store import StoreWriter, TokenStore
 from keylm.evaluate.bits_per_byte import compare, excerpt, model_bits, windows, xz_bits
 from keylm.model.initialization import init_model
 from keylm.model.transformer import KeyLM
-from keylm.tokenizer.tokenizer import Tokenizer, train_tokenizer
+from keylm.tokenizer.tokenizer import Tokenizer
+from keylm.tokenizer.training import train_tokenizer
 
 TEXTS = ["A straße, 東京 and 🦊.\n\n", "The second document.", "  A third\tone. " * 20]
 

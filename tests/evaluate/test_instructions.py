@@ -12,7 +12,7 @@ from keylm.instructions.splits import SPLITS, held_out
 from keylm.instructions.task import Example, Task, user_message
 from keylm.model.transformer import KeyLM
 from keylm.recipe.model import ModelConfig
-from keylm.tokenizer.tokenizer import train_tokenizer
+from keylm.tokenizer.training import train_tokenizer
 
 TASKS = [
     Task(user_message("Quote olives."), "olives", (Quotation(), NoCommas())),

@@ -24,7 +24,8 @@ from keylm.instructions.mistyped import mistyped_task
 from keylm.instructions.task import Task, user_message
 from keylm.model.initialization import init_model
 from keylm.model.transformer import KeyLM
-from keylm.tokenizer.tokenizer import Tokenizer, train_tokenizer
+from keylm.tokenizer.tokenizer import Tokenizer
+from keylm.tokenizer.training import train_tokenizer
 
 TEXT = (
     "The old keeper climbed the narrow stairs every evening and lit the lamp before the fog came in from the sea. "

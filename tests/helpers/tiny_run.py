@@ -9,7 +9,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from keylm import run as runs
 from keylm.recipe import Recipe
-from keylm.tokenizer.tokenizer import train_tokenizer
+from keylm.tokenizer.training import train_tokenizer
 
 TEXTS = [
     *topics.values(),

@@ -1,4 +1,4 @@
-"""The known data sets: every entry read over HTTP from rows like the real ones into documents worked out by hand."""
+"""The presets: every one reads, over HTTP, rows like the real ones into documents that were worked out by hand."""
 
 import json
 import os
@@ -26,17 +26,17 @@ def struct(**fields):
 
 
 def table(rows, **columns):
-    """A parquet file with all of these columns, those that a row does not name being null."""
+    """A parquet file with these columns; those that a row does not name are null."""
     return parquet(rows, pyarrow.schema(list(columns.items())))
 
 
 def card(**configs):
-    """The head of a data set's card, as on the hub."""
+    """The metadata block of a data set card."""
     parts = {
         name: [{"split": split, "path": path} for split, path in splits.items()] for name, splits in configs.items()
     }
-    found = [{"config_name": name, "data_files": files} for name, files in parts.items()]
-    return f"---\nconfigs: {json.dumps(found)}\n---\n".encode()
+    config_list = [{"config_name": name, "data_files": files} for name, files in parts.items()]
+    return f"---\nconfigs: {json.dumps(config_list)}\n---\n".encode()
 
 
 def turns(*contents):
@@ -282,22 +282,22 @@ def keylm(folder, *arguments, **environment):
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    """A cache into which every entry was read, and what was read."""
+    """A cache into which every preset was read, and the documents."""
     folder = tmp_path_factory.mktemp("entries")
     names = list(EXPECTED)
     with hub_server.serve(REPOSITORIES) as server:
-        found, _ = read_all([{"preset": name} for name in names], folder, HF_ENDPOINT=server.endpoint)
-    return folder, dict(zip(names, found, strict=True))
+        documents, _ = read_all([{"preset": name} for name in names], folder, HF_ENDPOINT=server.endpoint)
+    return folder, dict(zip(names, documents, strict=True))
 
 
 @pytest.mark.parametrize("name", presets())
-def test_an_entry_reads_rows_like_the_real_ones(cache, name):
+def test_a_preset_reads_rows_like_the_real_ones(cache, name):
     documents = cache[1][name].get("documents")
     assert documents is not None, cache[1][name]
     assert sorted([text or messages for text, messages in documents], key=str) == sorted(EXPECTED[name], key=str)
 
 
-def test_an_entry_fills_in_what_the_recipe_does_not_say():
+def test_a_preset_fills_in_absent_fields():
     source = HubConfig.model_validate({"name": "mine", "preset": "ultrachat", "category": "instructions"})
     assert source.dataset == "HuggingFaceH4/ultrachat_200k"
     assert source.split == "train_sft"
@@ -305,7 +305,7 @@ def test_an_entry_fills_in_what_the_recipe_does_not_say():
     assert HubConfig.model_validate(source.model_dump()) == source
 
 
-def test_an_unknown_entry_is_one_sentence(tmp_path):
+def test_an_unknown_preset_is_one_sentence(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("name: mine\ndata: {sources: [{name: w, type: hub, preset: wikipeda}]}\n")
     with pytest.raises(UserError, match="there is no preset `wikipeda`; available: fineweb-edu, wikipedia, ") as caught:
@@ -313,7 +313,7 @@ def test_an_unknown_entry_is_one_sentence(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_the_page_of_sources_lists_the_entries():
+def test_the_page_of_sources_lists_the_presets():
     page = (Path(__file__).parents[2] / "docs" / "sources.md").read_text(encoding="utf-8")
     rows = [
         (
@@ -331,8 +331,8 @@ def test_the_page_of_sources_lists_the_entries():
 def test_the_list_says_what_is_on_this_machine(cache, tmp_path):
     folder, _ = cache
     listed = keylm(folder, "sources").stdout
-    assert re.search(r"wikipedia +wikimedia/wikipedia 20231101.en train .* cached, 0.00 GB", listed)
-    assert re.search(r"lmsys-chat .* cached, 0.00 GB *\n.*; gated\b", listed)
+    assert re.search(r"wikipedia +cached, 0.00 GB *\n +wikimedia/wikipedia 20231101.en train *\n", listed)
+    assert re.search(r"lmsys-chat +cached, 0.00 GB *\n.*\n.*\n.*; gated *\n", listed)
     (snapshot,) = folder.glob("hub/datasets--HuggingFaceGECLM--REDDIT_comments/snapshots/*")
     next(snapshot.glob("data/tifu*")).unlink()
     path = tmp_path / "mine.yaml"
@@ -345,11 +345,11 @@ def test_the_list_says_what_is_on_this_machine(cache, tmp_path):
     )
     path.with_name("mine.yaml.txt").write_text("Text.")
     listed = keylm(folder, "sources", str(path)).stdout
-    assert re.search(r"reddit +HuggingFaceGECLM/REDDIT_comments \* .* partly: 1 of 2 files", listed)
-    assert re.search(r"other +some/data train .* not downloaded", listed)
-    assert re.search(r"here +files .* 1 files", listed)
-    assert re.search(r"there +files .* missing", listed)
-    assert re.search(r"instructions +instructions .* made here", listed)
+    assert re.search(r"reddit +partly: 1 of 2 files, .*\n +HuggingFaceGECLM/REDDIT_comments \* *\n", listed)
+    assert re.search(r"other +not downloaded *\n +some/data train *\n", listed)
+    assert re.search(r"\bhere +1 files *\n +type files *\n", listed)
+    assert re.search(r"there +missing *\n +type files *\n", listed)
+    assert re.search(r"instructions +made here *\n +type instructions *\n", listed)
 
 
 def test_offline_is_an_option_of_the_stages_that_read(cache, tmp_path):

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from keylm.common.errors import UserError
-from keylm.tokenizer import tokenizer
-from keylm.tokenizer.tokenizer import CONTROL_TOKENS, SPLIT_REGEX, Tokenizer
+from keylm.tokenizer.tokenizer import CONTROL_TOKENS, SPLIT_REGEX, Tokenizer, read_merges
+from keylm.tokenizer.training import train_tokenizer
 
 VOCAB_SIZE = 400
 TEXT = (
@@ -22,7 +22,7 @@ TEXT = (
 
 @pytest.fixture(scope="module", params=sorted(SPLIT_REGEX))
 def trained(request):
-    return tokenizer.train_tokenizer([TEXT] * 3, VOCAB_SIZE, request.param)
+    return train_tokenizer([TEXT] * 3, VOCAB_SIZE, request.param)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_a_control_string_in_a_text_stays_characters(trained, control):
     assert trained.decode(ids) == f"I wrote {control} myself"
 
 
-def test_the_saved_folder_gives_the_same_ids_when_loaded(trained, folder):
+def test_a_saved_tokenizer_gives_the_same_ids(trained, folder):
     loaded = Tokenizer.load(folder)
     assert loaded.encode(TEXT) == trained.encode(TEXT)
     assert loaded.encode("<|im_end|>") == trained.encode("<|im_end|>")
@@ -85,7 +85,7 @@ def loaded_by_transformers(folder):
     return AutoTokenizer.from_pretrained(folder)
 
 
-def test_transformers_knows_class_control_tokens_and_context(loaded_by_transformers):
+def test_transformers_knows_control_tokens_and_context(loaded_by_transformers):
     assert type(loaded_by_transformers).__name__ in ("PreTrainedTokenizerFast", "TokenizersBackend")
     assert loaded_by_transformers.model_max_length == 512
     assert len(loaded_by_transformers) == VOCAB_SIZE
@@ -100,19 +100,19 @@ def test_transformers_adds_no_token_of_its_own(trained, loaded_by_transformers):
 
 def test_merges_are_those_of_the_saved_file(folder):
     saved = json.loads((folder / "tokenizer.json").read_text())
-    merges = list(tokenizer.merges(folder))
+    merges = list(read_merges(folder))
     assert len(merges) == VOCAB_SIZE - 256 - len(CONTROL_TOKENS)
     assert all("".join(merge.split(" ")) in saved["model"]["vocab"] for merge in merges)
 
 
 def test_training_is_deterministic():
-    first, second = (tokenizer.train_tokenizer([TEXT] * 2, 400, "qwen2") for _ in range(2))
+    first, second = (train_tokenizer([TEXT] * 2, 400, "qwen2") for _ in range(2))
     assert first.backend.to_str() == second.backend.to_str()
 
 
-def test_too_little_text_for_the_vocabulary_is_an_error():
+def test_too_little_text_is_an_error():
     with pytest.raises(UserError, match=r"yields only .* model.vocab_size asks for 5,000"):
-        tokenizer.train_tokenizer(["a little text"], 5000, "qwen2")
+        train_tokenizer(["a little text"], 5000, "qwen2")
 
 
 def test_a_folder_without_a_tokenizer_is_an_error(tmp_path):

@@ -1,57 +1,82 @@
-"""`keylm doctor`: what is installed here, what this machine can do, and what is missing for which stage."""
+"""`keylm doctor`: what is installed, what this machine can do, and what is missing for which stage."""
 
 from __future__ import annotations
 
+import platform
+import re
 import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
 from pathlib import Path
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from keylm.common.console import output
+from keylm.common.hardware import available_memory_bytes, compute_dtype, describe_hardware, free_disk_bytes
 
 _MIN_PYTHON = (3, 11)
 _GIB = 2**30
-_MIN_MEMORY = 4 * _GIB
-_MIN_DISK = 5 * _GIB
+_MIN_MEMORY_BYTES = 4 * _GIB
+_MIN_DISK_BYTES = 5 * _GIB
+
+PURPOSES = {
+    "codespell": "sources of typos",
+    "datasets": "data sets from the hub",
+    "datatrove": "prepare, on several workers and for its filters",
+    "fasteners": "data.clean.language_model",
+    "fasttext-numpy2-wheel": "data.clean.language_model",
+    "filelock": "data sets from the hub",
+    "gguf": "export, chat, serve",
+    "httpx": "data sets from the hub",
+    "huggingface_hub": "data sets from the hub, push, import",
+    "jinja2": "report",
+    "lm_eval": "lm_eval tasks in eval",
+    "markupsafe": "report",
+    "matplotlib": "report",
+    "numpy": "prepare and the stages after it",
+    "openai": "tests of the server",
+    "playwright": "tests of the chat page",
+    "psutil": "every stage",
+    "pyarrow": "parquet files, data sets from the hub",
+    "pydantic": "every stage",
+    "pyyaml": "every stage",
+    "ray": "prepare.executor: ray",
+    "rich": "every stage",
+    "safetensors": "pretrain and the stages after it",
+    "tokenizers": "tokenizer and the stages after it",
+    "torch": "pretrain and the stages after it",
+    "transformers": "eval, export",
+    "trl": "dpo, grpo",
+    "typer": "every stage",
+    "xllamacpp": "export, chat, serve",
+    "zstandard": "jsonl.zst files",
+}
+"""What each package is for. Which packages there are is read from keylm's own metadata."""
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """Something that a stage needs, and the command that brings it."""
+    """A package or a program that KeyLM uses, and how to get it."""
 
     name: str
-    stages: str
+    purpose: str
+    """The stages or features that use it."""
     install: str
-    needed: bool = True
-    """Whether the stage cannot do without; the rest only adds to it."""
+    """The command that installs it, or where to get it."""
+    optional: bool = False
+    """Whether every stage of a default recipe runs without it."""
 
 
-PACKAGES = (
-    Requirement("torch", "pretrain, sft, eval, export", "pip install torch"),
-    Requirement("tokenizers", "tokenizer and all after it", "pip install tokenizers"),
-    Requirement("pyarrow", "prepare, from parquet and from the hub", "pip install pyarrow"),
-    Requirement("datasets", "prepare, from the hub", "pip install datasets"),
-    Requirement("lm_eval", "eval, for its tasks", "pip install 'lm_eval[hf,ifeval]'"),
-    Requirement("matplotlib", "report", "pip install matplotlib"),
-    Requirement("transformers", "eval, export", "pip install transformers"),
-    Requirement("gguf", "export, chat, serve", "pip install gguf"),
-    Requirement("xllamacpp", "export, chat, serve", "pip install xllamacpp"),
-    Requirement("huggingface_hub", "prepare, push and import, from and to the hub", "pip install huggingface_hub"),
-    Requirement("trl", "dpo, grpo", "pip install 'keylm[preference]'", needed=False),
-    Requirement("openai", "tests", "pip install openai", needed=False),
-    Requirement("playwright", "tests of the chat page", "pip install playwright", needed=False),
-)
 PROGRAMS = (
-    Requirement("llama-cli", "trying a GGUF in llama.cpp itself", "see github.com/ggml-org/llama.cpp", needed=False),
-    Requirement("ollama", "running the Modelfile", "see ollama.com/download", needed=False),
-    Requirement("npm", "export --web", "apt-get install npm", needed=False),
-    Requirement("chromium", "tests of the chat page", "apt-get install chromium", needed=False),
-    Requirement("go", "a test of Ollama's template", "apt-get install golang-go", needed=False),
+    Requirement("llama-cli", "trying a GGUF in llama.cpp", "see github.com/ggml-org/llama.cpp", optional=True),
+    Requirement("ollama", "running the Modelfile", "see ollama.com/download", optional=True),
+    Requirement("npm", "export --web", "apt-get install npm", optional=True),
+    Requirement("chromium", "tests of the chat page", "apt-get install chromium", optional=True),
+    Requirement("go", "a test of Ollama's template", "apt-get install golang-go", optional=True),
 )
 
 
@@ -60,91 +85,95 @@ class Finding:
     """One line of the report."""
 
     subject: str
-    found: str
-    good: bool
+    value: str
+    """What was found: a version, a path, a size."""
+    ok: bool = True
     advice: str = ""
-    """The way out, where something is wrong or absent."""
+    """How to fix what is wrong, or how to get what is absent."""
 
 
 def show_doctor(folder: Path) -> bool:
-    """Print what was found, for runs that will lie in `folder`; whether every stage can run."""
-    findings = {
-        "This machine": list(machine(folder)),
-        "Packages": [installed(part) for part in PACKAGES],
-        "Programs, all of them optional": [present(part) for part in PROGRAMS],
+    """Print the report, for runs that will be in `folder`; return whether every stage can run."""
+    report = {
+        "This machine": list(check_machine(folder)),
+        "Packages": [check_package(package) for package in packages()],
+        "Programs (all optional)": [check_program(program) for program in PROGRAMS],
     }
-    for title, rows in findings.items():
-        output.print(_table(title, rows))
-    missing = [row for row in findings["This machine"] + findings["Packages"] if not row.good]
-    output.print(
-        "Every stage can run." if not missing else f"{len(missing)} to mend: see the last column.", style="bold"
-    )
-    return not missing
+    for title, findings in report.items():
+        table = Table(title=title, title_justify="left", title_style="bold", box=None, show_header=False)
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column()
+        for finding in findings:
+            value = Text(finding.value)
+            if not finding.ok:
+                value = Text.assemble(("✗ ", "red"), value)
+            if finding.advice:
+                # On a line of its own: at 80 columns a third column would break commands in two.
+                value.append(f"\n{finding.advice}", style="dim")
+            table.add_row(finding.subject, value)
+        output.print(table)
+    problems = [finding for findings in report.values() for finding in findings if not finding.ok]
+    verdict = f"{len(problems)} to fix, marked ✗ above." if problems else "Every stage can run."
+    output.print(verdict, style="bold")
+    return not problems
 
 
-def machine(folder: Path) -> Iterator[Finding]:
-    """Python, processor, its matrix products, memory, disk and GPU."""
-    given = ".".join(map(str, sys.version_info[:3]))
-    yield _bounded("Python", given, sys.version_info >= _MIN_PYTHON, "KeyLM needs 3.11 or later")
-    memory, disk = _memory(), shutil.disk_usage(folder).free
-    yield Finding(
-        "memory", f"{memory / _GIB:.1f} GiB", memory >= _MIN_MEMORY, "the quickstart needs 1 GiB, 75M about 4"
-    )
-    yield _bounded("free disk", f"{disk / _GIB:.1f} GiB", disk >= _MIN_DISK, "tokens take two bytes each: make room")
-    if installed(PACKAGES[0]).good:
-        yield from _computing()
-
-
-def installed(part: Requirement) -> Finding:
-    """Whether a Python package is installed, and which version."""
-    try:
-        return Finding(part.name, version(part.name), True)
-    except PackageNotFoundError:
-        return Finding(part.name, "missing", not part.needed, f"{part.install}  (for {part.stages})")
-
-
-def present(part: Requirement) -> Finding:
-    """Whether a program is on the path."""
-    path = shutil.which(part.name)
-    return Finding(part.name, path or "not installed", True, "" if path else f"{part.install}  (for {part.stages})")
-
-
-def _bounded(subject: str, found: str, good: bool, advice: str) -> Finding:
-    return Finding(subject, found, good, "" if good else advice)
-
-
-def _computing() -> Iterator[Finding]:
+def check_machine(folder: Path) -> Iterator[Finding]:
+    """Check Python, memory, disk, processor and GPU; measure the speed of matrix products in the training dtype."""
+    python_ok = sys.version_info >= _MIN_PYTHON
+    yield Finding("Python", platform.python_version(), python_ok, "" if python_ok else "KeyLM needs 3.11 or later")
+    memory = available_memory_bytes()
+    memory_ok = memory >= _MIN_MEMORY_BYTES
+    advice = "" if memory_ok else "the quickstart needs 1 GiB, KeyLM-75M about 4 GiB"
+    yield Finding("memory", f"{memory / _GIB:.1f} GiB available", memory_ok, advice)
+    # The folder for runs need not exist yet.
+    disk = free_disk_bytes(next(path for path in (folder, *folder.absolute().parents) if path.exists()))
+    disk_ok = disk >= _MIN_DISK_BYTES
+    advice = "" if disk_ok else "tokens take two bytes each: free some space, or put the run on another disk"
+    yield Finding("disk", f"{disk / _GIB:.1f} GiB free", disk_ok, advice)
+    if find_spec("torch") is None:
+        return
     import torch
 
-    from keylm.common.hardware import compute_dtype, describe_hardware
     from keylm.model.flops import matmul_flops_per_second
     from keylm.recipe.model import ModelConfig
 
-    facts = describe_hardware()
-    yield Finding("processor", f"{facts['processor']}, {facts['cores']} cores", True)
+    hardware = describe_hardware()
+    yield Finding("processor", f"{hardware['processor']}, {hardware['cores']} cores")
     dtype = compute_dtype("auto")
-    rate = matmul_flops_per_second(ModelConfig(), 2048, dtype)
-    yield Finding("matrix products", f"{rate / 1e9:,.0f} GFLOP/s in {str(dtype).removeprefix('torch.')}", True)
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none that torch sees"
-    yield Finding("GPU", gpu, True)
+    gflops_per_second = matmul_flops_per_second(ModelConfig(), 2048, dtype) / 1e9
+    yield Finding("matrix products", f"{gflops_per_second:,.0f} GFLOP/s in {str(dtype).removeprefix('torch.')}")
+    yield Finding("GPU", torch.cuda.get_device_name() if torch.cuda.is_available() else "none that torch can use")
 
 
-def _memory() -> int:
-    """Bytes that programs can still have (Linux), or all that there are."""
-    info = Path("/proc/meminfo")
-    if info.exists():
-        line = next(line for line in info.read_text().splitlines() if line.startswith("MemAvailable"))
-        return int(line.split()[1]) * 1024
-    import os
+def packages() -> list[Requirement]:
+    """The packages that keylm's metadata asks for: its dependencies, and those of its extras as optional ones."""
+    requirements: list[Requirement] = []
+    for entry in requires("keylm") or []:
+        specifier, _, marker = entry.partition(";")
+        match = re.match(r"[\w.-]+", specifier)
+        assert match, entry
+        name = match.group()
+        extra = re.search(r"extra == ['\"]([\w-]+)", marker)
+        # Of the development tools only those that tests are skipped without.
+        if extra and extra.group(1) == "dev" and name not in PURPOSES:
+            continue
+        install = f"pip install '{specifier.strip()}'" if not extra else f"pip install 'keylm[{extra.group(1)}]'"
+        requirements.append(Requirement(name, PURPOSES.get(name, "KeyLM"), install, optional=extra is not None))
+    return requirements
 
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+def check_package(package: Requirement) -> Finding:
+    """Check whether a Python package is installed, and which version."""
+    try:
+        return Finding(package.name, version(package.name))
+    except PackageNotFoundError:
+        return Finding(package.name, "not installed", package.optional, f"{package.install}  (for {package.purpose})")
 
 
-def _table(title: str, rows: list[Finding]) -> Table:
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2), show_header=False)
-    for style in ("dim", "", "dim"):
-        table.add_column(style=style, overflow="fold")
-    for row in rows:
-        mark = "" if row.good else "[red]✗[/] "
-        table.add_row(row.subject, f"{mark}{row.found}", escape(row.advice))
-    return table
+def check_program(program: Requirement) -> Finding:
+    """Check whether a program is on the path."""
+    path = shutil.which(program.name)
+    if path:
+        return Finding(program.name, path)
+    return Finding(program.name, "not installed", program.optional, f"{program.install}  (for {program.purpose})")

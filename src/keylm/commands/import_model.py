@@ -1,7 +1,7 @@
-"""Importing: a transformers folder of this graph becomes a run, to go on from where somebody else stopped.
+"""`keylm import`: make a run of a transformers model with this graph, to tune, evaluate, export or serve it.
 
-What differs from Qwen3's graph, or from a tokenizer that llama.cpp reads as we do, is refused by name: a model that
-loads and answers worse is the mistake that nobody notices.
+A model with another graph, or with a tokenizer that llama.cpp would read differently, is rejected with the field that
+differs. It could load and answer, only worse, and nobody would notice.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ from keylm.common.errors import UserError
 from keylm.common.files import read_json, write_json
 from keylm.model.transformer import weight_shapes
 from keylm.recipe import Recipe
+from keylm.recipe.error_messages import first_problem
 from keylm.recipe.model import ModelConfig
 from keylm.run import IMPORTED, Run
-from keylm.tokenizer.tokenizer import CONTROL_TOKENS, SPLIT_REGEX, Tokenizer, assemble
+from keylm.tokenizer.tokenizer import CONTROL_TOKENS, SPLIT_REGEX, Tokenizer, byte_level_backend
 from keylm.train.checkpoint import save_weights
 
 _FILES = ["config.json", "generation_config.json", "tokenizer.json", "*.safetensors", "*.safetensors.index.json"]
 
 _GRAPH = {"model_type": "qwen3", "hidden_act": "silu", "attention_bias": False, "use_sliding_window": False}
-"""Fields of `config.json` with the only value that this graph has; a field that is absent has it."""
+"""Fields of `config.json` with the only value that this graph allows. A field that is absent has that value."""
 _ROPE = {"rope_type": "default"}
+"""The same for its rotary embedding."""
 _BPE = {
     "type": "BPE",
     "dropout": None,
@@ -41,21 +43,28 @@ _BPE = {
     "byte_fallback": False,
     "ignore_merges": False,
 }
+"""The same for `model` in `tokenizer.json`."""
 
 
 def import_model(source: str, folder: Path | None = None, base: bool = False) -> Run:
-    """A run with the weights and the tokenizer of `source`: a transformers folder, or a model's name on the hub.
+    """Make a run with the weights and the tokenizer of a transformers model.
 
-    Its `tokenizer`, `pretrain` and `sft` stages are done. With `base` the `sft` stage is left to do, on the imported
-    weights. Weights become float32; a head that is tied to the embedding becomes a copy of it.
+    Its `tokenizer`, `pretrain` and `sft` stages are done. The weights are converted to float32, and an output head that
+    is tied to the embedding becomes a copy of it.
+
+    Args:
+        source: A transformers folder, or a model's name on the Hugging Face hub.
+        folder: The run folder; `runs/NAME` by default.
+        base: Leave the `sft` stage to be run, on the imported weights.
 
     Raises:
-        UserError: there is no such model, it has another graph or tokenizer, or the run has begun already.
+        UserError: there is no such model, it has another graph or tokenizer, or the run exists already.
     """
-    origin = _find(source)
-    recipe = _recipe(origin, source)
-    tokenizer = _tokenizer(origin, recipe)
-    weights = _weights(origin, recipe)
+    model_folder = _locate_model(source)
+    recipe = _derive_recipe(model_folder, source)
+    tokenizer = _load_tokenizer(model_folder, recipe)
+    weights = _load_weights(model_folder, recipe)
+
     run = Run(folder or Path("runs") / recipe.name, recipe)
     if (run.stage("tokenizer") / "begun.json").exists():
         raise UserError(f"{run.folder} is a run already: name another one with --run")
@@ -63,12 +72,14 @@ def import_model(source: str, folder: Path | None = None, base: bool = False) ->
     tokenizer.save(run.stage("tokenizer"), recipe.model.max_position_embeddings)
     for stage in ("pretrain",) if base else ("pretrain", "sft"):
         save_weights(run.weights(stage).parent, weights)
-        _mark_done(run, stage, source, mixture={})
-    _mark_done(run, "tokenizer", source)
+        _mark_as_imported(run, stage, source, mixture={})
+    # Last, because its mark is what makes the folder a run that exists: an import that was interrupted can be repeated.
+    _mark_as_imported(run, "tokenizer", source)
     return run
 
 
-def _find(source: str) -> Path:
+def _locate_model(source: str) -> Path:
+    """The folder with the model, which is downloaded if `source` is a name on the hub."""
     if Path(source).is_dir():
         return Path(source)
     from huggingface_hub import snapshot_download
@@ -80,53 +91,66 @@ def _find(source: str) -> Path:
         raise UserError(f"{source} is neither a folder nor a model that the hub gives us: {reason}") from error
 
 
-def _mark_done(run: Run, stage: str, source: str, **facts: Any) -> None:
+def _mark_as_imported(run: Run, stage: str, source: str, **metadata: Any) -> None:
     write_json(run.stage(stage) / "begun.json", {"stage": stage, "fingerprint": IMPORTED})
-    run.finish(stage, {"imported": source, "seconds": 0.0, "peak_memory_bytes": 0, **facts})
+    run.finish(stage, {"imported": source, "seconds": 0.0, "peak_memory_bytes": 0, **metadata})
 
 
-def _recipe(origin: Path, source: str) -> Recipe:
-    """The recipe of the imported model; training has lengths that suit a first fine-tuning."""
-    config = _read(origin / "config.json")
+def _derive_recipe(model_folder: Path, source: str) -> Recipe:
+    """A recipe with the sizes of the imported model, and with training settings that suit a first fine-tuning."""
+    path = model_folder / "config.json"
+    config = _read_model_file(path)
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    _require("config.json", origin, config, _GRAPH)
-    _require("config.json", origin, {"rope_type": rope.get("rope_type", rope.get("type", "default"))}, _ROPE)
+    _check_values(path, config, _GRAPH)
+    _check_values(path, {"rope_type": rope.get("rope_type", rope.get("type", "default"))}, _ROPE)
+    # transformers 5 writes the base of the rotary embedding to `rope_parameters`, transformers 4 to the top level.
     model = {"head_dim": 128, **{key: config[key] for key in ModelConfig.model_fields if key in config}}
     model["rope_theta"] = rope.get("rope_theta", config.get("rope_theta", 10_000.0))
-    longest = min(2048, 1 << int(model["max_position_embeddings"]).bit_length() - 1)
-    training = {"sequence_length": longest, "tokens": 10_000_000, "batch_tokens": 65_536}
+
+    generation_path = model_folder / "generation_config.json"
+    generation = read_json(generation_path) if generation_path.exists() else {}
+    # The largest power of two within the context.
+    sequence_length = min(2048, 1 << int(model["max_position_embeddings"]).bit_length() - 1)
+    training = {"sequence_length": sequence_length, "tokens": 10_000_000, "batch_tokens": 65_536}
     title = Path(source).resolve().name if Path(source).is_dir() else source.rpartition("/")[2]
-    generation = _read(origin / "generation_config.json") if (origin / "generation_config.json").exists() else {}
-    export = {key: generation[key] for key in ("temperature", "repetition_penalty") if key in generation}
     values = {
         "name": re.sub(r"[^a-z0-9._-]+", "-", title.lower()).strip("-._") or "imported",
         "title": title,
         "model": model,
-        "tokenizer": {"pre_tokenizer": _split_regex(origin)},
+        "tokenizer": {"pre_tokenizer": _pre_tokenizer_name(model_folder)},
         "train": training,
         "sft": {**training, "optimizer": {"learning_rate_scale": 0.25, "weight_decay": 0.01}},
-        "export": export,
+        "export": {key: generation[key] for key in ("temperature", "repetition_penalty") if key in generation},
     }
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{origin / 'config.json'}: {error.errors()[0]['msg']}") from error
+        raise UserError(f"{path}: {first_problem(error, values)}") from error
 
 
-def _split_regex(origin: Path) -> str:
-    """The name under which llama.cpp knows the tokenizer's split regex."""
-    theirs = _without_offsets(_read(origin / "tokenizer.json")["pre_tokenizer"])
+def _pre_tokenizer_name(model_folder: Path) -> str:
+    """The name by which llama.cpp knows the tokenizer's split regex."""
+    path = model_folder / "tokenizer.json"
+    theirs = _without_offsets(_read_model_file(path)["pre_tokenizer"])
     for name in SPLIT_REGEX:
-        if theirs == _without_offsets(json.loads(assemble(models.BPE(), name).to_str())["pre_tokenizer"]):
+        ours = json.loads(byte_level_backend(models.BPE(), name).to_str())["pre_tokenizer"]
+        if theirs == _without_offsets(ours):
             return name
-    known = ", ".join(SPLIT_REGEX)
-    raise UserError(f"{origin / 'tokenizer.json'} splits text in a way of its own, not as one of {known} does")
+    raise UserError(f"{path} splits text in a way of its own, not as one of {', '.join(SPLIT_REGEX)} does")
 
 
-def _tokenizer(origin: Path, recipe: Recipe) -> Tokenizer:
-    path = origin / "tokenizer.json"
-    saved = _read(path)
-    _require("tokenizer.json", origin, saved["model"], _BPE)
+def _without_offsets(part: Any) -> Any:
+    """A part of `tokenizer.json` without `trim_offsets`, which does not change the tokens."""
+    if isinstance(part, dict):
+        return {key: _without_offsets(value) for key, value in part.items() if key != "trim_offsets"}
+    return [_without_offsets(value) for value in part] if isinstance(part, list) else part
+
+
+def _load_tokenizer(model_folder: Path, recipe: Recipe) -> Tokenizer:
+    """Load the tokenizer, after checking that it is a plain byte-level BPE with our control tokens."""
+    path = model_folder / "tokenizer.json"
+    saved = _read_model_file(path)
+    _check_values(path, saved["model"], _BPE)
     if saved["normalizer"] or (saved["decoder"] or {}).get("type") != "ByteLevel":
         raise UserError(f"{path} changes text before or after its tokens, which a byte-level tokenizer does not")
     if (saved["post_processor"] or {"type": "ByteLevel"})["type"] != "ByteLevel":
@@ -142,37 +166,34 @@ def _tokenizer(origin: Path, recipe: Recipe) -> Tokenizer:
     return tokenizer
 
 
-def _weights(origin: Path, recipe: Recipe) -> dict[str, Tensor]:
-    """The tensors of all safetensors files in float32, under transformers' names."""
-    paths = sorted(origin.glob("*.safetensors"))
-    tensors = {name: tensor.float() for path in paths for name, tensor in load_file(path).items()}
-    if "lm_head.weight" not in tensors and _read(origin / "config.json").get("tie_word_embeddings"):
-        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
-    shapes, found = weight_shapes(recipe.model), {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    for name in sorted(shapes.keys() | found.keys()):
-        if shapes.get(name) != found.get(name):
-            there, here = found.get(name, "absent"), shapes.get(name, "not of this graph")
-            raise UserError(f"{name} in {origin} is {there}, and by its config.json it is {here}")
-    return tensors
-
-
-def _require(file: str, origin: Path, values: dict[str, Any], expected: dict[str, Any]) -> None:
-    for key, only in expected.items():
-        given = values.get(key, only)
-        if given != only and not (given == "" and only is None):
+def _load_weights(model_folder: Path, recipe: Recipe) -> dict[str, Tensor]:
+    """Load the tensors of all safetensors files in float32, under transformers' names, and check their shapes."""
+    paths = sorted(model_folder.glob("*.safetensors"))
+    weights = {name: tensor.float() for path in paths for name, tensor in load_file(path).items()}
+    is_tied = _read_model_file(model_folder / "config.json").get("tie_word_embeddings")
+    if is_tied and "lm_head.weight" not in weights:
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    expected = weight_shapes(recipe.model)
+    actual = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    for name in sorted(expected.keys() | actual.keys()):
+        if expected.get(name) != actual.get(name):
             raise UserError(
-                f"{origin / file} has {key} {json.dumps(given)}, and here it can only be {json.dumps(only)}"
+                f"{name} in {model_folder} is {actual.get(name, 'absent')}, "
+                f"and by its config.json it is {expected.get(name, 'not of this graph')}"
             )
+    return weights
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _check_values(path: Path, values: dict[str, Any], allowed: dict[str, Any]) -> None:
+    """Check that every field of `allowed` that is present has its only allowed value."""
+    for key, only in allowed.items():
+        given = values.get(key, only)
+        # Some versions of tokenizers write an empty string for None.
+        if given != only and not (given == "" and only is None):
+            raise UserError(f"{path} has {key} {json.dumps(given)}, and here it can only be {json.dumps(only)}")
+
+
+def _read_model_file(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"{path.parent} has no {path.name}: import a folder that transformers loads")
     return read_json(path)
-
-
-def _without_offsets(part: Any) -> Any:
-    """A tokenizer's JSON without `trim_offsets`, which has no influence on tokens."""
-    if isinstance(part, dict):
-        return {key: _without_offsets(value) for key, value in part.items() if key != "trim_offsets"}
-    return [_without_offsets(value) for value in part] if isinstance(part, list) else part

@@ -1,4 +1,4 @@
-"""What a recipe means: parameters, tokens, operations, memory, and time on this machine."""
+"""`keylm info`: what a recipe costs in parameters, tokens, operations, memory, and time on this machine."""
 
 from __future__ import annotations
 
@@ -21,19 +21,31 @@ from keylm.train.optimizer import Optimizer
 
 _BYTES_PER_PARAMETER = {"weights (float32)": 4, "gradients (float32)": 4, "optimizer (float32)": 8}
 _MEASURED_TOKENS = 4096
+"""Tokens of a measured training step."""
 
 
 def show_info(path: Path, overrides: list[str] | None = None) -> None:
-    """Print what the recipe at `path` means; measures a few short training steps."""
-    chosen = load_recipe(path / "recipe.yaml" if path.is_dir() else path, overrides)
-    model = init_model(chosen.model, chosen.seed)
-    output.print(_parameters(model, chosen))
-    output.print(_memory(model, chosen.train))
-    output.print(_training(model, chosen))
+    """Print what a recipe costs, and measure a few short training steps for the time.
+
+    Args:
+        path: A recipe or a run folder.
+        overrides: Fields of the recipe to change, as `key.subkey=value`.
+
+    Raises:
+        UserError: the recipe cannot be read.
+    """
+    recipe = load_recipe(path, overrides)
+    model = init_model(recipe.model, recipe.seed)
+    output.print(_parameters_table(model, recipe))
+    output.print(_memory_table(model, recipe.train))
+    output.print(_training_table(model, recipe))
 
 
 def activation_bytes(config: ModelConfig, training: TrainConfig) -> int:
-    """Bytes that one forward pass keeps for its backward pass, roughly: what each layer's products and norms read."""
+    """Estimate the memory of the activations that a forward pass keeps for its backward pass, in bytes.
+
+    Counted are the inputs of each layer's matrix products and norms.
+    """
     tokens = min(training.micro_batch_tokens, training.batch_tokens)
     heads = config.head_dim * (config.num_attention_heads + config.num_key_value_heads)
     per_layer = 8 * config.hidden_size + 6 * heads + 5 * config.intermediate_size
@@ -42,83 +54,77 @@ def activation_bytes(config: ModelConfig, training: TrainConfig) -> int:
 
 
 def seconds_per_token(model: KeyLM, training: TrainConfig) -> float:
-    """Measured time of a training step on random tokens, per token: the faster of two steps after one to warm up."""
+    """Measure the time of a training step on random tokens, per token: the fastest of three steps."""
     model.compute_dtype = compute_dtype(training.compute_dtype)
     optimizer = Optimizer(model, training.optimizer, training.batch_tokens)
     length = min(training.sequence_length, 512)
     tokens = torch.randint(model.config.vocab_size, (_MEASURED_TOKENS // length, length))
-    return min(_step(model, optimizer, tokens) for _ in range(3)) / tokens.numel()
-
-
-def _step(model: KeyLM, optimizer: Optimizer, tokens: torch.Tensor) -> float:
-    start = time.perf_counter()
     targets = tokens.roll(-1, dims=1)
     targets[:, -1] = IGNORE_INDEX
-    model.loss(tokens, targets).backward()  # type: ignore[no-untyped-call]
-    optimizer.step(0.0)
-    return time.perf_counter() - start
+    durations: list[float] = []
+    for _ in range(3):
+        start = time.perf_counter()
+        model.loss(tokens, targets).backward()  # type: ignore[no-untyped-call]
+        # A learning rate of zero: the same work, and the weights stay.
+        optimizer.step(0.0)
+        durations.append(time.perf_counter() - start)
+    return min(durations) / tokens.numel()
 
 
-def _parameters(model: KeyLM, chosen: Recipe) -> Table:
-    table = _table(f"{chosen.title or chosen.name}: parameters")
-    config = chosen.model
-    layers = sum(p.numel() for p in model.model.layers.parameters())
-    table.add_row(
-        "embedding", f"{config.vocab_size:,} x {config.hidden_size}", f"{config.vocab_size * config.hidden_size:,}"
-    )
+def _parameters_table(model: KeyLM, recipe: Recipe) -> Table:
+    config = recipe.model
+    embedding = config.vocab_size * config.hidden_size
+    layers = sum(parameter.numel() for parameter in model.model.layers.parameters())
+    table = _table(f"{recipe.title or recipe.name}: parameters")
+    table.add_row("embedding", f"{config.vocab_size:,} x {config.hidden_size}", f"{embedding:,}")
     table.add_row("layers", f"{config.num_hidden_layers} x {layers // config.num_hidden_layers:,}", f"{layers:,}")
-    table.add_row("last norm", "", f"{config.hidden_size:,}")
-    table.add_row(
-        "head", f"{config.hidden_size} x {config.vocab_size:,}", f"{config.vocab_size * config.hidden_size:,}"
-    )
-    table.add_row("[bold]all[/]", "", f"[bold]{num_parameters(model):,}[/]")
+    table.add_row("final norm", "", f"{config.hidden_size:,}")
+    table.add_row("head", f"{config.hidden_size} x {config.vocab_size:,}", f"{embedding:,}")
+    table.add_row("[bold]total[/]", "", f"[bold]{num_parameters(model):,}[/]")
     return table
 
 
-def _memory(model: KeyLM, training: TrainConfig) -> Table:
-    table = _table("memory in pretraining, about")
+def _memory_table(model: KeyLM, training: TrainConfig) -> Table:
+    def gib(num_bytes: int) -> str:
+        return f"{num_bytes / 2**30:.2f} GiB"
+
     parameters = num_parameters(model)
     total = activation_bytes(model.config, training)
-    table.add_row("activations", f"{min(training.micro_batch_tokens, training.batch_tokens):,} tokens", _gib(total))
-    for name, size in _BYTES_PER_PARAMETER.items():
-        total += parameters * size
-        table.add_row(name, "", _gib(parameters * size))
-    table.add_row("[bold]all[/]", "dial: train.micro_batch_tokens", f"[bold]{_gib(total)}[/]")
+    table = _table("Memory in pretraining (estimate)")
+    table.add_row("activations", f"{min(training.micro_batch_tokens, training.batch_tokens):,} tokens", gib(total))
+    for name, bytes_per_parameter in _BYTES_PER_PARAMETER.items():
+        total += parameters * bytes_per_parameter
+        table.add_row(name, "", gib(parameters * bytes_per_parameter))
+    table.add_row("[bold]total[/]", "lower with train.micro_batch_tokens", f"[bold]{gib(total)}[/]")
     return table
 
 
-def _training(model: KeyLM, chosen: Recipe) -> Table:
-    table = _table("training on this machine")
-    per_token = seconds_per_token(model, chosen.train)
-    dtype = compute_dtype(chosen.train.compute_dtype)
-    for name, training in (("pretrain", chosen.train), ("sft", chosen.sft)):
-        flops = flops_per_token(chosen.model, training.sequence_length) * training.tokens
+def _training_table(model: KeyLM, recipe: Recipe) -> Table:
+    per_token = seconds_per_token(model, recipe.train)
+    table = _table("Training on this machine")
+    for name, training in (("pretrain", recipe.train), ("sft", recipe.sft)):
+        flops = flops_per_token(recipe.model, training.sequence_length) * training.tokens
         table.add_row(f"{name}: tokens", f"{training.num_steps:,} steps", f"{training.tokens:,}")
-        table.add_row(f"{name}: operations", "", f"{flops:.2e}")
-        table.add_row(
-            f"{name}: time", f"{1 / per_token:,.0f} tokens/s measured", _duration(training.tokens * per_token)
-        )
-    if chosen.dpo:
-        table.add_row("dpo: pairs", f"{chosen.dpo.num_steps:,} steps", f"{chosen.dpo.num_pairs:,}")
-    if chosen.grpo:
-        table.add_row("grpo: answers", f"{chosen.grpo.steps:,} steps", f"{chosen.grpo.num_answers:,}")
-    table.add_row("precision of products", "", str(dtype).removeprefix("torch."))
+        table.add_row(f"{name}: operations", "", f"{flops:.2e} FLOP")
+        duration = _format_duration(training.tokens * per_token)
+        table.add_row(f"{name}: time", f"{1 / per_token:,.0f} tokens/s measured", duration)
+    if recipe.dpo:
+        table.add_row("dpo: pairs", f"{recipe.dpo.num_steps:,} steps", f"{recipe.dpo.num_pairs:,}")
+    if recipe.grpo:
+        table.add_row("grpo: answers", f"{recipe.grpo.num_steps:,} steps", f"{recipe.grpo.num_answers:,}")
+    table.add_row("compute dtype", "", str(compute_dtype(recipe.train.compute_dtype)).removeprefix("torch."))
     return table
 
 
 def _table(title: str) -> Table:
-    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
-    table.add_column()
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2))
+    table.add_column(no_wrap=True)
     table.add_column(style="dim")
-    table.add_column(justify="right")
+    table.add_column(justify="right", no_wrap=True)
     return table
 
 
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB"
-
-
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     for unit, size in (("years", 365 * 86_400), ("days", 86_400), ("hours", 3600), ("minutes", 60)):
         if seconds >= size:
             return f"{seconds / size:,.1f} {unit}"

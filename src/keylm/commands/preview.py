@@ -1,4 +1,4 @@
-"""A training batch in colours: which source, which documents, and which tokens are learned from."""
+"""`keylm preview`: a training batch in color. It shows the source, the documents, and the tokens with a loss."""
 
 from __future__ import annotations
 
@@ -15,86 +15,94 @@ from keylm.common.errors import UserError
 from keylm.run import Run
 from keylm.tokenizer.tokenizer import Tokenizer
 
-LEARNED, READ, PADDING = "green", "bright_black", "dim"
+LOSS, NO_LOSS, PADDING = "green", "bright_black", "dim"
+"""Styles of tokens with a loss, of those without, and of the note about padding."""
 _SHADES = ("", "on grey11")
+"""Backgrounds of adjacent documents."""
 
 
 def show_preview(run: Run, stage: str, step: int, rows: int, console: Console = output) -> None:
-    """Print the first `rows` sequences of a step.
+    """Print the first `rows` sequences of the batch of a step.
 
-    Documents are numbered within their row, and are shaded in turn; learned tokens are green, the others
-    grey; control tokens are reversed, and padding is counted.
+    Documents are numbered within their sequence and shaded alternately. Tokens with a loss are green, the others gray,
+    and control tokens are reversed.
 
     Raises:
-        UserError: `stage` does not train, or the step is beyond its end.
+        UserError: `stage` has no batches, `step` is out of range, or the run is not prepared.
     """
     from keylm.train.stages import make_loader
 
     if stage not in ("pretrain", "sft"):
         raise UserError(f"--stage {stage}: only `pretrain` and `sft` have batches")
-    training = run.recipe.train if stage == "pretrain" else run.recipe.sft
+    training = run.recipe.training(stage)
     if not 0 <= step < training.num_steps:
         raise UserError(f"--step {step}: {stage} has the steps 0 to {training.num_steps - 1:,}")
+    # Fails with the command to run if the tokens are not there.
     run.metadata("prepare")
+    tokenizer = Tokenizer.load(run.stage("tokenizer"))
     loader = make_loader(run, stage)
     batch = loader.batch(step)
     segments = loader.segments(batch.addresses)
-    tokenizer = Tokenizer.load(run.stage("tokenizer"))
-    console.print(_legend(training.intra_document_masking))
+
+    attention = "within each document" if training.intra_document_masking else "across documents"
+    console.print(
+        Text.assemble(
+            ("[1]", "bold cyan"),
+            " documents of the sequence, ",
+            ("loss", LOSS),
+            ", ",
+            ("no loss", NO_LOSS),
+            ", ",
+            ("control token", "reverse"),
+            f"; attention {attention}",
+        )
+    )
     for row in range(min(rows, len(batch.tokens))):
         address = batch.addresses[row]
         part = f", part {address.part}" if batch.addresses.num_parts > 1 else ""
-        place = f"{address.source}, epoch {address.epoch}, block {address.block}{part}"
-        console.rule(f"{stage} step {step}, row {row}: {place}")
-        console.print(paint(tokenizer, batch.tokens[row], batch.targets[row], segments[row]))
+        origin = f"{address.source}, epoch {address.epoch}, block {address.block}{part}"
+        console.print(Text(f"\n{stage} step {step}, row {row}: {origin}", style="bold"))
+        console.print(paint_sequence(tokenizer, batch.tokens[row], batch.targets[row], segments[row]))
 
 
-def paint(tokenizer: Tokenizer, tokens: Array, targets: Array, segments: Array) -> Text:
-    """One row, of which tokens, targets and document numbers, each (time,), are given."""
+def paint_sequence(tokenizer: Tokenizer, tokens: Array, targets: Array, document_ids: Array) -> Text:
+    """Decode one sequence, with a style for each token.
+
+    Args:
+        tokenizer: The tokenizer of the run.
+        tokens: Token ids (time,).
+        targets: Target ids (time,), `IGNORE_INDEX` where there is no loss.
+        document_ids: Number of the document that each token belongs to (time,), rising.
+    """
+    # Padding is a last document of nothing but end-of-text tokens without a loss.
+    is_last = document_ids == document_ids[-1]
+    is_padded = (tokens[is_last] == tokenizer.end_of_text).all() and (targets[is_last] == IGNORE_INDEX).all()
+    num_padding = int(is_last.sum()) if is_padded else 0
+    size = len(tokens) - num_padding
+
     text = Text()
-    size = len(tokens) - _padding(tokens, targets, segments, tokenizer.end_of_text)
-    starts = np.flatnonzero(np.diff(segments[:size], prepend=-1)).tolist()
+    starts = np.flatnonzero(np.diff(document_ids[:size], prepend=-1)).tolist()
     for number, (start, stop) in enumerate(zip(starts, [*starts[1:], size], strict=True)):
         shade = _SHADES[number % 2]
         text.append(f"[{number + 1}]", style=f"bold cyan {shade}")
-        # A token is learned as the target of the one before it; a row's first token was the row before's last target.
-        learned = [False, *(targets[start : stop - 1] != IGNORE_INDEX).tolist()]
-        text.append_text(_paint_document(tokenizer, tokens[start:stop].tolist(), learned, shade))
+        # The loss on a token stands at the position before it, whose target it is: for the first token of a document
+        # that position is outside of the document.
+        loss_mask = [False, *(targets[start : stop - 1] != IGNORE_INDEX).tolist()]
+        text.append_text(_paint_document(tokenizer, tokens[start:stop].tolist(), loss_mask, shade))
         text.append("\n")
-    if size < len(tokens):
-        text.append(f"[padding: {len(tokens) - size} tokens]", style=PADDING)
+    if num_padding:
+        text.append(f"[padding: {num_padding} tokens]", style=PADDING)
     return text
 
 
-def _paint_document(tokenizer: Tokenizer, tokens: list[int], learned: list[bool], shade: str) -> Text:
-    """Runs of tokens with one style are decoded together, so that characters of several tokens come out whole."""
-    controls = {tokenizer.end_of_text, tokenizer.turn_start, tokenizer.turn_end}
+def _paint_document(tokenizer: Tokenizer, tokens: list[int], loss_mask: list[bool], shade: str) -> Text:
+    control_tokens = {tokenizer.end_of_text, tokenizer.turn_start, tokenizer.turn_end}
     styles = [
-        f"{LEARNED if is_learned else READ}{' reverse' if token in controls else ''} {shade}"
-        for token, is_learned in zip(tokens, learned, strict=True)
+        f"{LOSS if has_loss else NO_LOSS}{' reverse' if token in control_tokens else ''} {shade}"
+        for token, has_loss in zip(tokens, loss_mask, strict=True)
     ]
     text = Text()
+    # Runs of one style are decoded at once: a character may be several tokens.
     for style, run in groupby(zip(styles, tokens, strict=True), key=itemgetter(0)):
         text.append(tokenizer.decode([token for _, token in run], keep_control=True), style=style)
     return text
-
-
-def _padding(tokens: Array, targets: Array, segments: Array, padding: int) -> int:
-    """Tokens at the end of a row that are only padding: a last document of nothing but that token, never learned."""
-    last = segments == segments[-1]
-    is_padding = (tokens[last] == padding).all() and (targets[last] == IGNORE_INDEX).all()
-    return int(last.sum()) if is_padding else 0
-
-
-def _legend(intra_document_masking: bool) -> Text:
-    attention = "attention stays within each document" if intra_document_masking else "attention runs across documents"
-    return Text.assemble(
-        ("[1]", "bold cyan"),
-        " documents of the row, ",
-        ("learned", LEARNED),
-        ", ",
-        ("only read", READ),
-        ", ",
-        ("control token", "reverse"),
-        f"; {attention}",
-    )

@@ -1,4 +1,4 @@
-"""`keylm report`: `results.json`, `report.html`, and the headlines on the screen."""
+"""`keylm report`: write `results.json` and `report.html`, and print the headlines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from keylm.run import Run
 
 
 def write_results(run: Run) -> None:
-    """Write `results.json` and `report.html` from what the stages left, and print the headlines."""
+    """Write `results.json` and `report.html` from what the stages recorded, and print the headlines."""
     results = build_results(run)
     write_report(run)
     console.print(f"[green]✓[/] {'report':<10} {run.folder / 'report.html'}")

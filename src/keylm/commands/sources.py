@@ -1,11 +1,13 @@
-"""The data sets that keylm knows, or the sources of a recipe, and what of them is on this machine."""
+"""`keylm sources`: the data sets that a recipe can name, or a recipe's sources, and what of them is on this machine."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import assert_never
 
-from rich.table import Table
+from rich.padding import Padding
+from rich.text import Text
 
 from keylm.common.console import output
 from keylm.common.errors import MissingSourceError
@@ -13,7 +15,7 @@ from keylm.data.sources import hub_cache
 from keylm.data.sources.files import expand
 from keylm.data.sources.hub import listing_key
 from keylm.recipe import load_recipe
-from keylm.recipe.presets import Preset, find_preset, presets
+from keylm.recipe.presets import find_preset, presets
 from keylm.recipe.sources import (
     ConstrainedChatConfig,
     FilesConfig,
@@ -27,18 +29,24 @@ from keylm.recipe.sources import (
 
 
 def show_sources(path: Path | None = None, overrides: list[str] | None = None) -> None:
-    """Print a table of all entries, or of the sources of the recipe at `path`. Asks no server and reads no data.
+    """Print every preset, or the sources of a recipe. No server is asked and no text is read.
+
+    Args:
+        path: A recipe or a run folder; the presets by default.
+        overrides: Fields of the recipe to change, as `key.subkey=value`.
 
     Raises:
         UserError: the recipe cannot be read.
     """
     if path is None:
-        sources: list[SourceConfig] = [HubConfig.model_validate({"name": name, "preset": name}) for name in presets()]
-        output.print(_table("data sets known by name", sources))
+        _print_sources(
+            "Presets, for `{type: hub, preset: NAME}` in a recipe",
+            [HubConfig.model_validate({"name": name, "preset": name}) for name in presets()],
+        )
         return
-    recipe = load_recipe(path / "recipe.yaml" if path.is_dir() else path, overrides)
-    output.print(_table("data.sources", recipe.data.sources))
-    output.print(_table("sft.sources", recipe.sft.sources))
+    recipe = load_recipe(path, overrides)
+    _print_sources("data.sources", recipe.data.sources)
+    _print_sources("sft.sources", recipe.sft.sources)
 
 
 def source_state(source: SourceConfig) -> str:
@@ -77,33 +85,24 @@ def _found(source: FilesConfig) -> str:
         return "missing"
 
 
-def _table(title: str, sources: list[SourceConfig]) -> Table:
-    """A row for each source: its name, what it is, how much of it is here."""
-    table = Table(title=f"[bold]{title}[/]", title_justify="left", title_style="", box=None, show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(ratio=1)
-    table.add_column(no_wrap=True, justify="right")
+def _print_sources(title: str, sources: Sequence[SourceConfig]) -> None:
+    """Print one paragraph per source: its name, how much of it is here, and indented below what it is.
+
+    A table would leave the descriptions 30 columns of an 80-column terminal, and cut the ids of data sets.
+    """
+    output.print(Text(title, style="bold"))
+    width = max(len(source.name) for source in sources)
     for source in sources:
-        table.add_row(source.name, f"{_place(source)}\n[dim]{_about(source)}[/]", source_state(source))
-    return table
-
-
-def _place(source: SourceConfig) -> str:
-    if not isinstance(source, HubConfig):
-        return str(source.type)
-    return " ".join(part for part in (source.dataset, source.config, source.split) if part)
-
-
-def _about(source: SourceConfig) -> str:
-    entry = _entry(source)
-    facts = [
-        entry.about if entry else "",
-        source.category,
-        source.license or "",
-        "gated" if entry and entry.gated else "",
-    ]
-    return "; ".join(fact for fact in facts if fact)
-
-
-def _entry(source: SourceConfig) -> Preset | None:
-    return find_preset(source.preset) if isinstance(source, HubConfig) and source.preset else None
+        output.print(Text(f"{source.name:<{width}}  {source_state(source)}"))
+        preset = find_preset(source.preset) if isinstance(source, HubConfig) and source.preset else None
+        if isinstance(source, HubConfig):
+            origin = " ".join(part for part in (source.dataset, source.config, source.split) if part)
+        else:
+            origin = f"type {source.type}"
+        properties = [
+            f"category {source.category}",
+            f"license {source.license}" if source.license else None,
+            "gated" if preset and preset.gated else None,
+        ]
+        lines = [origin, preset.about if preset else None, "; ".join(filter(None, properties))]
+        output.print(Padding(Text("\n".join(filter(None, lines)), style="dim"), (0, 0, 0, 4)))

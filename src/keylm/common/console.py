@@ -1,4 +1,4 @@
-"""What a person sees while a stage works: one console, one progress bar."""
+"""The console: where messages and results are printed, and the one progress bar."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from rich.text import Text
 from keylm.common.ranks import is_main_process
 
 console = Console(stderr=True, highlight=False, quiet=not is_main_process())
-"""Where progress goes: of several ranks the first one shows it."""
+"""For messages and progress, on stderr. Only the main process prints."""
 
 output = Console(highlight=False)
-"""Where answers go."""
+"""For the results that a command was asked for, on stdout."""
 
 
 @dataclass(frozen=True)
@@ -27,20 +27,21 @@ class Bar:
     task: TaskID
 
     def advance(self, amount: float = 1) -> None:
-        """Move on by `amount` units."""
+        """Advance by `amount` units."""
         self.progress.advance(self.task, amount)
 
-    def expect(self, total: float) -> None:
-        """Correct the number of units that there are in all. Rich's own `update` would forget the measured rate."""
+    def set_total(self, total: float) -> None:
+        """Correct the total number of units."""
+        # Rich's own `update(total=...)` resets the measured speed.
         self.progress.tasks[0].total = total
 
-    def describe(self, text: str) -> None:
-        """Replace the words before the bar."""
+    def set_description(self, text: str) -> None:
+        """Replace the text in front of the bar."""
         self.progress.update(self.task, description=text)
 
 
-class _Rate(ProgressColumn):
-    """Units per second."""
+class _SpeedColumn(ProgressColumn):
+    """Units per second. Rich's own column leaves it empty once the bar is finished."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed or task.completed / (task.elapsed or 1)
@@ -49,12 +50,18 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress(description: str, total: float | None, unit: str) -> Iterator[Bar]:
-    """Show a bar with its rate and the time that is left, until the block ends."""
+    """Show a progress bar with its speed and the time left, until the block ends.
+
+    Args:
+        description: Text in front of the bar.
+        total: Number of units, or None if it is not known yet (see `Bar.set_total`).
+        unit: Name of the unit, for the speed.
+    """
     columns = (
         TextColumn("  {task.description}"),
         BarColumn(bar_width=30),
         TextColumn("{task.percentage:>3.0f}%"),
-        _Rate(),
+        _SpeedColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, refresh_per_second=4) as bars:

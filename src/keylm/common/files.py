@@ -1,4 +1,4 @@
-"""Files: JSON, atomic writes, durable folders, hashes."""
+"""Files: JSON, atomic and durable writes, hashes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged ({error}): delete its folder and run the stage again") from error
     return value
 
@@ -31,28 +31,33 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically: whoever reads it sees the old text or the new, never half of one."""
+    """Write a text file atomically: readers see the old text or the new one, never a part."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
+        # Without it, a crash of the machine could leave the new name with no content.
         os.fsync(file.fileno())
     partial.replace(path)
 
 
 def replace_folder(partial: Path, final: Path) -> None:
-    """Move a finished folder to its place, durably: its files reach the disk before its name changes."""
+    """Move the complete folder `partial` to `final`, in place of what was there.
+
+    The files reach the disk before the name changes, so that `final` is complete whenever it exists.
+    """
     for path in partial.rglob("*"):
         if path.is_file():
-            _sync(path)
-    _sync(partial)
+            _fsync(path)
+    _fsync(partial)
     if final.exists():
         shutil.rmtree(final)
     partial.rename(final)
-    _sync(final.parent)
+    _fsync(final.parent)
 
 
-def _sync(path: Path) -> None:
+def _fsync(path: Path) -> None:
+    """Flush a file or a folder (its list of names) to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -61,6 +66,6 @@ def _sync(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
+    """SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

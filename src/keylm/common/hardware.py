@@ -1,76 +1,99 @@
-"""What this machine can do: the limit that training speed is held against."""
+"""Facts about this machine: cores, memory, and the dtype that its processor computes fastest in."""
 
 from __future__ import annotations
 
 import ctypes
-import os
 import platform
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+import psutil
+
+if TYPE_CHECKING:
+    import torch
 
 
-def compute_dtype(asked: str) -> torch.dtype:
-    """The dtype of matrix products: the one asked for, or for `auto` bfloat16 where there are instructions for it.
+def compute_dtype(setting: str) -> torch.dtype:
+    """The dtype of matrix products for the recipe's `compute_dtype`: `float32`, `bfloat16`, or `auto`.
 
-    Decided by what the processor is, never by a measurement, so that a resumed run computes as it did before.
+    `auto` is bfloat16 where the processor has instructions for it (AVX512-BF16 or AMX) or there is a GPU. It depends
+    on the processor and never on a measurement, so that a resumed run computes with the same dtype.
     """
-    if asked != "auto":
-        return torch.bfloat16 if asked == "bfloat16" else torch.float32
-    fast = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if fast else torch.float32
+    import torch
+
+    if setting != "auto":
+        return torch.bfloat16 if setting == "bfloat16" else torch.float32
+    has_bfloat16 = (
+        torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    )
+    return torch.bfloat16 if has_bfloat16 else torch.float32
 
 
 def reset_peak_memory() -> None:
-    """Start counting the peak anew, where the system can (Linux)."""
-    clear = Path("/proc/self/clear_refs")
-    if clear.exists():
-        clear.write_text("5")
+    """Restart the measurement of `peak_memory_bytes`. Only Linux can do this."""
+    clear_refs = Path("/proc/self/clear_refs")
+    if clear_refs.exists():
+        clear_refs.write_text("5")
 
 
-def peak_memory() -> int:
-    """Bytes of main memory that this process held at most since `reset_peak_memory`."""
+def peak_memory_bytes() -> int:
+    """Peak resident memory of this process, in bytes: since `reset_peak_memory` on Linux, since its start elsewhere."""
+    # psutil knows a process's peak on Windows only, and getrusage's cannot be reset.
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
+    windows_peak = getattr(psutil.Process().memory_info(), "peak_wset", None)
+    if windows_peak is not None:
+        return int(windows_peak)
     import resource
 
+    # Bytes on macOS. (Linux counts in KiB, but has /proc.)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def keep_freed_memory() -> None:
-    """Have glibc keep freed memory for the next training step; elsewhere nothing changes.
+def available_memory_bytes() -> int:
+    """Memory that a new process can have without swapping, in bytes."""
+    return int(psutil.virtual_memory().available)
 
-    It gives large blocks back to the system and asks for them again, tens of thousands of pages in every step, which
-    the system clears each time. The numbers are those of `mallopt(3)`: M_TRIM_THRESHOLD and M_MMAP_THRESHOLD.
+
+def free_disk_bytes(folder: Path) -> int:
+    """Free space on the disk of `folder`, in bytes."""
+    return int(psutil.disk_usage(str(folder)).free)
+
+
+def keep_freed_memory() -> None:
+    """Make glibc keep freed memory for the next training step. No effect with other C libraries.
+
+    By default it returns large blocks to the system and requests them again, tens of thousands of pages in every
+    step, and the system clears each of them.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
+        # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of mallopt(3).
         libc.mallopt(-1, 2**31 - 1)
         libc.mallopt(-3, 2**25)
 
 
 def describe_hardware() -> dict[str, str | int]:
-    """Processor, cores and system, for reports."""
+    """Processor, number of logical cores, and system, for reports."""
+    # psutil has no name of the processor, and outside of Linux platform's is good enough.
     cpuinfo = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in _lines(cpuinfo) if line.startswith("model name")]
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    model_names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return {
-        "processor": names[0] if names else platform.processor() or platform.machine(),
-        "cores": os.cpu_count() or 1,
+        "processor": model_names[0] if model_names else platform.processor() or platform.machine(),
+        "cores": psutil.cpu_count() or 1,
         "system": f"{platform.system()} {platform.machine()}",
     }
 
 
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
-
-
 def physical_cores() -> int:
-    """Cores to compute on; the second thread of a core would only get in the way of the first."""
-    cores = {path.read_text() for path in Path("/sys/devices/system/cpu").glob("cpu*/topology/thread_siblings_list")}
-    return min(len(cores) or _logical_cores(), _logical_cores())
+    """Number of physical cores that this process may use, at least 1.
 
-
-def _logical_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    Matrix products gain nothing from the second thread of a core.
+    """
+    # Containers and job schedulers pin a process to some of the cores; psutil counts those of the whole machine.
+    process = psutil.Process()
+    usable = len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1
+    return min(psutil.cpu_count(logical=False) or usable, usable)

@@ -1,6 +1,6 @@
-"""Which process this is among those that `torchrun` started. A process that was started alone is the first of one.
+"""The ranks that `torchrun` started, and which of them this process is. Without torchrun there is one rank, number 0.
 
-Light on purpose: torch is imported only where there is someone to wait for.
+Torch is imported only if there is more than one rank, so that every command can import this module.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from datetime import timedelta
 
 from keylm.common.errors import KeyLMError
 
-_PATIENCE = timedelta(days=30)
-"""How long ranks wait for a stage that the first one does alone."""
+_BARRIER_TIMEOUT = timedelta(days=30)
+"""How long ranks wait for a stage that the main process runs alone. Preparing a large corpus takes days."""
 
 
 def rank() -> int:
-    """Number of this process, from 0."""
+    """Number of this process, from 0, over all machines."""
     return int(os.environ.get("RANK", "0"))
 
 
@@ -32,12 +32,12 @@ def world_size() -> int:
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that prints, writes, and does what needs doing once."""
+    """Whether this is the process that prints, writes files, and does what is done once."""
     return rank() == 0
 
 
 def init_process_group() -> None:
-    """Meet the other processes, once; does nothing alone.
+    """Connect to the other ranks, unless that is done already or there are none.
 
     Raises:
         KeyLMError: a rank is gone.
@@ -48,15 +48,19 @@ def init_process_group() -> None:
 
     if dist.is_initialized():
         return
+    # torchrun's store outlives a restart of the ranks (pytorch/pytorch#135712). A prefix of each attempt's own keeps
+    # the addresses of the dead ranks out. On several machines the counters differ, so there the prefix is constant,
+    # and TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 gives every attempt a store of its own.
+    is_one_machine = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if is_one_machine else "any"
     with translate_dist_errors():
         store, number, size = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
-        # torchrun's store outlives a restart (pytorch/pytorch#135712): addresses of the dead must not be found again.
-        store = dist.PrefixStore(f"attempt-{_attempt()}", store)  # type: ignore[attr-defined]
-        dist.init_process_group("gloo", store=store, rank=number, world_size=size, timeout=_PATIENCE)
+        store = dist.PrefixStore(f"attempt-{attempt}", store)  # type: ignore[attr-defined]
+        dist.init_process_group("gloo", store=store, rank=number, world_size=size, timeout=_BARRIER_TIMEOUT)
 
 
 def barrier() -> None:
-    """Wait until every rank is here, for as long as it takes.
+    """Wait until every rank has reached this point.
 
     Raises:
         KeyLMError: a rank is gone.
@@ -72,28 +76,23 @@ def barrier() -> None:
 
 @contextmanager
 def translate_dist_errors() -> Iterator[None]:
-    """Turn what torch raises when a rank is dead or silent into one sentence."""
+    """Translate what torch raises when another rank is dead or silent.
+
+    Raises:
+        KeyLMError: contact with another rank was lost.
+    """
     try:
         yield
     except RuntimeError as error:
-        if world_size() == 1 or not _is_about_contact(error):
+        if world_size() == 1:
+            raise
+        import torch.distributed as dist
+
+        # NCCL's failures have a class of their own; gloo's are plain RuntimeErrors that name its source files.
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
             raise
         reason = str(error).splitlines()[0]
         raise KeyLMError(
             f"rank {rank()} lost contact with another rank, whose own message says why ({reason}): "
-            f"the last checkpoint is whole, and the same command goes on from there"
+            f"the last checkpoint is intact, and the same command resumes from it"
         ) from error
-
-
-def _attempt() -> str:
-    """How often torchrun has restarted its ranks. On several machines each counts for itself, so there it says nothing:
-    `TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1` gives every attempt a store of its own."""
-    is_one_machine = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
-    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if is_one_machine else "any"
-
-
-def _is_about_contact(error: RuntimeError) -> bool:
-    """Gloo's failures are plain RuntimeErrors that name its source files; NCCL's have a class."""
-    import torch.distributed as dist
-
-    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()

@@ -18,7 +18,7 @@ from keylm.recipe import Recipe
 from keylm.recipe.model import ModelConfig
 from keylm.run import Run
 from keylm.tokenizer.chat_template import CHAT_TEMPLATE
-from keylm.tokenizer.tokenizer import CONTROL_TOKENS, Tokenizer, assemble, merges
+from keylm.tokenizer.tokenizer import CONTROL_TOKENS, Tokenizer, byte_level_backend, read_merges
 
 if TYPE_CHECKING:
     import torch
@@ -94,7 +94,7 @@ def license_of(run: Run) -> str:
 def _tokenizer(values: dict[str, Any]) -> Tokenizer:
     vocabulary = {token: index for index, token in enumerate(values[gguf.Keys.Tokenizer.LIST])}
     pairs = [tuple(merge.split(" ")) for merge in values[gguf.Keys.Tokenizer.MERGES]]
-    backend = assemble(models.BPE(vocabulary, pairs), values[gguf.Keys.Tokenizer.PRE])
+    backend = byte_level_backend(models.BPE(vocabulary, pairs), values[gguf.Keys.Tokenizer.PRE])
     backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL_TOKENS])
     return Tokenizer(backend)
 
@@ -135,7 +135,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, run: Run) -> None:
     writer.add_tokenizer_pre(run.recipe.tokenizer.pre_tokenizer)
     writer.add_token_list(tokens)
     writer.add_token_types(types)
-    writer.add_token_merges(list(merges(run.stage("tokenizer"))))
+    writer.add_token_merges(list(read_merges(run.stage("tokenizer"))))
     writer.add_bos_token_id(tokenizer.end_of_text)
     writer.add_eos_token_id(tokenizer.turn_end)
     writer.add_eot_token_id(tokenizer.turn_end)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from keylm.common.hardware import peak_memory
+from keylm.common import hardware
 from keylm.common.ranks import local_rank
 
 
@@ -40,4 +40,4 @@ def compile_layers(layers: nn.ModuleList, device: torch.device) -> None:
 
 def peak_memory_bytes(device: torch.device) -> int:
     """Bytes that this process held at most, on the device that it computes on."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else hardware.peak_memory_bytes()

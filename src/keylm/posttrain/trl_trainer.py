@@ -197,7 +197,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         )
         self.tokens, self.seconds = tokens, self.seconds + took
         shown = next(iter(own))
-        self.bar.describe(f"{stage}  loss {logs['loss']:.3f}, {shown} {own[shown]:.0%}")
+        self.bar.set_description(f"{stage}  loss {logs['loss']:.3f}, {shown} {own[shown]:.0%}")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What every section of a recipe is made of: the base class, and integers that may be written as `18e9`."""
+"""The base class of every recipe section, and integers that may be written as `18e9`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 
 def _parse_count(value: Any) -> Any:
-    """Accept `18e9` and `"2e6"` where an integer is meant: YAML reads the first as a float, the second as text."""
+    """Accept `18e9` and `"2e6"` for an integer: YAML parses the first as a float and the second as a string."""
     if isinstance(value, str):
         try:
             value = float(value.replace("_", ""))
@@ -22,38 +22,36 @@ PositiveCount = Annotated[int, BeforeValidator(_parse_count), Field(gt=0)]
 
 
 class Config(BaseModel):
-    """Base class of every section of a recipe: unknown keys are refused, values are frozen."""
+    """Base class of every recipe section. Unknown keys are rejected, and instances are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     renamed_keys: ClassVar[dict[str, str]] = {}
-    """Keys of earlier versions, and what they are called now."""
+    """Keys of earlier versions, with their present names. A subclass lists only its own."""
+    renamed_values: ClassVar[dict[str, dict[str, str]]] = {}
+    """For each key with renamed values: the values of earlier versions, with their present names."""
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_renamed_keys(cls, values: Any) -> Any:
-        cls.check_renamed_keys(values)
-        return values
+    def _reject_old_names(cls, section: Any) -> Any:
+        cls.check_old_names(section)
+        return section
 
     @classmethod
-    def check_renamed_keys(cls, values: Any) -> None:
-        """Fail where the values of the section have a key of an earlier version.
+    def check_old_names(cls, section: Any) -> None:
+        """Check a section, as parsed from YAML, for names of earlier versions.
 
         Raises:
-            ValueError: they have one; the message names the new key.
+            ValueError: it has a renamed key or value; the message gives the new name.
         """
-        # A subclass lists only its own renamed keys; those of its bases count too.
-        renamed = {old: new for base in cls.__mro__ for old, new in getattr(base, "renamed_keys", {}).items()}
-        for old in renamed.keys() & (values if isinstance(values, dict) else {}):
-            raise ValueError(f"the key `{old}` is now called `{renamed[old]}`")
-
-
-def refuse_renamed_value(value: Any, renamed: dict[str, str]) -> Any:
-    """Fail where `value` is what earlier versions called something; else return it.
-
-    Raises:
-        ValueError: it is a key of `renamed`.
-    """
-    if isinstance(value, str) and value in renamed:
-        raise ValueError(f"`{value}` is now called `{renamed[value]}`")
-    return value
+        if not isinstance(section, dict):
+            return
+        for base in cls.__mro__:
+            for old_key, new_key in getattr(base, "renamed_keys", {}).items():
+                if old_key in section:
+                    raise ValueError(f"the key `{old_key}` is now called `{new_key}`")
+            for key, renamed in getattr(base, "renamed_values", {}).items():
+                # A list or a mapping is not hashable, and the field's own check names the mistake.
+                value = section.get(key)
+                if isinstance(value, str) and value in renamed:
+                    raise ValueError(f"the value `{value}` of `{key}` is now called `{renamed[value]}`")

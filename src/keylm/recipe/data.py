@@ -1,4 +1,4 @@
-"""`data`: the pretraining text, and how text is cleaned."""
+"""`data`: the pretraining text, and how it is cleaned and stored."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from keylm.recipe.sources import InstalledDocsConfig, SourceConfig, check_source
 
 
 class CleanConfig(Config):
-    """What is done to every document before it is used for training."""
+    """How documents are cleaned before they are tokenized."""
 
     personal_data: Literal["keep", "mask"] = "mask"
-    """Whether email addresses, public IP addresses and phone numbers are replaced by made-up ones."""
+    """Whether email addresses, public IP addresses and phone numbers are replaced by fictitious ones."""
     language_model: str | None = None
     """A fastText model for language identification, such as `lid.176.bin`, on this machine; plain text that it does
     not identify as English is dropped (no check by default)."""
     language_score: float = Field(default=0.65, gt=0, lt=1)
     """Minimum probability of English under `language_model`."""
     near_duplicates: bool = False
-    """Drop near duplicates over all sources by MinHash (datatrove); the sources are read twice for it."""
+    """Drop near duplicates across all sources by MinHash (datatrove). The sources are then read twice."""
     decontaminate: list[str] = []
     """lm_eval tasks whose test items must not occur in the text: a document that shares 12 consecutive words with one
     is dropped. Their data comes from `eval.data` if given, from the hub otherwise."""
@@ -34,7 +34,7 @@ def _default_sources() -> list[SourceConfig]:
 
 
 class DataConfig(Config):
-    """The pretraining text, and how text becomes tokens."""
+    """The pretraining text, and how it is cleaned and stored."""
 
     sources: list[SourceConfig] = Field(default_factory=_default_sources, min_length=1)
     """The pretraining mixture."""

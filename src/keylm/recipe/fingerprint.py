@@ -1,4 +1,4 @@
-"""Fingerprints: what in a recipe shapes the output of each stage, as sixteen hexadecimal digits."""
+"""Fingerprints: a hash, for each stage, of all settings that its output depends on."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ NON_OUTPUT_FIELDS = {
     "parallel",
     "timeout_seconds",
 }
-"""Training settings that do not change the weights: they may differ when a run is resumed."""
+"""Training settings that do not change the weights. They may change when a run is resumed."""
 
 _MIXTURE_FIELDS = {"weight", "category", "max_epochs"}
-"""What decides how much of a source training reads; no earlier stage depends on it."""
+"""Source settings that only training depends on: they decide how often a source is read, not what it contains."""
 
 
 def fingerprint(*values: Any) -> str:
-    """Sixteen hex digits that stand for the JSON form of `values`."""
+    """Sixteen hex digits: the start of the SHA-256 of `values` as JSON."""
     text = json.dumps(values, sort_keys=True, default=lambda part: part.model_dump(mode="json"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def stage_inputs(recipe: Recipe) -> dict[str, Any]:
-    """What each stage's own output depends on, besides the inputs of the stages before it."""
+    """The settings that each stage's output depends on, besides those of the stages before it."""
     sources = [_text_fields(source) for source in (*recipe.data.sources, *recipe.sft.sources)]
     return {
         "tokenizer": [
@@ -41,7 +41,7 @@ def stage_inputs(recipe: Recipe) -> dict[str, Any]:
             sources,
             recipe.data.model_dump(mode="json", exclude={"sources"}),
         ],
-        # With a limit on a source, every task reads its share of it: the number of tasks changes what is read.
+        # With a limit on a source, every task takes its share of it, so the number of tasks changes what is read.
         "prepare": [recipe.prepare.tasks],
         "pretrain": [recipe.model, _training_fields(recipe.train), _mixture_fields(recipe.data.sources)],
         "sft": [_training_fields(recipe.sft)],

@@ -1,4 +1,4 @@
-"""Recipes as YAML files: reading, overriding single fields, writing."""
+"""Recipes as YAML files: loading them, overriding single fields, and dumping them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,25 @@ from keylm.recipe.recipe import Recipe
 
 
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
-    """Read a recipe file and apply `key.subkey=value` overrides.
+    """Load a recipe file and apply overrides.
+
+    Args:
+        path: A YAML file, or a run folder, which holds its recipe as `recipe.yaml`.
+        overrides: Single fields to change, as `key.subkey=value`.
 
     Raises:
-        UserError: the file is missing, is not YAML, or a key or value is not a recipe's.
+        UserError: the file is missing or not valid YAML, or a key, a value or an override is wrong.
     """
+    if path.is_dir():
+        path = path / "recipe.yaml"
+        if not path.exists():
+            raise UserError(f"{path.parent} is not a run: it has no recipe.yaml")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read the recipe {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text, as a recipe must be ({error})") from error
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
@@ -32,33 +42,39 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{path}: {first_problem(error)}") from error
+        raise UserError(f"{path}: {first_problem(error, values)}") from error
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The whole recipe as YAML, defaults included: what a run keeps."""
+    """Dump the whole recipe as YAML, defaults included. A run keeps it in this form."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _apply_override(values: Any, override: str) -> None:
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    """Set one field of `values` in place; sections that are missing on the way to it are added."""
     key, separator, text = override.partition("=")
     if not separator:
         raise UserError(f"--set {override}: write it as key=value, such as --set train.tokens=2e6")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override}: the value is not valid YAML: {' '.join(str(error).split())}") from error
     *parents, last = key.split(".")
+    section: Any = values
     for parent in parents:
-        if isinstance(values, list):
-            values = values[_item_index(values, parent, override)]
-            continue
-        if values.get(parent) is None:
-            values[parent] = {}
-        values = values[parent]
-        if not isinstance(values, dict | list):
+        if isinstance(section, list):
+            section = section[_item_index(section, parent, override)]
+        else:
+            if section.get(parent) is None:
+                section[parent] = {}
+            section = section[parent]
+        if not isinstance(section, dict | list):
             raise UserError(f"--set {override}: `{parent}` is a value, not a section")
-    values[_item_index(values, last, override) if isinstance(values, list) else last] = yaml.safe_load(text)
+    section[_item_index(section, last, override) if isinstance(section, list) else last] = value
 
 
 def _item_index(items: list[Any], key: str, override: str) -> int:
-    """Position of a list's item, by its number or by its `name`."""
+    """Index of a list's item, given its position from 0 or its `name`."""
     for index, item in enumerate(items):
         if key == str(index) or (isinstance(item, dict) and item.get("name") == key):
             return index

@@ -1,4 +1,4 @@
-"""`prepare`: where text is cleaned and tokenized."""
+"""`prepare`: where text is cleaned and tokenized, and in how many processes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from keylm.recipe.base import Config, PositiveCount
 
 
 class PrepareConfig(Config):
-    """Where the work of the `prepare` stage is done."""
+    """Where the `prepare` stage runs, and in how many processes."""
 
     executor: Literal["local", "ray", "slurm"] = "local"
     """datatrove's executor: processes of this machine, a Ray cluster, or Slurm jobs."""
     tasks: PositiveCount = 1
-    """Tasks into which the files of each source are divided; 1 reads and writes in a single pass. The token store is
-    the same, except for sources with `max_documents` or `max_bytes`, of which every task takes its share."""
+    """Number of tasks that the files of each source are divided into; 1 reads and writes in a single pass. The number
+    does not change the token store, except for sources with `max_documents` or `max_bytes`, of which every task takes
+    its share."""
     workers: PositiveCount = 1
-    """Tasks that run at the same time."""
+    """Number of tasks that run at the same time."""
     slurm: dict[str, Any] = {}
     """Settings of `SlurmPipelineExecutor`, such as `{partition: cpu, time: "04:00:00"}`."""

@@ -1,4 +1,4 @@
-"""The data sets that recipes can name: `presets.yaml`, where each lies on the hub and how its rows become documents."""
+"""Presets: the data sets on the hub that a recipe can name, from `presets.yaml`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import yaml
 
 @dataclass(frozen=True)
 class Preset:
-    """One data set."""
+    """A data set on the hub, and how its rows become documents."""
 
     about: str
-    """What it is, in one line."""
+    """One-line description."""
     gated: bool
-    """Whether its terms must be accepted on its page before it can be downloaded."""
+    """Whether its terms must be accepted on its page before the first download."""
     fields: dict[str, Any]
-    """The fields of a hub source that the preset supplies."""
+    """Fields of `HubConfig` that it supplies."""
 
 
 @cache

@@ -1,7 +1,7 @@
-"""The recipe: everything about a model, as one typed object.
+"""The recipe: everything about a model, as one typed and validated object.
 
-Field names follow transformers where transformers has them. Every field's docstring states its unit; `docs/recipe.md`
-is generated from them.
+Field names follow transformers where transformers has them. Every field has a docstring with its
+unit; `docs/recipe.md` is generated from them.
 """
 
 from __future__ import annotations

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from keylm.recipe.sources import InstructionsConfig, SourceConfig, check_sources
-from keylm.recipe.train import Packing, TrainConfig
+from keylm.recipe.train import TrainConfig
 
 
 def _default_sources() -> list[SourceConfig]:
@@ -16,8 +18,8 @@ class SftConfig(TrainConfig):
     """Supervised fine-tuning: packed conversations, with a loss on the assistant's tokens only."""
 
     sources: list[SourceConfig] = Field(default_factory=_default_sources, min_length=1)
-    """The conversations. Plain text has no assistant turns and is refused."""
-    packing: Packing = "best_fit"
+    """The conversations. Plain text has no assistant turns and is rejected."""
+    packing: Literal["concat", "best_fit"] = "best_fit"
     """`best_fit` keeps conversations whole; `concat` would cut them anywhere."""
     intra_document_masking: bool = True
     """Restrict attention to the conversation."""

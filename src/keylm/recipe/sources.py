@@ -1,4 +1,4 @@
-"""The settings of each source type. Their readers are in `keylm.data.sources`."""
+"""The settings of each source type. The code that reads the sources is in `keylm.data.sources`."""
 
 from __future__ import annotations
 
@@ -7,43 +7,53 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from keylm.recipe.base import Config, PositiveCount, refuse_renamed_value
+from keylm.recipe.base import Config, PositiveCount
 from keylm.recipe.presets import find_preset
 
 
 class BaseSourceConfig(Config):
-    """What all source types have in common."""
+    """Settings that all source types share. `type` selects the source type and is required."""
 
     renamed_keys: ClassVar[dict[str, str]] = {"kind": "type", "missing": "on_missing"}
+    renamed_values: ClassVar[dict[str, dict[str, str]]] = {
+        "type": {"drills": "repetition", "verified": "constrained-chat"}
+    }
 
     makes_prompts: ClassVar[bool] = False
     """Whether prompts with checkable constraints can be generated from the source (for `grpo`)."""
     makes_pairs: ClassVar[bool] = False
     """Whether preference pairs can be generated from the source (for `dpo`)."""
     is_derived: ClassVar[bool] = False
-    """Whether the source is made from the documents of other sources of its list, which `from_sources` names."""
+    """Whether the source is made from the documents of other sources in its list, those in `from_sources`."""
     is_divisible: ClassVar[bool] = False
-    """Whether the tasks of `prepare` can each read a part of the source."""
+    """Whether each task of `prepare` can read a part of the source."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     """Name of the source: its folder in the run and its row in every table."""
     category: Literal["formal", "casual", "conversational", "knowledge", "typos", "instructions"] = "formal"
-    """Which part of the published mixture the source belongs to."""
+    """Category of the source. If a source is missing or exhausted (`on_missing`, `max_epochs`), the others of its
+    category take over its weight."""
     weight: float = Field(default=1.0, ge=0)
     """Share of *tokens* in the mixture, relative to the other sources' weights."""
     max_documents: PositiveCount | None = None
     """Read at most this many documents (no limit by default)."""
     max_bytes: PositiveCount | None = None
-    """Stop reading once so many bytes of text are kept (no limit by default); a token is four to five bytes."""
+    """Stop reading after this many bytes of text are kept (no limit by default); a token is four to five bytes."""
     max_epochs: float | None = Field(default=None, gt=0)
     """A source is repeated at most `max_epochs` times; its weight then goes to the others of its category."""
     filters: list[Literal["gopher-quality", "gopher-repetition", "c4", "fineweb"]] = []
-    """Quality filters for plain text, by datatrove, in this order; they cost between an eighth of the tokenization
-    (`fineweb`) and twice as much (`gopher-repetition`)."""
+    """datatrove's quality filters for plain text, applied in this order. They take from an eighth of the time of
+    tokenization (`fineweb`) to twice that time (`gopher-repetition`)."""
     on_missing: Literal["stop", "redistribute"] = "stop"
     """What to do if the source is not available: stop, or give its weight to the others of its category."""
     license: str | None = None
     """License of the text, for the model card."""
+
+
+def _reject_old_names(source: Any) -> Any:
+    """Name what is renamed before pydantic looks for the `type` of the source, which an old recipe calls `kind`."""
+    BaseSourceConfig.check_old_names(source)
+    return source
 
 
 class FilesConfig(BaseSourceConfig):
@@ -94,18 +104,19 @@ class HubConfig(BaseSourceConfig):
     exclude_rows: dict[str, list[str]] = {}
     """Rows with one of these values in these columns are skipped, such as `{body: ["[deleted]"]}`."""
     message_trees: bool = False
-    """The rows are messages of trees, as in OASST2: each tree yields the conversation of its best-ranked replies."""
+    """Whether rows are messages of message trees, as in OASST2. Each tree gives the conversation along its best-ranked
+    replies."""
 
     @model_validator(mode="before")
     @classmethod
     def _apply_preset(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or values.get("preset") is None:
+        if not isinstance(values, dict) or not isinstance(values.get("preset"), str):
             return values
         return {**find_preset(values["preset"]).fields, **values}
 
 
 class InstalledDocsConfig(BaseSourceConfig):
-    """The English of the Python environment itself: docstrings, help topics, package descriptions. No download."""
+    """English text of the Python environment: docstrings, help topics, package descriptions. Nothing is downloaded."""
 
     type: Literal["installed-docs"] = "installed-docs"
 
@@ -125,29 +136,29 @@ class InstructionsConfig(BaseSourceConfig):
 
 
 class RepetitionConfig(BaseSourceConfig):
-    """Random words, repeated: they teach a small model early to copy from its context."""
+    """Random words, repeated, from which a small model learns early to copy from its context."""
 
     renamed_keys: ClassVar[dict[str, str]] = {"of": "from_sources"}
     is_derived = True
 
     type: Literal["repetition"] = "repetition"
     from_sources: list[str] = []
-    """Names of sources, in the same list, whose words are used besides those of the generated instructions."""
+    """Names of sources in the same list whose words are used, besides those of the generated instructions."""
     num_documents: PositiveCount = 20_000
     """Number of documents, of about 100 tokens, to generate."""
 
 
 class TyposConfig(BaseSourceConfig):
-    """Mistyped text next to what was meant, made from the documents of other sources."""
+    """Text with synthetic typos beside the clean text, made from the documents of other sources."""
 
     renamed_keys: ClassVar[dict[str, str]] = {"of": "from_sources", "pairs": "pair_fraction"}
     is_derived = True
 
     type: Literal["typos"] = "typos"
     from_sources: list[str] = Field(min_length=1)
-    """Names of the sources, in the same list, whose documents are mistyped."""
+    """Names of the sources in the same list whose documents are mistyped."""
     num_documents: PositiveCount = 20_000
-    """Number of documents to make (fewer if the sources end earlier)."""
+    """Number of documents to generate (fewer if the sources end earlier)."""
     pair_fraction: float = Field(default=0.5, ge=0, le=1)
     """Fraction of contrastive pairs; the others are mistyped beginnings with their clean continuation."""
     rates: tuple[float, float] = (0.01, 0.12)
@@ -161,26 +172,20 @@ class TyposConfig(BaseSourceConfig):
 
 
 class ConstrainedChatConfig(BaseSourceConfig):
-    """Real exchanges with one to five constraints added to the request; the answer is edited to satisfy them, and
-    checked.
+    """Real conversations with one to five constraints added to the last request.
 
-    Conversations whose last answer is not plain prose are left out.
+    The answer is edited to satisfy the constraints, and checked. Conversations whose last answer is not plain prose are
+    left out.
     """
 
     renamed_keys: ClassVar[dict[str, str]] = {"of": "from_source"}
     makes_pairs = True
 
     type: Literal["constrained-chat"] = "constrained-chat"
-    from_source: Annotated[FilesConfig | HubConfig, Field(discriminator="type")]
-    """The source of the exchanges."""
-
-
-def _refuse_renamed_type(values: Any) -> Any:
-    """Say what is called otherwise now, before pydantic looks for the type of the source."""
-    if isinstance(values, dict):
-        BaseSourceConfig.check_renamed_keys(values)
-        refuse_renamed_value(values.get("type"), {"drills": "repetition", "verified": "constrained-chat"})
-    return values
+    from_source: Annotated[
+        Annotated[FilesConfig | HubConfig, Field(discriminator="type")], BeforeValidator(_reject_old_names)
+    ]
+    """The source of the conversations."""
 
 
 SourceConfig = Annotated[
@@ -194,16 +199,16 @@ SourceConfig = Annotated[
         | ConstrainedChatConfig,
         Field(discriminator="type"),
     ],
-    BeforeValidator(_refuse_renamed_type),
+    BeforeValidator(_reject_old_names),
 ]
-"""Any source: `type` says which."""
+"""A source of any type; the field `type` selects the class."""
 
 
 def check_sources(sources: Sequence[BaseSourceConfig]) -> None:
-    """Check a mixture.
+    """Check the sources of a mixture.
 
     Raises:
-        ValueError: names repeat, all weights are zero, or a derived source names what it cannot be made from.
+        ValueError: two names are equal, all weights are zero, or a derived source names one it cannot be made from.
     """
     names = [source.name for source in sources]
     if len(set(names)) < len(names):

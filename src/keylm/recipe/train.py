@@ -1,25 +1,18 @@
-"""`train`: one run of the training loop, in pretraining and in SFT alike."""
+"""`train`: the settings of the training loop, which pretraining and SFT share."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from keylm.recipe.base import Config, Count, PositiveCount, refuse_renamed_value
+from keylm.recipe.base import Config, Count, PositiveCount
 from keylm.recipe.optimizer import OptimizerConfig
 from keylm.recipe.sources import SourceConfig
 
 
-def _refuse_renamed_packing(value: Any) -> Any:
-    return refuse_renamed_value(value, {"stream": "concat", "documents": "best_fit"})
-
-
-Packing = Annotated[Literal["concat", "best_fit"], BeforeValidator(_refuse_renamed_packing)]
-
-
 class PhaseConfig(Config):
-    """A part of training with mixture weights of its own."""
+    """A phase of training with its own mixture weights."""
 
     until: float = Field(gt=0, le=1)
     """Fraction of training at which the phase ends."""
@@ -30,7 +23,7 @@ class PhaseConfig(Config):
 
 
 class TrainConfig(Config):
-    """One run of the training loop, in pretraining and in SFT alike."""
+    """Settings of the training loop, for pretraining. SFT has the same, with other defaults."""
 
     renamed_keys: ClassVar[dict[str, str]] = {
         "gradient_clip": "max_grad_norm",
@@ -39,6 +32,7 @@ class TrainConfig(Config):
         "keep_checkpoints": "keep_last",
         "keep_every": "permanent_every",
     }
+    renamed_values: ClassVar[dict[str, dict[str, str]]] = {"packing": {"stream": "concat", "documents": "best_fit"}}
 
     tokens: PositiveCount = 18_000_000_000
     """Length of training, in tokens; rounded up to whole steps."""
@@ -60,11 +54,11 @@ class TrainConfig(Config):
     """Global norm, before clipping, above which the gradient is considered exploded and the step is skipped."""
     max_skipped_steps: Count = 10
     """Steps that may be skipped (non-finite loss or exploded gradient) before training stops."""
-    packing: Packing = "concat"
+    packing: Literal["concat", "best_fit"] = "concat"
     """`concat`: documents are concatenated and cut every `sequence_length` tokens. `best_fit`: sequences are filled
     with whole documents (best-fit packing)."""
     intra_document_masking: bool = False
-    """Restrict attention to the document. If false, a sequence is one stream of text with separator tokens."""
+    """Restrict attention to the document. If false, tokens attend to everything before them in the sequence."""
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Dtype of the matrix products; `auto` is bfloat16 where the processor has instructions for it. Weights, gradients
     and optimizer state are always float32."""
@@ -79,9 +73,9 @@ class TrainConfig(Config):
     permanent_every: Count = 0
     """Save a checkpoint that is never deleted every so many steps (0: never)."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    """How several ranks share the model: each holds all of it (`ddp`), or a shard (`fsdp`), if it would fill a GPU."""
+    """`ddp`: every rank holds the whole model. `fsdp`: every rank holds a shard, for models that would fill a GPU."""
     timeout_seconds: float = Field(default=600.0, gt=0)
-    """Seconds without a message from another rank after which a rank gives up; longer than the slowest step."""
+    """Seconds without a message from another rank after which a rank gives up; must exceed the slowest step."""
     validation_bytes: Count = 200_000
     """Bytes of each source's validation text that are scored (0: none)."""
     validation_every: float = Field(default=0.25, gt=0, le=1)

@@ -1,1 +1,1 @@
-"""The tokenizer, the chat template, and how messages become token ids."""
+"""The tokenizer, its training, the chat template, and how messages become token ids."""

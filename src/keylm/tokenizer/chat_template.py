@@ -12,10 +12,14 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-"""ChatML, without slices, macros or tests: the engines of llama.cpp, LM Studio and Ollama are small."""
+"""Without slices, macros and tests, which the small template engines of llama.cpp, LM Studio and Ollama may lack."""
 
 
 def render(messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
-    """The conversation as the template shows it, for people and for tests; training never goes through this text."""
+    """Render a conversation as the template does, for display and tests.
+
+    Training, chat and the server never encode this text: in it, a control string that a user wrote could not be told
+    from a control token. They use `keylm.tokenizer.messages`.
+    """
     text = "".join(f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n" for message in messages)
     return text + "<|im_start|>assistant\n" if add_generation_prompt else text

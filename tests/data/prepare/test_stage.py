@@ -17,9 +17,9 @@ from keylm.common.errors import UserError
 from keylm.data.prepare.stage import run_prepare
 from keylm.data.prepare.token_store import TokenStore
 from keylm.run import open_run
-from keylm.tokenizer import tokenizer
 from keylm.tokenizer.messages import encode_messages
 from keylm.tokenizer.tokenizer import Tokenizer
+from keylm.tokenizer.training import train_tokenizer
 
 TEXT = "the river runs under an old stone bridge and nobody has ever counted its seven quiet arches"
 PREPARE = """
@@ -61,7 +61,7 @@ def make_run(folder, pretrain, sft, shard_tokens=2000):
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
     run = open_run(folder / "recipe.yaml", folder=folder / "run")
-    tokenizer.train_tokenizer([TEXT] * 3, 290, "qwen2").save(run.stage("tokenizer"), 512)
+    train_tokenizer([TEXT] * 3, 290, "qwen2").save(run.stage("tokenizer"), 512)
     run.begin("prepare")
     return run
 

@@ -13,7 +13,7 @@ from keylm.common.files import read_json
 from keylm.data.prepare.stage import SPLITS, run_prepare
 from keylm.data.prepare.token_store import TokenStore
 from keylm.run import open_run
-from keylm.tokenizer import tokenizer
+from keylm.tokenizer.training import train_tokenizer
 
 WORDS = "the river runs under an old stone bridge and nobody has ever counted its seven quiet arches".split()  # noqa: SIM905
 FAKE_SBATCH = """#!/usr/bin/env python3
@@ -65,7 +65,7 @@ def make_run(folder, text=(), clean=(), **settings):
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
     run = open_run(folder / "recipe.yaml", folder=folder / "run")
-    tokenizer.train_tokenizer([" ".join(WORDS)] * 3, 290, "qwen2").save(run.stage("tokenizer"), 512)
+    train_tokenizer([" ".join(WORDS)] * 3, 290, "qwen2").save(run.stage("tokenizer"), 512)
     run.begin("prepare")
     return run
 

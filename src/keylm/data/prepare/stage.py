@@ -157,7 +157,7 @@ class _Job:
                 megabytes += item.num_bytes / 1e6
                 bar.advance(item.num_bytes / 1e6)
                 if self.reading.share:
-                    bar.expect(megabytes / self.reading.share)
+                    bar.set_total(megabytes / self.reading.share)
                 reason = self.known.why_not(item.digest)
                 if reason:
                     self.dropped.add(reason, self._text(item))

@@ -13,7 +13,7 @@ from keylm.data.sources.progress import ReadProgress
 from keylm.data.sources.registry import read_available
 from keylm.recipe.sources import FilesConfig, SourceConfig
 from keylm.run import Run
-from keylm.tokenizer.tokenizer import train_tokenizer
+from keylm.tokenizer.training import train_tokenizer
 
 
 def run_tokenizer(run: Run) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def _sample(run: Run, sampled: Counter[str], bar: Bar) -> Iterator[str]:
             sampled[source.name] += num_bytes
             bar.advance(num_bytes / 1e6)
             yield text
-    bar.describe("tokenizer: merging")
+    bar.set_description("tokenizer: merging")
 
 
 def _sample_source(run: Run, source: SourceConfig, budget: float) -> Iterator[str]:
