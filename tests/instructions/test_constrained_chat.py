@@ -11,12 +11,12 @@ from keylm.common.documents import Document
 from keylm.data.sources.files import read_files
 from keylm.data.sources.progress import ReadProgress
 from keylm.data.sources.registry import read_source
-from keylm.instructions.constrained_chat import constrain, generate_constrained_chat, prose
+from keylm.instructions.constrained_chat import constrain, generate_constrained_chat, prose_sentences
 from keylm.instructions.constraints.base import Constraint
 from keylm.instructions.constraints.catalog import TRAINED, Bullets, FewerSentences, Keywords, MinSentences, Sentences
 from keylm.instructions.constraints.punctuation import NoCommas
 from keylm.instructions.constraints.start_end import RepeatRequest
-from keylm.instructions.content_words import content_words, subject
+from keylm.instructions.content_words import content_words, extract_subject
 from keylm.instructions.rejected import make_rejected
 from keylm.recipe.sources import ConstrainedChatConfig, FilesConfig
 
@@ -32,8 +32,8 @@ def exchange(answer: str = ANSWER, request: str = "How do honey bees live?", sal
     return Document(messages=(system, {"role": "user", "content": request}, {"role": "assistant", "content": answer}))
 
 
-def many(num: int = 400, kinds=TRAINED):
-    return [example for salt in range(num) if (example := constrain(exchange(salt=str(salt)), 0, kinds))]
+def many(num: int = 400, constraint_set=TRAINED):
+    return [example for salt in range(num) if (example := constrain(exchange(salt=str(salt)), 0, constraint_set))]
 
 
 def test_answers_follow_one_to_five_constraints() -> None:
@@ -59,18 +59,22 @@ def test_the_answer_keeps_the_words_of_the_real_one() -> None:
         assert sum(word in own for word in words) > 0.55 * len(words), example.answer
 
 
-@pytest.mark.parametrize("kind", [kind for kind in TRAINED if kind.suits_real], ids=lambda kind: kind.kind)
-def test_every_kind_that_suits_real_answers_is_used(kind: type[Constraint]) -> None:
-    if kind is NoCommas:
+@pytest.mark.parametrize(
+    "constraint_type",
+    [constraint_type for constraint_type in TRAINED if constraint_type.applies_to_real],
+    ids=lambda constraint_type: constraint_type.name,
+)
+def test_every_kind_that_suits_real_answers_is_used(constraint_type: type[Constraint]) -> None:
+    if constraint_type is NoCommas:
         examples = [
             example
             for salt in range(30)
-            if (example := constrain(exchange(ANSWER.replace(",", ""), salt=str(salt)), 0, [kind]))
+            if (example := constrain(exchange(ANSWER.replace(",", ""), salt=str(salt)), 0, [constraint_type]))
         ]
     else:
-        examples = many(30, [kind])
+        examples = many(30, [constraint_type])
     assert examples
-    assert all(example.task.kinds == [kind.kind] for example in examples)
+    assert all(example.task.constraint_names == [constraint_type.name] for example in examples)
 
 
 def test_sentences_with_commas_go_only_where_most_are_without() -> None:
@@ -87,14 +91,16 @@ def test_something_of_the_answer_is_always_left() -> None:
     """Sentences with commas would go, and the repeated request alone would pass."""
     commas = "Bees, who live in hives, gather nectar. They sleep, it seems, in winter."
     examples = [constrain(exchange(commas, salt=str(salt)), 0, [NoCommas, RepeatRequest]) for salt in range(40)]
-    assert {tuple(example.task.kinds) for example in examples if example} == {(RepeatRequest.kind,)}
+    assert {tuple(example.task.constraint_names) for example in examples if example} == {
+        (RepeatRequest.name,)
+    }
 
 
 def test_numbers_of_parts_can_be_spelled_out() -> None:
     long = " ".join(f"Bees of hive {letter} gather nectar." for letter in "abcdefghijklmnopqrstuvwxyz")
-    for kind in (FewerSentences, MinSentences, Sentences, Bullets):
-        examples = [constrain(exchange(long, salt=str(salt)), 0, [kind]) for salt in range(60)]
-        assert max(example.task.checks[0].count for example in examples if example) == 2 * kind.counts[1]
+    for constraint_type in (FewerSentences, MinSentences, Sentences, Bullets):
+        examples = [constrain(exchange(long, salt=str(salt)), 0, [constraint_type]) for salt in range(60)]
+        assert max(example.task.checks[0].count for example in examples if example) == 2 * max(constraint_type.counts)
 
 
 def test_long_requests_are_not_repeated() -> None:
@@ -126,7 +132,7 @@ def test_what_becomes_of_an_exchange_depends_on_it_and_on_the_seed_only() -> Non
     ],
 )
 def test_what_is_not_plain_prose_is_left_alone(answer: str) -> None:
-    assert prose(answer) == ()
+    assert prose_sentences(answer) == ()
     assert constrain(exchange(answer), 0) is None
 
 
@@ -157,7 +163,7 @@ def test_plain_text_and_unfinished_conversations_are_left_out() -> None:
 
 @given(st.lists(st.sampled_from(["The sea is old.", "Is it deep?", "So it is!"]), min_size=1, max_size=8))
 def test_prose_is_cut_into_its_sentences(sentences: list[str]) -> None:
-    assert list(prose(" ".join(sentences))) == sentences == list(prose("\n".join(sentences)))
+    assert list(prose_sentences(" ".join(sentences))) == sentences == list(prose_sentences("\n".join(sentences)))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +175,7 @@ def test_prose_is_cut_into_its_sentences(sentences: list[str]) -> None:
     ],
 )
 def test_the_subject_of_a_request(request_: str, about: str) -> None:
-    assert subject(request_) == about
+    assert extract_subject(request_) == about
 
 
 def test_content_words_are_the_most_frequent_first() -> None:

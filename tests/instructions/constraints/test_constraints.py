@@ -103,11 +103,11 @@ def a_sampler(seed: object, held_out: bool = False) -> Sampler:
 
 
 @pytest.mark.parametrize("held_out", [False, True])
-@pytest.mark.parametrize("kind", ALL_CONSTRAINTS, ids=lambda kind: kind.kind)
-def test_answers_follow_their_instruction(kind: type[Constraint], held_out: bool) -> None:
+@pytest.mark.parametrize("constraint_type", ALL_CONSTRAINTS, ids=lambda constraint_type: constraint_type.name)
+def test_answers_follow_their_instruction(constraint_type: type[Constraint], held_out: bool) -> None:
     for seed in range(80):
-        example = topic_request(a_sampler(seed, held_out), [kind])
-        assert example.task.kinds == [kind.kind]
+        example = topic_request(a_sampler(seed, held_out), [constraint_type])
+        assert example.task.constraint_names == [constraint_type.name]
         assert example.task.followed(example.answer) == [True]
         assert example.task.names_topic(example.answer)
 
@@ -121,7 +121,7 @@ def test_answers_follow_two_instructions_at_once() -> None:
 
 def test_kinds_that_do_not_go_together_are_never_asked_for_together() -> None:
     example = topic_request(a_sampler(0), [Lowercase, Uppercase])
-    assert example.task.kinds == ["all lower case"]
+    assert example.task.constraint_names == ["all lower case"]
 
 
 def test_most_basic_kinds_go_together() -> None:
@@ -130,10 +130,10 @@ def test_most_basic_kinds_go_together() -> None:
     assert all(are_compatible(*pair) == are_compatible(*reversed(pair)) for pair in pairs)
 
 
-@pytest.mark.parametrize("kind", ALL_CONSTRAINTS, ids=lambda kind: kind.kind)
-def test_every_phrasing_can_be_filled(kind: type[Constraint]) -> None:
-    (own,) = topic_request(a_sampler(0), [kind]).task.checks
-    phrasings = kind.phrasings()
+@pytest.mark.parametrize("constraint_type", ALL_CONSTRAINTS, ids=lambda constraint_type: constraint_type.name)
+def test_every_phrasing_can_be_filled(constraint_type: type[Constraint]) -> None:
+    (own,) = topic_request(a_sampler(0), [constraint_type]).task.checks
+    phrasings = constraint_type.phrasings()
     for phrasing in (*phrasings.train, *phrasings.held_out):
         assert "{" not in phrasing.format(**own.slots)
 
@@ -141,9 +141,9 @@ def test_every_phrasing_can_be_filled(kind: type[Constraint]) -> None:
 # Broken twins
 
 
-@pytest.mark.parametrize("kind", ALL_CONSTRAINTS, ids=lambda kind: kind.kind)
-def test_every_kind_can_break_itself(kind: type[Constraint]) -> None:
-    examples = [topic_request(a_sampler(seed), [kind]) for seed in range(60)]
+@pytest.mark.parametrize("constraint_type", ALL_CONSTRAINTS, ids=lambda constraint_type: constraint_type.name)
+def test_every_kind_can_break_itself(constraint_type: type[Constraint]) -> None:
+    examples = [topic_request(a_sampler(seed), [constraint_type]) for seed in range(60)]
     twins = [make_rejected(example, Random(seed)) for seed, example in enumerate(examples)]
     broken = [(example, twin) for example, twin in zip(examples, twins, strict=True) if twin is not None]
     assert len(broken) > 0.85 * len(examples)
@@ -159,9 +159,9 @@ def test_a_twin_breaks_exactly_one_constraint() -> None:
         if twin is not None:
             followed = example.task.followed(twin)
             assert sorted(followed) == [False, True]
-            twins, chosen = twins + 1, chosen | {example.task.kinds[followed.index(False)]}
+            twins, chosen = twins + 1, chosen | {example.task.constraint_names[followed.index(False)]}
     assert twins > 0.95 * 4 * len(PAIRS)
-    assert chosen == {kind.kind for kind in ALL_CONSTRAINTS}
+    assert chosen == {constraint_type.name for constraint_type in ALL_CONSTRAINTS}
 
 
 def test_a_twin_is_a_function_of_example_and_chance() -> None:
@@ -267,7 +267,7 @@ CASES: list[tuple[Constraint, list[str], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("constraint", "good", "bad"), CASES, ids=[case[0].kind for case in CASES])
+@pytest.mark.parametrize(("constraint", "good", "bad"), CASES, ids=[case[0].name for case in CASES])
 def test_checks_mean_what_they_say(constraint: Constraint, good: list[str], bad: list[str]) -> None:
     task = Task([], None, (constraint,))
     assert [answer for answer in good if task.followed(answer) != [True]] == []
