@@ -27,7 +27,7 @@ from keylm.recipe.sources import FilesConfig, InstructionsConfig, TyposConfig
 from keylm.typos import framings
 from keylm.typos.error_model import edit_distance, mistype
 from keylm.typos.generate import cut_near, generate_typos
-from keylm.typos.keyboard import neighbours
+from keylm.typos.keyboard import neighbors
 from keylm.typos.misspellings import misspellings
 from keylm.typos.passages import passages, pieces
 
@@ -58,13 +58,13 @@ def levenshtein(first: str, second: str) -> int:
 
 
 def test_the_keys_around_a_key() -> None:
-    assert {letter: set(neighbours(letter)[0]) for letter in string.ascii_lowercase} == {
+    assert {letter: set(neighbors(letter)[0]) for letter in string.ascii_lowercase} == {
         letter: set(around) for letter, around in NEIGHBOURS.items()
     }
 
 
 def test_nearer_keys_are_likelier() -> None:
-    weights = dict(zip(*neighbours("g"), strict=True))
+    weights = dict(zip(*neighbors("g"), strict=True))
     assert weights["f"] == pytest.approx(weights["h"])
     assert weights["f"] > weights["t"] > weights["b"] > weights["y"]
 
@@ -74,7 +74,7 @@ def test_most_wrong_keys_are_in_the_same_row() -> None:
     rows = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
     total = same = 0.0
     for letter in filter(str.isalpha, PROSE.lower()):
-        keys, weights = neighbours(letter)
+        keys, weights = neighbors(letter)
         row = next(row for row in rows if letter in row)
         total += 1
         same += sum(weight for key, weight in zip(keys, weights, strict=True) if key in row) / sum(weights)
@@ -215,10 +215,10 @@ def test_a_question_holds_one_text_and_its_answer_the_other(turns: tuple[str, st
     assert sorted(map(tuple, slots)) == [("meant",), ("typed",)]
 
 
-@given(meant=st.text(min_size=1), typed=st.text(min_size=1), seed=st.integers(0, 999), is_talk=st.booleans())
-def test_both_texts_are_in_a_pair_word_for_word(meant: str, typed: str, seed: int, is_talk: bool) -> None:
-    pair = framings.pair(typed, meant, is_talk, Random(seed))
-    assert pair.messages is not None or not is_talk
+@given(meant=st.text(min_size=1), typed=st.text(min_size=1), seed=st.integers(0, 999), is_chat=st.booleans())
+def test_both_texts_are_in_a_pair_word_for_word(meant: str, typed: str, seed: int, is_chat: bool) -> None:
+    pair = framings.contrastive_pair(typed, meant, is_chat, Random(seed))
+    assert pair.messages is not None or not is_chat
     whole = "\0".join(pair.contents)
     assert meant in whole
     assert typed in whole
