@@ -64,7 +64,7 @@ def test_the_answer_keeps_the_words_of_the_real_one() -> None:
     [constraint_type for constraint_type in TRAINED if constraint_type.applies_to_real],
     ids=lambda constraint_type: constraint_type.name,
 )
-def test_every_kind_that_suits_real_answers_is_used(constraint_type: type[Constraint]) -> None:
+def test_every_applicable_constraint_is_used(constraint_type: type[Constraint]) -> None:
     if constraint_type is NoCommas:
         examples = [
             example
@@ -77,7 +77,7 @@ def test_every_kind_that_suits_real_answers_is_used(constraint_type: type[Constr
     assert all(example.task.constraint_names == [constraint_type.name] for example in examples)
 
 
-def test_sentences_with_commas_go_only_where_most_are_without() -> None:
+def test_few_sentences_with_commas_are_dropped() -> None:
     (example,) = [constrain(exchange(), 0, [NoCommas])]
     assert example is not None
     assert example.answer == ANSWER.replace("The workers gather nectar, pollen and water from flowers. ", "")
@@ -91,9 +91,7 @@ def test_something_of_the_answer_is_always_left() -> None:
     """Sentences with commas would go, and the repeated request alone would pass."""
     commas = "Bees, who live in hives, gather nectar. They sleep, it seems, in winter."
     examples = [constrain(exchange(commas, salt=str(salt)), 0, [NoCommas, RepeatRequest]) for salt in range(40)]
-    assert {tuple(example.task.constraint_names) for example in examples if example} == {
-        (RepeatRequest.name,)
-    }
+    assert {tuple(example.task.constraint_names) for example in examples if example} == {(RepeatRequest.name,)}
 
 
 def test_numbers_of_parts_can_be_spelled_out() -> None:
@@ -108,7 +106,7 @@ def test_long_requests_are_not_repeated() -> None:
     assert constrain(exchange(request="Read this.\n" + ANSWER), 0, [RepeatRequest]) is None
 
 
-def test_what_becomes_of_an_exchange_depends_on_it_and_on_the_seed_only() -> None:
+def test_the_result_depends_on_exchange_and_seed_only() -> None:
     documents = [exchange(salt=str(salt)) for salt in range(20)]
     assert list(generate_constrained_chat(documents, 1)) == list(generate_constrained_chat(list(documents), 1))
     assert list(generate_constrained_chat(documents, 1)) != list(generate_constrained_chat(documents, 2))
@@ -136,7 +134,7 @@ def test_what_is_not_plain_prose_is_left_alone(answer: str) -> None:
     assert constrain(exchange(answer), 0) is None
 
 
-def test_some_users_mistype_but_not_what_an_answer_is_judged_by() -> None:
+def test_some_users_mistype_but_keep_the_keywords() -> None:
     documents = [exchange(salt=str(salt)) for salt in range(300)]
     plain = [example for document in documents if (example := constrain(document, 0))]
     typed = [document.messages for document in generate_constrained_chat(documents, 0)]
@@ -151,12 +149,12 @@ def test_some_users_mistype_but_not_what_an_answer_is_judged_by() -> None:
         assert all(word in asked for word in words)
 
 
-def test_real_answers_are_asked_for_more_parts_than_invented_ones() -> None:
+def test_real_answers_have_more_parts() -> None:
     counts = {example.task.checks[0].count for example in many(60, [Bullets])}
     assert max(counts) > Bullets.counts[1]
 
 
-def test_plain_text_and_unfinished_conversations_are_left_out() -> None:
+def test_text_and_unfinished_chats_are_left_out() -> None:
     question = {"role": "user", "content": "How do honey bees live?"}
     assert list(generate_constrained_chat([Document(text=ANSWER), Document(messages=(question,))], 0)) == []
 
@@ -194,15 +192,15 @@ def test_a_source_of_real_exchanges(shared: Path) -> None:
     assert sum(document.messages[-1]["content"] in originals for document in documents) < 25
 
 
-def test_real_answers_have_broken_twins(shared: Path) -> None:
+def test_real_answers_have_rejected_versions(shared: Path) -> None:
     path = str(shared / "text" / "instr_wikipedia_leads.jsonl.zst")
     documents = islice(read_files(FilesConfig(name="leads", path=path), ReadProgress()), 300)
     examples = [example for document in documents if (example := constrain(document, 0))]
-    twins = [make_rejected(example, Random(seed)) for seed, example in enumerate(examples)]
+    rejected = [make_rejected(example, Random(seed)) for seed, example in enumerate(examples)]
     held = [
-        sum(not kept for kept in example.task.followed(twin))
-        for example, twin in zip(examples, twins, strict=True)
-        if twin
+        sum(not kept for kept in example.task.followed(answer))
+        for example, answer in zip(examples, rejected, strict=True)
+        if answer
     ]
     assert set(held) == {1}
     assert len(held) > 0.9 * len(examples) > 100

@@ -153,6 +153,7 @@ def choose(sampler: Sampler) -> Example:
 
 def own_name(sampler: Sampler) -> Example:
     """Say the user's name."""
+    # Most of the names are invented: guessing a common first name must not work.
     name = sampler.choice((sampler.name(), *sampler.people(1)))
     aside = sampler.choice(("", f"I like {sampler.modifier()} {sampler.noun()}. ", f"I live near {sampler.name()}. "))
     return _sentence("the user's name", sampler.render(OWN_NAME, name=name, aside=aside), "Your name is {}.", name)

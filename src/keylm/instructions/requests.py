@@ -37,6 +37,7 @@ def topic_request(sampler: Sampler, constraint_types: ConstraintSet = ()) -> Exa
 
 def invent_answer(topic: Topic, context: ConstraintContext, constraints: Sequence[Constraint]) -> str:
     """Invent an answer about a topic and apply the constraints to it. The caller has to check it."""
+    # Constraints that care about the number of sentences conflict, so at most one of them asks for a number.
     lengths = (constraint.num_sentences for constraint in constraints)
     num_sentences = next(filter(None, lengths), context.sampler.number(2, 3))
     return apply_constraints(constraints, Draft(context, sample_sentences(topic, num_sentences, context.sampler)))

@@ -96,6 +96,7 @@ def held_out_examples(num: int, seed: int, split: str, constraint_set: Constrain
     settings = SPLITS[split]
     # A set can name a constraint several times, which weights the training; in evaluation each counts once.
     makers = settings.makers(tuple(dict.fromkeys(constraint_set)))
+    # The seed string of the headline does not name the split; changing it would change the tasks.
     name = "held out" if split == next(iter(SPLITS)) else f"held out, {split}"
     examples: list[Example] = []
     for index in range(num):

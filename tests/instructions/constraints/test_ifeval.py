@@ -183,11 +183,11 @@ def test_checks_agree_with_lm_eval(ifeval: Any, constraint_type: type[Constraint
         if isinstance(own, OneOf):
             theirs._constrained_responses = own.options
         for answer in random_answers(own, example.answer, num // 10, seed):
-            said = own.check(answer)
-            if said != theirs.check_following(answer):
-                assert our_reason(own, theirs, answer), (own, answer, said)
+            passes = own.check(answer)
+            if passes != theirs.check_following(answer):
+                assert our_reason(own, theirs, answer), (own, answer, passes)
                 excused += 1
-            seen.add(said)
+            seen.add(passes)
     assert seen == {True, False}
     assert excused < num / 2
 

@@ -16,6 +16,7 @@ class OneOf(Constraint):
     """Say exactly one of several fixed sentences."""
 
     name = "one of fixed answers"
+    # `check` compares case-sensitively, so nothing may change the case of the sentences.
     conflicts_with = frozenset({"length", "start", "case"})
     applies_to_real = False
     sets: ClassVar[tuple[tuple[str, ...], ...]] = (

@@ -44,6 +44,7 @@ class Bullets(_Parts):
 
     def check(self, answer: str) -> bool:
         """True if exactly N lines begin with a dash or an asterisk."""
+        # IFEval's patterns: a line that begins with two asterisks is bold type or a divider, not a bullet.
         stars = re.findall(r"^\s*\*[^\*].*$", answer, re.MULTILINE)
         dashes = re.findall(r"^\s*-.*$", answer, re.MULTILINE)
         return len(stars) + len(dashes) == self.count
@@ -140,6 +141,7 @@ class Highlights(_Parts):
 
     def check(self, answer: str) -> bool:
         """True if at least N parts that are not empty are highlighted."""
+        # IFEval's patterns: in `**bold**` the first finds only empty pairs, which do not count.
         single = re.findall(r"\*[^\n\*]*\*", answer)
         double = re.findall(r"\*\*[^\n\*]*\*\*", answer)
         return sum(bool(part.strip("*").strip()) for part in single + double) >= self.count
@@ -168,6 +170,7 @@ class Json(Constraint):
 
     def check(self, answer: str) -> bool:
         """True if the answer is a JSON object with the key, with or without a code fence."""
+        # The fences that IFEval's checker removes.
         answer = answer.strip()
         for fence in ("```json", "```Json", "```JSON", "```"):
             answer = answer.removeprefix(fence)
@@ -268,6 +271,7 @@ class FirstWordOfParagraph(_Parts):
         paragraphs = answer.split("\n\n")
         if sum(bool(paragraph.strip()) for paragraph in paragraphs) != self.count:
             return False
+        # What IFEval's checker takes for the first word: no leading quotation marks, up to the first punctuation mark.
         first, *_ = [*paragraphs[self.position - 1].split(), ""]
         return re.split(r"[.,?!'\"]", first.lstrip("'").lstrip('"').lower())[0] == self.word
 
@@ -314,6 +318,7 @@ class Table(Counted):
 
     def apply_to_draft(self, draft: Draft) -> None:
         """Number the rows and put one sentence in each of the other cells."""
+        # The first column holds the number of the row.
         width = self.count - 1
         rows = [draft.sentences[start : start + width] for start in range(0, len(draft.sentences), width)]
         names = ("No.", "Fact", "More")[: self.count]

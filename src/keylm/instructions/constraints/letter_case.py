@@ -38,6 +38,7 @@ class Lowercase(Constraint):
         sentence_case = re.sub(r"(^|[.!?]\s+)([a-z])", lambda match: match[1] + match[2].upper(), answer)
         word = sampler.choice(re.findall(r"[a-z]+", answer))
         one_capitalized = re.sub(rf"\b{word}\b", word.capitalize(), answer, count=1)
+        # Sentence case is what a model writes that ignores the constraint; a single capital is the near miss.
         return sampler.choice((sentence_case, one_capitalized))
 
 
@@ -73,6 +74,7 @@ class _CapitalWords(Counted):
 
     def words(self, answer: str) -> int:
         """Number of words without lower-case letters, `I` included; hyphens and apostrophes do not split a word."""
+        # Close to nltk's word_tokenize, which IFEval's checker uses, without needing nltk's data.
         return sum(map(str.isupper, re.findall(r"[^\W_]+(?:[-'_./&][^\W_]+)*", answer)))
 
 

@@ -63,6 +63,7 @@ class Exclaim(Constraint):
     """End every sentence with an exclamation mark."""
 
     name = "only exclamations"
+    # Whatever adds text (a title, a list mark, a closing phrase) would add sentences without an exclamation mark.
     conflicts_with = frozenset({"exclamation", "start", "end", "layout", "words", "length"})
 
     def apply_to_draft(self, draft: Draft) -> None:
@@ -195,6 +196,7 @@ class Semicolon(Constraint):
         """Join the first two sentences by a semicolon."""
         if len(draft.sentences) > 1:
             first, second, *rest = draft.sentences
+            # The second sentence continues the first, so it loses its capital, unless that is the pronoun's.
             small = second if second.startswith("I ") else second[0].lower() + second[1:]
             draft.sentences = [f"{first[:-1]}; {small}", *rest]
 

@@ -115,12 +115,14 @@ class Postscript(Constraint):
 
     def apply_to_draft(self, draft: Draft) -> None:
         """Append a remark on a line of its own."""
+        # The first remark needs a named subject; a real answer is referred to as `this`.
         remarks = self.remarks[1:] if draft.context.is_real else self.remarks
         remark = draft.context.sampler.choice(remarks).format(draft.context.reference)
         draft.after = f"\n{self.marker} {remark}"
 
     def check(self, answer: str) -> bool:
         """True if the marker occurs, ignoring case and spaces after its dots."""
+        # IFEval's patterns.
         pattern = {"P.S.": r"p\.\s?s\.", "P.P.S": r"p\.\s?p\.\s?s"}[self.marker]
         return bool(re.search(pattern, answer.lower()))
 
