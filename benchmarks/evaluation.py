@@ -22,7 +22,8 @@ from lm_eval.models.huggingface import HFLM
 
 from keylm.data.cleaning.benchmarks import load_tasks
 from keylm.evaluate.lm_eval_tasks import load_model
-from keylm.instructions.splits import CONSTRAINT_SETS, held_out
+from keylm.instructions.constraints.catalog import CONSTRAINT_SETS
+from keylm.instructions.splits import held_out
 from keylm.run import open_run
 from keylm.tokenizer.chat_template import render
 
@@ -55,7 +56,7 @@ def _likelihoods(task: Any, theirs: Any, ours: Any, options: argparse.Namespace)
 
 
 def _answers(theirs: Any, ours: Any, options: argparse.Namespace) -> bool:
-    tasks = held_out(options.answers, 0, kinds=CONSTRAINT_SETS["all"])
+    tasks = held_out(options.answers, 0, constraint_set=CONSTRAINT_SETS["all"])
     texts = [render(task.messages, add_generation_prompt=True) for task in tasks]
     settings = {"until": [], "do_sample": False, "max_gen_toks": options.tokens}
     requests = [Instance("generate_until", {}, (text, dict(settings)), number) for number, text in enumerate(texts)]

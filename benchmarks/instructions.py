@@ -12,7 +12,7 @@ from pathlib import Path
 from keylm.common.console import console
 from keylm.evaluate.instructions import measure, print_scores, splits
 from keylm.evaluate.run_model import run_chat_model
-from keylm.instructions.splits import CONSTRAINT_SETS
+from keylm.instructions.constraints.catalog import CONSTRAINT_SETS
 from keylm.run import open_run
 
 

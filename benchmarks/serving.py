@@ -118,7 +118,7 @@ def _talks(text: Path | None) -> Iterator[list[str]]:
 def _conversations(text: Path | None) -> Iterator[Sequence[Message]]:
     from keylm.data.sources.files import read_files
     from keylm.data.sources.progress import ReadProgress
-    from keylm.instructions.splits import generate_conversations
+    from keylm.instructions.generate import generate_conversations
 
     if text is None:
         yield from generate_conversations(10_000, seed=0)

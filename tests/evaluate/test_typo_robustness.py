@@ -153,7 +153,7 @@ def test_words_that_an_answer_is_judged_by_stay_right() -> None:
 
 def test_the_other_words_are_mistyped_and_the_checks_stay() -> None:
     request = "Please describe copper lanterns. Use the word river at least two times."
-    task = Task(user_message(request), "copper lanterns",
+    task = Task([user_message(request)], "copper lanterns",
                 (Frequency("river", 2), Keywords(("river",))))  # fmt: skip
     typed = [mistyped_task(task, 0.2, Random(seed)) for seed in range(20)]
     assert all(made.checks == task.checks and made.topic == task.topic for made in typed)

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keylm.inference.answers import MIN_LOOP_REPEATS, Answer, describe_answers, loops, prompt_copy, topic_match
-from keylm.instructions.splits import generate_conversations
+from keylm.instructions.generate import generate_conversations
 
 WORDS = st.lists(st.sampled_from(["sea", "lake", "river"]), min_size=1, max_size=4)
 

@@ -11,12 +11,12 @@ from keylm.common.documents import Document
 from keylm.data.sources.files import read_files
 from keylm.data.sources.progress import ReadProgress
 from keylm.data.sources.registry import read_source
-from keylm.instructions.constrained_chat import constrain, generate_constrained_chat, prose
+from keylm.instructions.constrained_chat import constrain, generate_constrained_chat, prose_sentences
 from keylm.instructions.constraints.base import Constraint
 from keylm.instructions.constraints.catalog import TRAINED, Bullets, FewerSentences, Keywords, MinSentences, Sentences
 from keylm.instructions.constraints.punctuation import NoCommas
 from keylm.instructions.constraints.start_end import RepeatRequest
-from keylm.instructions.content_words import content_words, subject
+from keylm.instructions.content_words import content_words, extract_subject
 from keylm.instructions.rejected import make_rejected
 from keylm.recipe.sources import ConstrainedChatConfig, FilesConfig
 
@@ -32,8 +32,8 @@ def exchange(answer: str = ANSWER, request: str = "How do honey bees live?", sal
     return Document(messages=(system, {"role": "user", "content": request}, {"role": "assistant", "content": answer}))
 
 
-def many(num: int = 400, kinds=TRAINED):
-    return [example for salt in range(num) if (example := constrain(exchange(salt=str(salt)), 0, kinds))]
+def many(num: int = 400, constraint_set=TRAINED):
+    return [example for salt in range(num) if (example := constrain(exchange(salt=str(salt)), 0, constraint_set))]
 
 
 def test_answers_follow_one_to_five_constraints() -> None:
@@ -59,21 +59,25 @@ def test_the_answer_keeps_the_words_of_the_real_one() -> None:
         assert sum(word in own for word in words) > 0.55 * len(words), example.answer
 
 
-@pytest.mark.parametrize("kind", [kind for kind in TRAINED if kind.suits_real], ids=lambda kind: kind.kind)
-def test_every_kind_that_suits_real_answers_is_used(kind: type[Constraint]) -> None:
-    if kind is NoCommas:
+@pytest.mark.parametrize(
+    "constraint_type",
+    [constraint_type for constraint_type in TRAINED if constraint_type.applies_to_real],
+    ids=lambda constraint_type: constraint_type.name,
+)
+def test_every_applicable_constraint_is_used(constraint_type: type[Constraint]) -> None:
+    if constraint_type is NoCommas:
         examples = [
             example
             for salt in range(30)
-            if (example := constrain(exchange(ANSWER.replace(",", ""), salt=str(salt)), 0, [kind]))
+            if (example := constrain(exchange(ANSWER.replace(",", ""), salt=str(salt)), 0, [constraint_type]))
         ]
     else:
-        examples = many(30, [kind])
+        examples = many(30, [constraint_type])
     assert examples
-    assert all(example.task.kinds == [kind.kind] for example in examples)
+    assert all(example.task.constraint_names == [constraint_type.name] for example in examples)
 
 
-def test_sentences_with_commas_go_only_where_most_are_without() -> None:
+def test_few_sentences_with_commas_are_dropped() -> None:
     (example,) = [constrain(exchange(), 0, [NoCommas])]
     assert example is not None
     assert example.answer == ANSWER.replace("The workers gather nectar, pollen and water from flowers. ", "")
@@ -87,14 +91,14 @@ def test_something_of_the_answer_is_always_left() -> None:
     """Sentences with commas would go, and the repeated request alone would pass."""
     commas = "Bees, who live in hives, gather nectar. They sleep, it seems, in winter."
     examples = [constrain(exchange(commas, salt=str(salt)), 0, [NoCommas, RepeatRequest]) for salt in range(40)]
-    assert {tuple(example.task.kinds) for example in examples if example} == {(RepeatRequest.kind,)}
+    assert {tuple(example.task.constraint_names) for example in examples if example} == {(RepeatRequest.name,)}
 
 
 def test_numbers_of_parts_can_be_spelled_out() -> None:
     long = " ".join(f"Bees of hive {letter} gather nectar." for letter in "abcdefghijklmnopqrstuvwxyz")
-    for kind in (FewerSentences, MinSentences, Sentences, Bullets):
-        examples = [constrain(exchange(long, salt=str(salt)), 0, [kind]) for salt in range(60)]
-        assert max(example.task.checks[0].count for example in examples if example) == 2 * kind.counts[1]
+    for constraint_type in (FewerSentences, MinSentences, Sentences, Bullets):
+        examples = [constrain(exchange(long, salt=str(salt)), 0, [constraint_type]) for salt in range(60)]
+        assert max(example.task.checks[0].count for example in examples if example) == 2 * max(constraint_type.counts)
 
 
 def test_long_requests_are_not_repeated() -> None:
@@ -102,7 +106,7 @@ def test_long_requests_are_not_repeated() -> None:
     assert constrain(exchange(request="Read this.\n" + ANSWER), 0, [RepeatRequest]) is None
 
 
-def test_what_becomes_of_an_exchange_depends_on_it_and_on_the_seed_only() -> None:
+def test_the_result_depends_on_exchange_and_seed_only() -> None:
     documents = [exchange(salt=str(salt)) for salt in range(20)]
     assert list(generate_constrained_chat(documents, 1)) == list(generate_constrained_chat(list(documents), 1))
     assert list(generate_constrained_chat(documents, 1)) != list(generate_constrained_chat(documents, 2))
@@ -126,11 +130,11 @@ def test_what_becomes_of_an_exchange_depends_on_it_and_on_the_seed_only() -> Non
     ],
 )
 def test_what_is_not_plain_prose_is_left_alone(answer: str) -> None:
-    assert prose(answer) == ()
+    assert prose_sentences(answer) == ()
     assert constrain(exchange(answer), 0) is None
 
 
-def test_some_users_mistype_but_not_what_an_answer_is_judged_by() -> None:
+def test_some_users_mistype_but_keep_the_keywords() -> None:
     documents = [exchange(salt=str(salt)) for salt in range(300)]
     plain = [example for document in documents if (example := constrain(document, 0))]
     typed = [document.messages for document in generate_constrained_chat(documents, 0)]
@@ -145,19 +149,19 @@ def test_some_users_mistype_but_not_what_an_answer_is_judged_by() -> None:
         assert all(word in asked for word in words)
 
 
-def test_real_answers_are_asked_for_more_parts_than_invented_ones() -> None:
+def test_real_answers_have_more_parts() -> None:
     counts = {example.task.checks[0].count for example in many(60, [Bullets])}
     assert max(counts) > Bullets.counts[1]
 
 
-def test_plain_text_and_unfinished_conversations_are_left_out() -> None:
+def test_text_and_unfinished_chats_are_left_out() -> None:
     question = {"role": "user", "content": "How do honey bees live?"}
     assert list(generate_constrained_chat([Document(text=ANSWER), Document(messages=(question,))], 0)) == []
 
 
 @given(st.lists(st.sampled_from(["The sea is old.", "Is it deep?", "So it is!"]), min_size=1, max_size=8))
 def test_prose_is_cut_into_its_sentences(sentences: list[str]) -> None:
-    assert list(prose(" ".join(sentences))) == sentences == list(prose("\n".join(sentences)))
+    assert list(prose_sentences(" ".join(sentences))) == sentences == list(prose_sentences("\n".join(sentences)))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +173,7 @@ def test_prose_is_cut_into_its_sentences(sentences: list[str]) -> None:
     ],
 )
 def test_the_subject_of_a_request(request_: str, about: str) -> None:
-    assert subject(request_) == about
+    assert extract_subject(request_) == about
 
 
 def test_content_words_are_the_most_frequent_first() -> None:
@@ -188,15 +192,15 @@ def test_a_source_of_real_exchanges(shared: Path) -> None:
     assert sum(document.messages[-1]["content"] in originals for document in documents) < 25
 
 
-def test_real_answers_have_broken_twins(shared: Path) -> None:
+def test_real_answers_have_rejected_versions(shared: Path) -> None:
     path = str(shared / "text" / "instr_wikipedia_leads.jsonl.zst")
     documents = islice(read_files(FilesConfig(name="leads", path=path), ReadProgress()), 300)
     examples = [example for document in documents if (example := constrain(document, 0))]
-    twins = [make_rejected(example, Random(seed)) for seed, example in enumerate(examples)]
+    rejected = [make_rejected(example, Random(seed)) for seed, example in enumerate(examples)]
     held = [
-        sum(not kept for kept in example.task.followed(twin))
-        for example, twin in zip(examples, twins, strict=True)
-        if twin
+        sum(not kept for kept in example.task.followed(answer))
+        for example, answer in zip(examples, rejected, strict=True)
+        if answer
     ]
     assert set(held) == {1}
     assert len(held) > 0.9 * len(examples) > 100

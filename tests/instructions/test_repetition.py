@@ -13,8 +13,7 @@ from keylm.common.documents import Document, is_held_out
 from keylm.data.sources.parents import ParentSources
 from keylm.data.sources.registry import read_source
 from keylm.instructions import repetition
-from keylm.instructions.words import is_held_out_word as is_for_evaluation
-from keylm.instructions.words import words
+from keylm.instructions.word_lists import is_held_out_word, word_list
 from keylm.recipe.data import DataConfig
 from keylm.recipe.sources import FilesConfig, RepetitionConfig
 
@@ -31,38 +30,38 @@ def test_a_phrase_comes_five_times_or_more() -> None:
         assert text.casefold().count(head) >= 5, text
 
 
-def test_no_held_out_word_is_drilled() -> None:
+def test_no_held_out_word_is_repeated() -> None:
     drilled = set(re.findall(r"[a-z]+", " ".join(repetition.generate_repetition(3000, seed=0)).lower()))
-    held_out = {word.lower() for name in ("words", "nouns", "modifiers") for word in words(name, held_out=True)}
+    held_out = {word.lower() for name in ("words", "nouns", "modifiers") for word in word_list(name, held_out=True)}
     # Random letters can spell a short word by chance.
     assert not {word for word in drilled & held_out if len(word) > 6}
-    assert len(drilled & {word.lower() for word in words("words", held_out=False)}) > 300
+    assert len(drilled & {word.lower() for word in word_list("words", held_out=False)}) > 300
 
 
-def test_words_of_other_sources_are_taken_once_as_they_are_written_but_for_held_out_ones() -> None:
-    held_out = words("nouns", held_out=True)[0]
-    said = Document(messages=({"role": "user", "content": f"Harbour! {held_out} in 1923: Kiel, Kiel and a kiel?"},))
-    texts = [Document(text="It's Kiel."), said]
+def test_words_of_sources_are_distinct_and_not_held_out() -> None:
+    held_out = word_list("nouns", held_out=True)[0]
+    chat = Document(messages=({"role": "user", "content": f"Harbour! {held_out} in 1923: Kiel, Kiel and a kiel?"},))
+    texts = [Document(text="It's Kiel."), chat]
     wanted = ["It", "Kiel", "Harbour", "in", "1923", "and", "kiel"]
-    assert repetition.words_of(texts) == [word for word in wanted if not is_for_evaluation(word)]
+    assert repetition.words_of(texts) == [word for word in wanted if not is_held_out_word(word)]
 
 
-def test_drills_use_the_words_of_what_is_trained_on_of_their_siblings(tmp_path: Path) -> None:
+def test_repetition_uses_words_of_trained_documents(tmp_path: Path) -> None:
     rows = [{"text": f"Zq{number}x is the name of this one."} for number in range(200)]
     (tmp_path / "names.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     names = FilesConfig(name="names", path=str(tmp_path / "names.jsonl"))
     source = RepetitionConfig(name="drills", from_sources=["names"], num_documents=1000)
     siblings = ParentSources([names, source], validation_fraction=0.5)
-    made = list(read_source(source, 3, siblings=siblings))
-    assert list(read_source(source, 3, siblings=siblings)) == made
-    drilled = set(re.findall(r"zq\d+x", str(made).lower()))
+    documents = list(read_source(source, 3, siblings=siblings))
+    assert list(read_source(source, 3, siblings=siblings)) == documents
+    drilled = set(re.findall(r"zq\d+x", str(documents).lower()))
     trained_on = [row["text"] for row in rows if not is_held_out(Document(text=row["text"]).digest, 0.5)]
-    allowed = {name for name in re.findall(r"zq\d+x", str(trained_on).lower()) if not is_for_evaluation(name)}
+    allowed = {name for name in re.findall(r"zq\d+x", str(trained_on).lower()) if not is_held_out_word(name)}
     assert drilled == allowed
     assert 40 < len(allowed) < 130
 
 
-def test_drills_of_drills_are_refused() -> None:
+def test_repetition_of_repetition_is_refused() -> None:
     texts = [
         {"type": "installed-docs", "name": "docs"},
         {"type": "repetition", "name": "drills"},

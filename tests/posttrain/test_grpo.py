@@ -41,7 +41,7 @@ SETTINGS = [
 
 def example(answer: str = "Copper lanterns are warm lights of old streets.") -> Example:
     request = "Tell me about copper lanterns in at least five words please."
-    return Example(Task(user_message(request), "copper lanterns", (MinWords(5),)), answer)
+    return Example(Task([user_message(request)], "copper lanterns", (MinWords(5),)), answer)
 
 
 def test_an_answer_that_follows_is_worth_all() -> None:

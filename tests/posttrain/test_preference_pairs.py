@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from keylm.common.errors import UserError
-from keylm.instructions.splits import CONSTRAINT_SETS, SPLITS, held_out
+from keylm.instructions.constraints.catalog import CONSTRAINT_SETS
+from keylm.instructions.splits import SPLITS, held_out
 from keylm.posttrain.examples import generated
 from keylm.posttrain.preference_pairs import make_pairs
 from keylm.run import Run, open_run

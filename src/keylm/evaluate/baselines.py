@@ -30,7 +30,7 @@ def trivial_choice_scores(task: Task, limit: int | None) -> dict[str, float]:
 def trivial_answer_scores(task: Task, limit: int | None) -> dict[str, dict[str, float]]:
     """What null answers score by the task's own judgement, by metric."""
     documents = list(islice(task.eval_docs, limit))
-    asked = [OurTask(user_message(str(task.doc_to_text(document))), None) for document in documents]
+    asked = [OurTask([user_message(str(task.doc_to_text(document)))], None) for document in documents]
     scores: dict[str, dict[str, float]] = {}
     for name, answers in trivial_baselines(asked).items():
         judged = [task.process_results(row, [answer]) for row, answer in zip(documents, answers, strict=True)]

@@ -21,7 +21,7 @@ from keylm.evaluate import provenance
 from keylm.evaluate.instructions import measure, print_scores, splits
 from keylm.inference.answers import Answer
 from keylm.inference.generator import LlamaCppGenerator
-from keylm.instructions.splits import CONSTRAINT_SETS
+from keylm.instructions.constraints.catalog import CONSTRAINT_SETS
 from keylm.recipe.eval import EvalConfig
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from rich.table import Table
 from keylm.common.console import console
 from keylm.evaluate.significance import remark, standard_error, within_noise
 from keylm.inference.answers import Answer, ChatModel, describe_answers, prompt_copy
-from keylm.instructions.requests import ConstraintSet
+from keylm.instructions.constraints.catalog import ConstraintSet
 from keylm.instructions.splits import SPLITS, held_out_examples
 from keylm.instructions.task import Example, Task
 
@@ -76,7 +76,7 @@ def score(answers: Sequence[str], tasks: Sequence[Task]) -> Score:
     """
     judged = [(task, task.followed(answer)) for task, answer in zip(tasks, answers, strict=True)]
     named = [task.names_topic(answer) for task, answer in zip(tasks, answers, strict=True) if task.topic is not None]
-    kinds = [(kind, hit) for task, hits in judged for kind, hit in zip(task.kinds, hits, strict=True)]
+    kinds = [(kind, hit) for task, hits in judged for kind, hit in zip(task.constraint_names, hits, strict=True)]
     requests = [hits for task, hits in judged if task.topic is not None]
     return Score(
         followed=_share(hit for hits in requests for hit in hits),
@@ -171,6 +171,6 @@ def _sample(task: Task, answer: str) -> dict[str, Any]:
         "messages": [*task.messages, {"role": "assistant", "content": answer}],
         "topic": task.topic,
         "names_topic": task.names_topic(answer),
-        "kinds": task.kinds,
+        "kinds": task.constraint_names,
         "followed": task.followed(answer),
     }

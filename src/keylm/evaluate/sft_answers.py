@@ -84,7 +84,7 @@ def _held_out_pairs(run: Run, source: ConstrainedChatConfig) -> Iterator[tuple[s
     It is the real conversation that is held out: pretraining may read those of the rest.
     """
     clean, seed = Cleaner(run, source), reading_seed(run.recipe, "sft")
-    for document, changed in constrained_chat.pairs(read_source(source.from_source, seed), seed):
+    for document, changed in constrained_chat.constrained_pairs(read_source(source.from_source, seed), seed):
         real = clean(document)
         if isinstance(real, Document) and is_held_out(real.digest, run.recipe.data.validation_fraction):
             yield document.contents[-1], changed.contents[-1]

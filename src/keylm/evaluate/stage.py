@@ -97,7 +97,7 @@ def _instructions(run: Run) -> dict[str, Any]:
         return {}
     from keylm.evaluate.instructions import measure, splits
     from keylm.evaluate.run_model import run_chat_model
-    from keylm.instructions.splits import CONSTRAINT_SETS
+    from keylm.instructions.constraints.catalog import CONSTRAINT_SETS
 
     settings, kinds = run.recipe.eval, CONSTRAINT_SETS[_trained_kinds(run.recipe)]
     tasks = splits(settings.instructions, run.recipe.seed, kinds)

@@ -1,6 +1,12 @@
-"""Real exchanges with constraints added: the request asks for more, the answer is made to follow, and that is checked.
+"""Constraints added to real conversations: the last request asks for more, and the real answer is changed to match.
 
-Only answers in plain prose are taken: whole sentences whose number is beyond doubt, without lists, code or marks.
+    request   "How do honey bees live?"
+    answer    "Honey bees live in large colonies. Workers gather nectar. Do they sleep?"
+  becomes
+    request   "How do honey bees live? Write exactly two bullet points. Sign as Ada."
+    answer    "- Honey bees live in large colonies.\\n- Workers gather nectar. Do they sleep?\\nAda"
+
+Only answers in plain prose are used: whole sentences, unambiguously separated, without lists, code or markup.
 """
 
 from __future__ import annotations
@@ -12,19 +18,20 @@ from random import Random
 
 from keylm.common.documents import Document, Message
 from keylm.instructions.constraints.base import ConstraintContext, Draft, count_words, split_sentences
-from keylm.instructions.constraints.catalog import TRAINED
-from keylm.instructions.content_words import content_words, subject
+from keylm.instructions.constraints.catalog import TRAINED, ConstraintSet
+from keylm.instructions.content_words import content_words, extract_subject
 from keylm.instructions.mistyped import maybe_mistype
-from keylm.instructions.requests import ConstraintSet, apply_constraints, compose_prompt, select_compatible
+from keylm.instructions.requests import apply_constraints, compose_prompt, select_compatible
 from keylm.instructions.sampler import Sampler
-from keylm.instructions.task import Example, Task
+from keylm.instructions.task import Example, Task, user_message
 
-MOST_CONSTRAINTS = 5
-MOST_WORDS = 300
-"""Longer answers are left alone."""
+MAX_CONSTRAINTS = 5
+MAX_WORDS = 300
+"""Longer answers are left out."""
 
 _ATTEMPTS = 8
-_MARKS = re.compile(r"[*#|<>\[\]{}`\\^=_~]|https?:|^\s*(?:[-+•]|\d+[.)])\s", re.MULTILINE)
+"""Sets of constraints to try on a conversation."""
+_MARKUP = re.compile(r"[*#|<>\[\]{}`\\^=_~]|https?:|^\s*(?:[-+•]|\d+[.)])\s", re.MULTILINE)
 _ABBREVIATION = re.compile(
     r"\b(?:[A-Za-z]|Mr|Mrs|Ms|Dr|St|Jr|Sr|Prof|vs|etc|approx|No|Nos|Fig|Eq|al|cf|Inc|Ltd|Co|Gen|Col|Capt|Mt|Rev|Gov|Sen)\."
 )
@@ -33,84 +40,84 @@ _SENTENCE = re.compile(r"[\"'“‘(]?[A-Z0-9][^\n]*\w[)\"'”’]?[.!?]")
 
 @dataclass(frozen=True)
 class _Exchange:
-    """The last question and answer of a conversation."""
+    """The last request and answer of a conversation, and the messages before them."""
 
-    before: Sequence[Message]
+    history: Sequence[Message]
     request: str
     sentences: tuple[str, ...]
+    """Of the answer."""
 
     @property
     def subject(self) -> str:
-        """What it is about, by a short request or else by how the answer begins."""
-        return subject(self.request if len(self.request) < 100 else self.sentences[0])
+        """The subject of the request, or of the first sentence of the answer if the request is long."""
+        return extract_subject(self.request if len(self.request) < 100 else self.sentences[0])
 
 
 def generate_constrained_chat(
-    documents: Iterable[Document], seed: int, kinds: ConstraintSet = TRAINED
+    documents: Iterable[Document], seed: int, constraint_set: ConstraintSet = TRAINED
 ) -> Iterator[Document]:
-    """Those conversations that can be made to follow one to five constraints, with the constraints in the last request.
+    """Generate constrained versions of those conversations that can satisfy one to five constraints.
 
-    Some users mistype, but for the words that an answer is judged by. What becomes of a conversation is a pure function
-    of the seed and of what is said in it.
+    Some users mistype, except for the words that the answer is judged by. The result is a pure function of the seed and
+    the conversation.
     """
-    for _, made in pairs(documents, seed, kinds):
-        yield made
+    for _, constrained in constrained_pairs(documents, seed, constraint_set):
+        yield constrained
 
 
-def pairs(
-    documents: Iterable[Document], seed: int, kinds: ConstraintSet = TRAINED
+def constrained_pairs(
+    documents: Iterable[Document], seed: int, constraint_set: ConstraintSet = TRAINED
 ) -> Iterator[tuple[Document, Document]]:
-    """Each conversation that `generate_constrained_chat` takes, and what it makes of it."""
+    """Each conversation that `generate_constrained_chat` can use, and its constrained version."""
     for document in documents:
-        example = constrain(document, seed, kinds)
+        example = constrain(document, seed, constraint_set)
         if example:
             rng = Random(f"typed:{seed}:{document.digest}")
             yield document, Document(messages=tuple(maybe_mistype(example, rng).document))
 
 
-def constrain(document: Document, seed: int, kinds: ConstraintSet = TRAINED) -> Example | None:
-    """The conversation with constraints; None where its last answer cannot be made to follow any and read well."""
+def constrain(document: Document, seed: int, constraint_set: ConstraintSet = TRAINED) -> Example | None:
+    """Add constraints to the last request of a conversation and apply them to its answer.
+
+    Returns:
+        The constrained conversation, or None if the answer is not plain prose or none of the sets that were tried fits.
+    """
     exchange = _last_exchange(document.messages or ())
     if exchange is None:
         return None
     sampler = Sampler(Random(f"{seed}:{document.digest}"))
-    brief = ConstraintContext(exchange.subject, exchange.request, sampler, exchange.sentences)
-    suited = [kind for kind in kinds if kind.suits(brief)]
+    context = ConstraintContext(exchange.subject, exchange.request, sampler, exchange.sentences)
+    applicable = [constraint_type for constraint_type in constraint_set if constraint_type.is_applicable(context)]
     for _ in range(_ATTEMPTS):
-        example = _attempt(exchange, brief, suited)
-        if example:
-            return example
+        shuffled = sampler.rng.sample(applicable, len(applicable))
+        selected = select_compatible(shuffled, limit=sampler.number(1, MAX_CONSTRAINTS))
+        constraints = tuple(constraint_type.sample(context) for constraint_type in selected)
+        in_random_order = sampler.rng.sample(constraints, len(constraints))
+        instructions = [constraint.render(sampler) for constraint in in_random_order]
+        prompt = user_message(compose_prompt(context.request, instructions, sampler))
+        task = Task([*exchange.history, prompt], None, constraints)
+        draft = Draft(context, list(context.sentences))
+        answer = apply_constraints(constraints, draft)
+        # A draft without sentences passes if what was added around it does: nothing of the real answer is left.
+        if constraints and all(task.followed(answer)) and draft.sentences:
+            return Example(task, answer)
     return None
 
 
-def _attempt(exchange: _Exchange, brief: ConstraintContext, suited: ConstraintSet) -> Example | None:
-    """The exchange under constraints; None where the answer does not follow all of them, or none of it is left."""
-    sampler = brief.sampler
-    shuffled = sampler.rng.sample(suited, len(suited))
-    chosen = select_compatible(shuffled, most=sampler.number(1, MOST_CONSTRAINTS))
-    constraints = tuple(kind.sample(brief) for kind in chosen)
-    asks = [constraint.phrase(sampler) for constraint in sampler.rng.sample(constraints, len(constraints))]
-    prompt: Message = {"role": "user", "content": compose_prompt(brief.request, asks, sampler)}
-    task = Task([*exchange.before, prompt], None, constraints)
-    draft = Draft(brief, list(brief.sentences))
-    answer = apply_constraints(constraints, draft)
-    follows = bool(constraints) and all(task.followed(answer))
-    return Example(task, answer) if follows and draft.sentences else None
-
-
 def _last_exchange(messages: Sequence[Message]) -> _Exchange | None:
+    """The last exchange, if its answer is plain prose with at least three content words and it has a subject."""
     if [message["role"] for message in messages[-2:]] != ["user", "assistant"]:
         return None
-    request, sentences = messages[-2]["content"].strip(), prose(messages[-1]["content"])
+    request, sentences = messages[-2]["content"].strip(), prose_sentences(messages[-1]["content"])
     if not request or len(content_words(" ".join(sentences))) < 3:
         return None
     exchange = _Exchange(messages[:-2], request, sentences)
     return exchange if exchange.subject else None
 
 
-def prose(answer: str) -> tuple[str, ...]:
-    """The sentences of an answer in plain prose; none where there is anything else in it."""
-    sentences = [each for line in answer.splitlines() for each in split_sentences(line.strip())]
-    plain = not _MARKS.search(answer) and not _ABBREVIATION.search(answer) and count_words(answer) <= MOST_WORDS
-    whole = all(_SENTENCE.fullmatch(each) and each.count('"') % 2 == 0 for each in sentences)
-    return tuple(sentences) if plain and whole else ()
+def prose_sentences(answer: str) -> tuple[str, ...]:
+    """The sentences of an answer; none if any of it is not plain prose."""
+    sentences = [sentence for line in answer.splitlines() for sentence in split_sentences(line.strip())]
+    is_plain = not _MARKUP.search(answer) and not _ABBREVIATION.search(answer) and count_words(answer) <= MAX_WORDS
+    are_whole = all(_SENTENCE.fullmatch(sentence) and sentence.count('"') % 2 == 0 for sentence in sentences)
+    return tuple(sentences) if is_plain and are_whole else ()

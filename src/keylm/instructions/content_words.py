@@ -1,4 +1,4 @@
-"""What real text says: its sentences, the words that carry its meaning, what it is about."""
+"""What a text is about: its content words, and the subject of a request."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ STOPWORDS = frozenset(
     very was we were what when where which while who whom why will with within without word words would write you
     your""".split()  # noqa: SIM905
 )
-"""Words that say little about a text."""
+"""Words that say little about the subject of a text."""
 
 
 def content_words(text: str) -> list[str]:
-    """The different lower-case words that carry meaning, the most frequent first."""
-    found = Counter(word for word in re.findall(r"\b[a-z]{4,}\b", text) if word not in STOPWORDS)
-    return [word for word, _ in found.most_common()]
+    """The distinct lower-case words of four letters or more that are not stopwords, most frequent first."""
+    counts = Counter(word for word in re.findall(r"\b[a-z]{4,}\b", text) if word not in STOPWORDS)
+    return [word for word, _ in counts.most_common()]
 
 
-def subject(text: str, longest: int = 5) -> str:
-    """What a request is about: its longest run of words that carry meaning (as in RAKE, Rose et al. 2010)."""
+def extract_subject(request: str, max_words: int = 5) -> str:
+    """The subject of a request: its longest run of words between stopwords and marks (RAKE, Rose et al. 2010)."""
     runs: list[list[str]] = [[]]
-    for token in re.findall(r"[\w'’-]+|[^\w\s]", text):
+    for token in re.findall(r"[\w'’-]+|[^\w\s]", request):
         if not token[0].isalnum() or token.lower() in STOPWORDS:
             runs.append([])
         else:
             runs[-1].append(token)
-    return " ".join(max(runs[:40], key=len)[:longest])
+    return " ".join(max(runs[:40], key=len)[:max_words])

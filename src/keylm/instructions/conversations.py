@@ -1,4 +1,4 @@
-"""Small talk, and conversations of several turns that come back to what was said before."""
+"""Small talk, and conversations whose later turns refer back to earlier ones. They have no constraints."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from keylm.common.documents import Message
 from keylm.instructions.sampler import Sampler
-from keylm.instructions.topics import request, sample_topic, sentences
+from keylm.instructions.task import assistant_message, user_message
+from keylm.instructions.topics import sample_request, sample_sentences, sample_topic
 
 GREETINGS = (
     "Hello!",
@@ -25,7 +26,7 @@ WELCOMES = (
     "Hello! I am glad to talk with you.",
     "Hi there! What can I do for you?",
 )
-WHO_QUESTIONS = (
+IDENTITY_QUESTIONS = (
     "Who are you?",
     "What are you?",
     "What is your name?",
@@ -34,7 +35,7 @@ WHO_QUESTIONS = (
     "Are you a person?",
     "Introduce yourself.",
 )
-WHO_ANSWERS = (
+IDENTITY_ANSWERS = (
     "I am KeyLM, a small language model.",
     "My name is KeyLM. I am a small language model.",
     "I am KeyLM. I am not a person but a small language model.",
@@ -43,7 +44,7 @@ WHO_ANSWERS = (
 THANKS = ("Thank you!", "Thanks!", "Thank you very much.", "Thanks, that helps.", "Great, thanks.")
 GOODBYES = ("Goodbye!", "Bye!", "See you later.", "I have to go now.", "Good night!")
 FAREWELLS = ("Goodbye! It was nice to talk with you.", "See you soon!", "Goodbye and take care!")
-MORE = (
+MORE_REQUESTS = (
     "Tell me more.",
     "Tell me more about it.",
     "Go on.",
@@ -51,22 +52,26 @@ MORE = (
     "More, please.",
     "And what else?",
 )
-RECALLS = (
+TOPIC_QUESTIONS = (
     "What were we talking about?",
     "What was my question about?",
     "What is our topic?",
     "Remind me what this is about.",
 )
-SHOUTS = ("Say that in capital letters.", "Now all in capitals, please.", "Write that again in upper case.")
-WHISPERS = ("Say that in small letters.", "Now all in lower case, please.", "Write that again without capital letters.")
-AGAIN = ("Say that again.", "Repeat that, please.", "Can you repeat that?", "Once more, please.")
+UPPERCASE_REQUESTS = ("Say that in capital letters.", "Now all in capitals, please.", "Write that again in upper case.")
+LOWERCASE_REQUESTS = (
+    "Say that in small letters.",
+    "Now all in lower case, please.",
+    "Write that again without capital letters.",
+)
+REPEAT_REQUESTS = ("Say that again.", "Repeat that, please.", "Can you repeat that?", "Once more, please.")
 
 
 def small_talk(sampler: Sampler) -> list[Message]:
-    """A greeting, a question about the model, or both."""
+    """A greeting, a question about the model or a goodbye, or two of them in this order."""
     turns = [
         (sampler.choice(GREETINGS), sampler.choice(WELCOMES)),
-        (sampler.choice(WHO_QUESTIONS), sampler.choice(WHO_ANSWERS)),
+        (sampler.choice(IDENTITY_QUESTIONS), sampler.choice(IDENTITY_ANSWERS)),
         (sampler.choice(GOODBYES), sampler.choice(FAREWELLS)),
     ]
     first = sampler.number(0, 2)
@@ -74,34 +79,36 @@ def small_talk(sampler: Sampler) -> list[Message]:
 
 
 def follow_up(sampler: Sampler) -> list[Message]:
-    """A question about a topic and a second turn that says no more what the topic is."""
+    """A question about a topic, and a second turn that does not name the topic again."""
     topic = sample_topic(sampler)
-    said = sentences(topic, 5, sampler)
-    first, more = " ".join(said[:2]), " ".join(said[2 : 2 + sampler.number(1, 3)])
-    second = sampler.choice(
+    sentences = sample_sentences(topic, 5, sampler)
+    first, more = " ".join(sentences[:2]), " ".join(sentences[2 : 2 + sampler.number(1, 3)])
+    second_turn = sampler.choice(
         (
-            (sampler.choice(MORE), more),
-            (sampler.choice(MORE), more),
-            (sampler.choice(RECALLS), f"We were talking about {topic.name}."),
+            (sampler.choice(MORE_REQUESTS), more),
+            (sampler.choice(MORE_REQUESTS), more),
+            (sampler.choice(TOPIC_QUESTIONS), f"We were talking about {topic.name}."),
             (sampler.choice(THANKS), f"You are welcome! I was glad to talk about {topic.name}."),
-            (sampler.choice(SHOUTS), first.upper()),
-            (sampler.choice(WHISPERS), first.lower()),
-            (sampler.choice(AGAIN), first),
+            (sampler.choice(UPPERCASE_REQUESTS), first.upper()),
+            (sampler.choice(LOWERCASE_REQUESTS), first.lower()),
+            (sampler.choice(REPEAT_REQUESTS), first),
         )
     )
-    return _conversation([(request(topic, sampler), first), second])
+    return _conversation([(sample_request(topic, sampler), first), second_turn])
 
 
 def new_topic(sampler: Sampler) -> list[Message]:
-    """Two topics, one after the other: the second answer is about the second."""
+    """Two topics in turn: the second answer is about the second."""
     topics = [sample_topic(sampler), sample_topic(sampler)]
-    return _conversation([(request(topic, sampler), " ".join(sentences(topic, 2, sampler))) for topic in topics])
+    return _conversation(
+        [(sample_request(topic, sampler), " ".join(sample_sentences(topic, 2, sampler))) for topic in topics]
+    )
 
 
-def remember(sampler: Sampler) -> list[Message]:
-    """Something the user said comes back two turns later."""
+def recall(sampler: Sampler) -> list[Message]:
+    """The user states a fact and asks for it one or two turns later."""
     name, secret = sampler.name(), " ".join(sampler.words(sampler.number(1, 3)))
-    greeting, question, answer = sampler.choice(
+    statement, question, answer = sampler.choice(
         (
             (f"Hello, I am {name}.", "What is my name?", f"Your name is {name}."),
             (f"My name is {name}.", "Do you know my name?", f"Yes, your name is {name}."),
@@ -109,16 +116,15 @@ def remember(sampler: Sampler) -> list[Message]:
             (f"Remember these words: {secret}", "Which words did I ask you to remember?", secret),
         )
     )
-    reply = f"Hello {name}! How can I help you?" if name in greeting else "I will remember that."
-    between = [(sampler.choice(WHO_QUESTIONS), sampler.choice(WHO_ANSWERS))] if sampler.chance(0.4) else []
-    return _conversation([(greeting, reply), *between, (question, answer)])
+    reply = f"Hello {name}! How can I help you?" if name in statement else "I will remember that."
+    between = [(sampler.choice(IDENTITY_QUESTIONS), sampler.choice(IDENTITY_ANSWERS))] if sampler.chance(0.4) else []
+    return _conversation([(statement, reply), *between, (question, answer)])
 
 
-CONVERSATIONS: tuple[Callable[[Sampler], list[Message]], ...] = (small_talk, follow_up, follow_up, new_topic, remember)
+CONVERSATIONS: tuple[Callable[[Sampler], list[Message]], ...] = (small_talk, follow_up, follow_up, new_topic, recall)
+"""The types of conversation; follow-ups are drawn twice as often as the others."""
 
 
 def _conversation(turns: list[tuple[str, str]]) -> list[Message]:
-    messages: list[Message] = []
-    for user, assistant in turns:
-        messages += [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
-    return messages
+    """Pairs of a user's and an assistant's text as messages."""
+    return [message for user, assistant in turns for message in (user_message(user), assistant_message(assistant))]

@@ -1,7 +1,12 @@
-"""Exercises in copying: every answer is made of words that the prompt holds, and nothing else will do.
+"""Copy tasks: every word of the answer stands in the prompt, and only one answer is right.
 
-A small model learns to look back (induction heads: Olsson et al. 2022) from text in which looking back pays, so these
-use words and invented names at random, which no memory of other text can supply.
+A small model learns to look back (induction heads: Olsson et al. 2022, arXiv 2209.11895) from text in which that pays.
+The tasks use random words and invented names, which cannot be recalled from other text.
+
+    user       Which word comes after copper?        user       Repeat what I say.
+               river copper lantern                  assistant  I will repeat what you say.
+    assistant  After copper comes lantern.           user       Varnel Oskita
+                                                     assistant  Varnel Oskita
 """
 
 from __future__ import annotations
@@ -10,27 +15,32 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from keylm.common.documents import Message
-from keylm.instructions.sampler import Phrasings, Sampler, orders, with_text
-from keylm.instructions.task import Example, Task, user_message
+from keylm.instructions.phrasings import Phrasings, orders, with_text
+from keylm.instructions.sampler import Sampler
+from keylm.instructions.task import Check, Example, Task, assistant_message, user_message
 
 
 @dataclass(frozen=True)
-class Exactly:
-    """The answer is one of these texts: case, white space around it and a final full stop aside."""
+class AnyOf:
+    """Check that the answer is one of the accepted texts, apart from case, white space and a final full stop."""
 
-    kind: str
+    name: str
     accepted: tuple[str, ...]
 
     def check(self, answer: str) -> bool:
         """Whether `answer` is accepted."""
-        return _plain(answer) in map(_plain, self.accepted)
+
+        def normalize(text: str) -> str:
+            return " ".join(text.strip().removesuffix(".").lower().split())
+
+        return normalize(answer) in map(normalize, self.accepted)
 
 
 @dataclass(frozen=True)
 class Verbatim:
-    """The answer is this text: white space around it aside."""
+    """Check that the answer is exactly this text, apart from white space around it."""
 
-    kind: str
+    name: str
     text: str
 
     def check(self, answer: str) -> bool:
@@ -39,146 +49,144 @@ class Verbatim:
 
 
 def repeat(sampler: Sampler) -> Example:
-    """Say some words again."""
-    text = _some_words(sampler, sampler.choice((2, 3, 4, 5, 6, 8, 10, 14)))
-    return _exact("repeat words", sampler.phrase(REPEAT, text=text), text)
+    """Repeat some words."""
+    text = " ".join(sampler.words(sampler.choice((2, 3, 4, 5, 6, 8, 10, 14))))
+    return _single_turn(sampler.render(REPEAT, text=text), text, AnyOf("repeat words", (text,)))
 
 
 def repeat_names(sampler: Sampler) -> Example:
-    """Say some invented names again."""
-    text = _some_names(sampler, sampler.number(1, 6))
-    return _exact("repeat names", sampler.phrase(REPEAT, text=text), text)
+    """Repeat some invented names."""
+    text = _names(sampler, sampler.number(1, 6))
+    return _single_turn(sampler.render(REPEAT, text=text), text, AnyOf("repeat names", (text,)))
 
 
 def repeat_times(sampler: Sampler) -> Example:
-    """Say some words or names several times, a line each."""
-    text, times = _some_text(sampler, sampler.number(1, 6)), sampler.number(2, 4)
-    prompt = sampler.phrase(TIMES, text=text, times=("twice", "three times", "four times")[times - 2])
-    return _exact("say it several times", prompt, "\n".join([text] * times))
+    """Repeat some words or names several times, one line each."""
+    text, times = _words_or_names(sampler, sampler.number(1, 6)), sampler.number(2, 4)
+    prompt = sampler.render(TIMES, text=text, times=("twice", "three times", "four times")[times - 2])
+    answer = "\n".join([text] * times)
+    return _single_turn(prompt, answer, AnyOf("say it several times", (answer,)))
 
 
 def echo_game(sampler: Sampler) -> Example:
-    """Say after the user what the user says, round after round."""
-    rounds = [_some_text(sampler, sampler.number(1, 8)) for _ in range(sampler.number(2, 5))]
-    start: list[Message] = [
-        *user_message(sampler.phrase(ECHO)),
-        {"role": "assistant", "content": "I will repeat what you say."},
+    """Repeat each of the user's messages, for two to five rounds."""
+    *previous, last = [_words_or_names(sampler, sampler.number(1, 8)) for _ in range(sampler.number(2, 5))]
+    messages: list[Message] = [
+        user_message(sampler.render(ECHO)),
+        assistant_message("I will repeat what you say."),
     ]
-    played = [
-        message for text in rounds[:-1] for message in [*user_message(text), Message(role="assistant", content=text)]
-    ]
-    return Example(
-        Task([*start, *played, *user_message(rounds[-1])], None, (Exactly("echo game", (rounds[-1],)),)), rounds[-1]
-    )
+    for text in previous:
+        messages += [user_message(text), assistant_message(text)]
+    return Example(Task([*messages, user_message(last)], None, (AnyOf("echo game", (last,)),)), last)
 
 
 def first_word(sampler: Sampler) -> Example:
     """Find the first word of a line."""
     line = sampler.words(sampler.number(3, 8))
-    return _sentence("first word", sampler.phrase(FIRST, text=" ".join(line)), "The first word is {}.", line[0])
+    return _sentence("first word", sampler.render(FIRST, text=" ".join(line)), "The first word is {}.", line[0])
 
 
 def last_word(sampler: Sampler) -> Example:
     """Find the last word of a line."""
     line = sampler.words(sampler.number(3, 8))
-    return _sentence("last word", sampler.phrase(LAST, text=" ".join(line)), "The last word is {}.", line[-1])
+    return _sentence("last word", sampler.render(LAST, text=" ".join(line)), "The last word is {}.", line[-1])
 
 
 def next_word(sampler: Sampler) -> Example:
-    """Find what follows a word."""
+    """Find the word that follows a given word."""
     line = sampler.words(sampler.number(4, 8))
     index = sampler.number(0, len(line) - 2)
-    prompt = sampler.phrase(NEXT, text=" ".join(line), word=line[index])
+    prompt = sampler.render(NEXT, text=" ".join(line), word=line[index])
     return _sentence("next word", prompt, f"After {line[index]} comes {{}}.", line[index + 1])
 
 
 def continue_line(sampler: Sampler) -> Example:
-    """Go on with a line, from a given word to its end."""
+    """Continue a line from a given word to its end."""
     line = sampler.words(sampler.number(5, 9))
     index = sampler.number(0, len(line) - 3)
-    prompt = sampler.phrase(CONTINUE, text=" ".join(line), word=line[index])
+    prompt = sampler.render(CONTINUE, text=" ".join(line), word=line[index])
     return _sentence("rest of the line", prompt, f"After {line[index]} comes {{}}.", " ".join(line[index + 1 :]))
 
 
 def look_up(sampler: Sampler) -> Example:
-    """Find the value of a key in a small table."""
+    """Look up the value of a key in a small table."""
     count = sampler.number(2, 5)
     words = sampler.words(2 * count)
     rows = list(zip(words[:count], words[count:], strict=True))
     key, value = sampler.choice(rows)
-    prompt = sampler.phrase(LOOK_UP, text="\n".join(f"{key}: {value}" for key, value in rows), key=key)
+    prompt = sampler.render(LOOK_UP, text="\n".join(f"{key}: {value}" for key, value in rows), key=key)
     return _sentence("look up a key", prompt, f"The value of {key} is {{}}.", value)
 
 
 def bullets(sampler: Sampler) -> Example:
-    """Write given words one under the other."""
+    """Write given words as a bullet list."""
     items = sampler.words(sampler.number(2, 6))
-    text = "\n".join(f"- {item}" for item in items)
-    return _verbatim("items as bullets", sampler.phrase(BULLETS, text=", ".join(items)), text)
+    answer = "\n".join(f"- {item}" for item in items)
+    return _verbatim("items as bullets", sampler.render(BULLETS, text=", ".join(items)), answer)
 
 
 def numbered(sampler: Sampler) -> Example:
     """Write given words as a numbered list."""
     items = sampler.words(sampler.number(2, 6))
-    text = "\n".join(f"{number}. {item}" for number, item in enumerate(items, 1))
-    return _verbatim("items as a numbered list", sampler.phrase(NUMBERED, text=", ".join(items)), text)
+    answer = "\n".join(f"{number}. {item}" for number, item in enumerate(items, 1))
+    return _verbatim("items as a numbered list", sampler.render(NUMBERED, text=", ".join(items)), answer)
 
 
 def quote(sampler: Sampler) -> Example:
     """Put given words in quotation marks."""
-    text = _some_words(sampler, sampler.number(1, 5))
-    return _verbatim("quote words", sampler.phrase(QUOTE, text=text), f'"{text}"')
+    text = " ".join(sampler.words(sampler.number(1, 5)))
+    return _verbatim("quote words", sampler.render(QUOTE, text=text), f'"{text}"')
 
 
 def capitals(sampler: Sampler) -> Example:
     """Write given words in capital letters."""
-    text = _some_words(sampler, sampler.number(1, 5))
-    return _verbatim("words in capitals", sampler.phrase(CAPITALS, text=text), text.upper())
+    text = " ".join(sampler.words(sampler.number(1, 5)))
+    return _verbatim("words in capitals", sampler.render(CAPITALS, text=text), text.upper())
 
 
 def choose(sampler: Sampler) -> Example:
-    """Take one of the given options and say nothing else."""
+    """Choose one of the given options and say nothing else."""
     options = sampler.words(sampler.number(2, 3))
-    prompt = sampler.phrase(CHOOSE, options=" or ".join(f'"{option}"' for option in options))
-    return Example(
-        Task(user_message(prompt), None, (Exactly("choose an option", tuple(options)),)), sampler.choice(options)
-    )
+    prompt = sampler.render(CHOOSE, options=" or ".join(f'"{option}"' for option in options))
+    return _single_turn(prompt, sampler.choice(options), AnyOf("choose an option", tuple(options)))
 
 
 def own_name(sampler: Sampler) -> Example:
     """Say the user's name."""
+    # Most of the names are invented: guessing a common first name must not work.
     name = sampler.choice((sampler.name(), *sampler.people(1)))
     aside = sampler.choice(("", f"I like {sampler.modifier()} {sampler.noun()}. ", f"I live near {sampler.name()}. "))
-    return _sentence("the user's name", sampler.phrase(OWN_NAME, name=name, aside=aside), "Your name is {}.", name)
+    return _sentence("the user's name", sampler.render(OWN_NAME, name=name, aside=aside), "Your name is {}.", name)
 
 
 def possession(sampler: Sampler) -> Example:
-    """Read a short passage and say what somebody has, likes, sells."""
+    """Read a short passage and say what somebody has, likes or sells."""
     facts = _facts(sampler, sampler.number(1, 3))
-    verb, question, answer = sampler.choice(POSSESSIONS)
+    verb, question, answer_verb = sampler.choice(POSSESSIONS)
     person, thing = sampler.choice(facts)
-    prompt = sampler.phrase(PASSAGE, passage=_passage(facts, verb), question=question.format(person))
-    return _sentence("read a passage", prompt, f"{person} {answer} {{}}.", thing)
+    prompt = sampler.render(PASSAGE, passage=_passage(facts, verb), question=question.format(person))
+    return _sentence("read a passage", prompt, f"{person} {answer_verb} {{}}.", thing)
 
 
 def owner(sampler: Sampler) -> Example:
     """Read a short passage and say who has something."""
     facts = _facts(sampler, sampler.number(2, 3))
     person, thing = sampler.choice(facts)
-    prompt = sampler.phrase(PASSAGE, passage=_passage(facts, "has"), question=f"Who has {thing}?")
+    prompt = sampler.render(PASSAGE, passage=_passage(facts, "has"), question=f"Who has {thing}?")
     return _sentence("find the owner", prompt, f"{{}} has {thing}.", person)
 
 
 def fill(sampler: Sampler) -> Example:
     """Fill the gaps of a sentence with given words."""
-    frame = sampler.choice(FRAMES)
-    words = sampler.words(frame.count("{}"))
-    prompt = sampler.phrase(FILL, words=" and ".join(words), text=frame.replace("{}", "___"))
-    return _exact("fill the gaps", prompt, frame.format(*words))
+    template = sampler.choice(GAP_SENTENCES)
+    words = sampler.words(template.count("{}"))
+    prompt = sampler.render(FILL, words=" and ".join(words), text=template.replace("{}", "___"))
+    answer = template.format(*words)
+    return _single_turn(prompt, answer, AnyOf("fill the gaps", (answer,)))
 
 
 DRILLS: tuple[Callable[[Sampler], Example], ...] = (echo_game, repeat, repeat_names, repeat_times)
-"""The exercises that copy most."""
+"""The tasks that copy most."""
 COPY_TASKS: tuple[Callable[[Sampler], Example], ...] = (
     *3 * DRILLS,
     first_word,
@@ -196,7 +204,7 @@ COPY_TASKS: tuple[Callable[[Sampler], Example], ...] = (
     owner,
     fill,
 )
-"""Every exercise, the drills three times as often as the others."""
+"""All copy tasks; the drills are drawn three times as often as the others."""
 
 REPEAT = Phrasings(
     train=with_text(
@@ -415,7 +423,7 @@ FILL = Phrasings(
     ),
     held_out=with_text("insert the words {words} where a gap is", "the gaps stand for {words}"),
 )
-FRAMES = (
+GAP_SENTENCES = (
     "The {} is near the {}.",
     "I think of {} and {}.",
     "First comes {} and then {}.",
@@ -427,20 +435,16 @@ FRAMES = (
 )
 
 
-def _some_words(sampler: Sampler, count: int) -> str:
-    return " ".join(sampler.words(count))
+def _words_or_names(sampler: Sampler, count: int) -> str:
+    return " ".join(sampler.words(count)) if sampler.choice((True, False)) else _names(sampler, count)
 
 
-def _some_names(sampler: Sampler, count: int) -> str:
+def _names(sampler: Sampler, count: int) -> str:
     return " ".join(sampler.name() for _ in range(count))
 
 
-def _some_text(sampler: Sampler, count: int) -> str:
-    return sampler.choice((_some_words, _some_names))(sampler, count)
-
-
 def _facts(sampler: Sampler, count: int) -> list[tuple[str, str]]:
-    """People and what each of them has."""
+    """People, each with a thing of theirs."""
     return [(person, f"{sampler.modifier()} {sampler.noun()}") for person in sampler.people(count)]
 
 
@@ -448,19 +452,16 @@ def _passage(facts: list[tuple[str, str]], verb: str) -> str:
     return " ".join(f"{person} {verb} {thing}." for person, thing in facts)
 
 
-def _exact(kind: str, prompt: str, answer: str) -> Example:
-    return Example(Task(user_message(prompt), None, (Exactly(kind, (answer,)),)), answer)
+def _single_turn(prompt: str, answer: str, check: Check) -> Example:
+    return Example(Task([user_message(prompt)], None, (check,)), answer)
 
 
-def _verbatim(kind: str, prompt: str, answer: str) -> Example:
-    return Example(Task(user_message(prompt), None, (Verbatim(kind, answer),)), answer)
+def _verbatim(name: str, prompt: str, answer: str) -> Example:
+    """A task whose answer must be exactly this text."""
+    return _single_turn(prompt, answer, Verbatim(name, answer))
 
 
-def _sentence(kind: str, prompt: str, frame: str, value: str) -> Example:
-    """An answer in a whole sentence; the value alone is accepted too."""
-    answer = frame.format(value)
-    return Example(Task(user_message(prompt), None, (Exactly(kind, (answer, value)),)), answer)
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.strip().removesuffix(".").lower().split())
+def _sentence(name: str, prompt: str, template: str, value: str) -> Example:
+    """A task whose answer is a whole sentence; the value alone is accepted too."""
+    answer = template.format(value)
+    return _single_turn(prompt, answer, AnyOf(name, (answer, value)))

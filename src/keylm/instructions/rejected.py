@@ -1,4 +1,4 @@
-"""Broken twins: an answer that follows everything but one constraint, for training by preference."""
+"""Rejected answers for preference training: a copy of a good answer that violates exactly one constraint."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from keylm.instructions.sampler import Sampler
 from keylm.instructions.task import Example
 
 _ATTEMPTS = 6
+"""Changes to try for each constraint."""
 
 
 def make_rejected(example: Example, rng: Random) -> str | None:
-    """The example's answer, changed so that exactly one of its constraints is violated.
+    """Change the example's answer so that exactly one of its constraints fails.
 
-    Which one is chance; None where every small change breaks several of them or none.
+    The constraint is chosen at random. None if every change that was tried violates several of them or none.
     """
     constraints = [check for check in example.task.checks if isinstance(check, Constraint)]
     sampler = Sampler(rng)
-    for chosen in rng.sample(constraints, len(constraints)):
+    for constraint in rng.sample(constraints, len(constraints)):
         for _ in range(_ATTEMPTS):
-            twin = chosen.spoil(example.answer, sampler)
-            broken = [check for check, held in zip(constraints, example.task.followed(twin), strict=True) if not held]
-            if broken == [chosen] and twin.strip():
-                return twin
+            rejected = constraint.violate(example.answer, sampler)
+            followed = example.task.followed(rejected)
+            violated = [check for check, passed in zip(constraints, followed, strict=True) if not passed]
+            if violated == [constraint] and rejected.strip():
+                return rejected
     return None

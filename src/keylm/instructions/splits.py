@@ -1,56 +1,59 @@
-"""Generated instructions: conversations to train on, and held-out tasks to be judged by.
+"""Held-out tasks for evaluation: the splits, and what each has that training never has.
 
-Document `i` is a pure function of the seed and of `i`. Held-out tasks use words, names, phrasings and kinds of
-constraints that no training document uses (`keylm.instructions.words.is_held_out_word`, `Phrasings`, `HELD_OUT`).
+What can be held out: words and names (`word_lists.is_held_out_word`), phrasings (`Phrasings.held_out`) and constraints
+(`catalog.HELD_OUT`). Task `i` of a split is a pure function of the seed and of `i`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from random import Random
 
-from keylm.common.documents import Message
 from keylm.instructions.constraints.base import Constraint
-from keylm.instructions.constraints.catalog import BASIC_CONSTRAINTS, COPYING, HELD_OUT, TRAINED
-from keylm.instructions.constraints.start_end import RepeatRequest
-from keylm.instructions.conversations import CONVERSATIONS
+from keylm.instructions.constraints.catalog import BASIC_CONSTRAINTS, HELD_OUT, ConstraintSet
 from keylm.instructions.copy_tasks import COPY_TASKS
-from keylm.instructions.mistyped import maybe_mistype, mistyped_task
-from keylm.instructions.multi_turn import asked_later, still_asked
-from keylm.instructions.requests import ConstraintSet, topic_request
+from keylm.instructions.mistyped import mistyped_task
+from keylm.instructions.multi_turn import two_turn_makers
+from keylm.instructions.requests import topic_request
 from keylm.instructions.sampler import Sampler
 from keylm.instructions.task import Example, Task
 
-SHARES = {"request": 0.58, "exercise": 0.22, "conversation": 0.10, "two turns": 0.10}
-"""Share of each sort of document in training."""
+TYPO_RATE = 0.05
+"""Fraction of the characters that are mistyped in the split `typos`."""
 
-CONSTRAINT_SETS: dict[str, ConstraintSet] = {"basic": BASIC_CONSTRAINTS, "all": (*TRAINED, *2 * COPYING)}
-"""Kinds of constraints that training can ask for, by the name of the set: those that copy, three times as often."""
-
-
-Maker = Callable[[Sampler], Example]
+ExampleMaker = Callable[[Sampler], Example]
 
 
-def _everything(kinds: ConstraintSet) -> list[Maker]:
-    """A plain request, a request of each kind, and every exercise."""
-    return [topic_request, *_constrained_makers(kinds), *dict.fromkeys(COPY_TASKS)]
+def _all_tasks(constraint_set: ConstraintSet) -> list[ExampleMaker]:
+    """A plain request, a request for each constraint, and every copy task."""
+    return [topic_request, *_constrained_requests(constraint_set), *dict.fromkeys(COPY_TASKS)]
 
 
-def _new_kinds(_kinds: ConstraintSet) -> list[Maker]:
-    """A request of each kind that is never trained, alone."""
-    return [partial(topic_request, kinds=[kind]) for kind in HELD_OUT]
+def _constrained_requests(constraint_set: ConstraintSet) -> list[ExampleMaker]:
+    """A request for each constraint, one in three with a second constraint."""
+
+    def make(constraint_type: type[Constraint], sampler: Sampler) -> Example:
+        second = sampler.rng.sample(constraint_set, sampler.choice((0, 0, 1)))
+        return topic_request(sampler, [constraint_type, *second])
+
+    return [partial(make, constraint_type) for constraint_type in constraint_set]
 
 
-def _mistyped(kinds: ConstraintSet) -> list[Maker]:
-    """A request of each kind in which the user mistypes: what an exercise copies has to be typed right."""
-    return [partial(_with_typos, maker) for maker in _constrained_makers(kinds)]
+def _untrained_constraints(_constraint_set: ConstraintSet) -> list[ExampleMaker]:
+    """A request for each constraint that is never trained, alone."""
+    return [partial(topic_request, constraint_types=[constraint_type]) for constraint_type in HELD_OUT]
 
 
-def _two_turns(kinds: ConstraintSet) -> list[Maker]:
-    """Each kind asked for in the second turn, or still by the first; with two requests, none is `the request`."""
-    return [partial(turn, kind) for kind in kinds if kind is not RepeatRequest for turn in (asked_later, still_asked)]
+def _mistyped_requests(constraint_set: ConstraintSet) -> list[ExampleMaker]:
+    """A request for each constraint, mistyped. Copy tasks are left out: what they copy has to be typed correctly."""
+
+    def make(request: ExampleMaker, sampler: Sampler) -> Example:
+        example = request(sampler)
+        return Example(mistyped_task(example.task, TYPO_RATE, sampler.rng), example.answer)
+
+    return [partial(make, request) for request in _constrained_requests(constraint_set)]
 
 
 @dataclass(frozen=True)
@@ -59,73 +62,44 @@ class Split:
 
     new_words: bool = True
     new_phrasings: bool = True
-    makers: Callable[[ConstraintSet], list[Maker]] = _everything
-    """What makes the tasks, in turn, of the kinds that were trained."""
+    makers: Callable[[ConstraintSet], list[ExampleMaker]] = _all_tasks
+    """The functions that make the tasks, in turn, from the constraints that were trained."""
 
 
 SPLITS = {
     "new topics and phrasings": Split(),
     "new topics": Split(new_phrasings=False),
     "new phrasings": Split(new_words=False),
-    "new kinds": Split(makers=_new_kinds),
-    "typos": Split(makers=_mistyped),
-    "multi-turn": Split(makers=_two_turns),
+    "new kinds": Split(makers=_untrained_constraints),
+    "typos": Split(makers=_mistyped_requests),
+    "multi-turn": Split(makers=two_turn_makers),
 }
-"""The splits of evaluation; the first is the headline."""
-
-TYPOS = 0.05
-"""Share of the characters that are mistyped in the split of that name."""
-
-
-def generate_conversations(
-    num_documents: int, seed: int, kinds: ConstraintSet = BASIC_CONSTRAINTS
-) -> Iterator[list[Message]]:
-    """Training conversations; the assistant's turns satisfy what the user's turns ask."""
-    for index in range(num_documents):
-        yield conversation(seed, index, kinds)
-
-
-def conversation(seed: int, index: int, kinds: ConstraintSet = BASIC_CONSTRAINTS) -> list[Message]:
-    """Training conversation number `index`."""
-    sampler = Sampler(Random(f"{seed}:{index}"))
-    (sort,) = sampler.rng.choices(list(SHARES), list(SHARES.values()))
-    if sort == "conversation":
-        return sampler.choice(CONVERSATIONS)(sampler)
-    if sort == "exercise":
-        return sampler.choice(COPY_TASKS)(sampler).document
-    if sort == "two turns":
-        example = sampler.choice(_two_turns(kinds))(sampler)
-    else:
-        example = topic_request(sampler, sampler.rng.sample(kinds, sampler.choice((0, 1, 1, 1, 2))))
-    return maybe_mistype(example, sampler.rng).document
+"""The splits of the evaluation; the first is the headline."""
 
 
 def held_out(
-    num: int, seed: int, split: str = "new topics and phrasings", kinds: ConstraintSet = BASIC_CONSTRAINTS
+    num: int, seed: int, split: str = "new topics and phrasings", constraint_set: ConstraintSet = BASIC_CONSTRAINTS
 ) -> list[Task]:
-    """Evaluation tasks of a split: its kinds in turn, so that each has its even share."""
-    return [example.task for example in held_out_examples(num, seed, split, kinds)]
+    """The first `num` tasks of a split. The makers take turns, so every constraint has an equal share.
+
+    Args:
+        num: Number of tasks.
+        seed: Seed of the evaluation.
+        split: A key of `SPLITS`.
+        constraint_set: The constraints that were trained.
+    """
+    return [example.task for example in held_out_examples(num, seed, split, constraint_set)]
 
 
-def held_out_examples(num: int, seed: int, split: str, kinds: ConstraintSet) -> list[Example]:
-    """The same tasks, each with an answer that follows."""
-    new = SPLITS[split]
-    makers = new.makers(tuple(dict.fromkeys(kinds)))
+def held_out_examples(num: int, seed: int, split: str, constraint_set: ConstraintSet) -> list[Example]:
+    """The tasks of `held_out`, each with an answer that satisfies it."""
+    settings = SPLITS[split]
+    # A set can name a constraint several times, which weights the training; in evaluation each counts once.
+    makers = settings.makers(tuple(dict.fromkeys(constraint_set)))
+    # The seed string of the headline does not name the split; changing it would change the tasks.
     name = "held out" if split == next(iter(SPLITS)) else f"held out, {split}"
-    draws = (Random(f"{name}:{seed}:{index}") for index in range(num))
-    samplers = [Sampler(draw, new.new_words, new.new_phrasings) for draw in draws]
-    return [makers[index % len(makers)](sampler) for index, sampler in enumerate(samplers)]
-
-
-def _constrained_makers(kinds: ConstraintSet) -> list[Maker]:
-    return [partial(_constrained, kind, kinds) for kind in kinds]
-
-
-def _constrained(kind: type[Constraint], kinds: ConstraintSet, sampler: Sampler) -> Example:
-    """A request of this kind, one in three with a second constraint."""
-    return topic_request(sampler, [kind, *sampler.rng.sample(kinds, sampler.choice((0, 0, 1)))])
-
-
-def _with_typos(maker: Maker, sampler: Sampler) -> Example:
-    example = maker(sampler)
-    return Example(mistyped_task(example.task, TYPOS, sampler.rng), example.answer)
+    examples: list[Example] = []
+    for index in range(num):
+        sampler = Sampler(Random(f"{name}:{seed}:{index}"), settings.new_words, settings.new_phrasings)
+        examples.append(makers[index % len(makers)](sampler))
+    return examples

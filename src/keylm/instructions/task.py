@@ -1,4 +1,4 @@
-"""What a prompt asks for, and how an answer to it is judged."""
+"""A task (a prompt and the checks its answer must pass), and an example (a task with an answer that passes)."""
 
 from __future__ import annotations
 
@@ -9,38 +9,37 @@ from keylm.common.documents import Message
 
 
 class Check(Protocol):
-    """Something that an answer can be seen to do or not to do."""
+    """Something that a program can verify of an answer: a constraint, or the right answer of a copy task."""
 
     @property
-    def kind(self) -> str:
-        """Name of the kind of instruction, the row of its table."""
+    def name(self) -> str:
+        """Identifies the check in score tables."""
 
     def check(self, answer: str) -> bool:
-        """Whether `answer` does it."""
+        """Whether `answer` passes."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A prompt and what its answer must do."""
+    """A prompt and what its answer must satisfy."""
 
     messages: list[Message]
     """The prompt: a conversation that ends with the user's turn."""
     topic: str | None
-    """What the answer must name, or None where no topic is asked about."""
+    """The topic that the answer must name; None if the prompt does not ask about one."""
     checks: tuple[Check, ...] = ()
-    """The instructions that can be checked."""
 
     @property
-    def kinds(self) -> list[str]:
-        """Kinds of the checks, in order."""
-        return [check.kind for check in self.checks]
+    def constraint_names(self) -> list[str]:
+        """The names of the checks, in order."""
+        return [check.name for check in self.checks]
 
     def followed(self, answer: str) -> list[bool]:
-        """For each check, whether `answer` follows it; an empty answer follows none (as in IFEval)."""
+        """For each check, whether `answer` passes. An empty answer passes none, as in IFEval."""
         return [bool(answer.strip()) and check.check(answer) for check in self.checks]
 
     def names_topic(self, answer: str) -> bool:
-        """Whether `answer` names the topic, in small or capital letters."""
+        """Whether `answer` names the topic; case and line breaks are ignored."""
         return self.topic is not None and " ".join(self.topic.lower().split()) in " ".join(answer.lower().split())
 
 
@@ -57,11 +56,11 @@ class Example:
         return [*self.task.messages, assistant_message(self.answer)]
 
 
-def user_message(text: str) -> list[Message]:
-    """A prompt of one turn."""
-    return [{"role": "user", "content": text}]
+def user_message(text: str) -> Message:
+    """A message of the user."""
+    return {"role": "user", "content": text}
 
 
-def assistant_message(answer: str) -> Message:
-    """An answer as the assistant's turn."""
-    return {"role": "assistant", "content": answer}
+def assistant_message(text: str) -> Message:
+    """A message of the assistant."""
+    return {"role": "assistant", "content": text}

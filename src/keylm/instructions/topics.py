@@ -1,10 +1,11 @@
-"""Topics, the ways to ask about them, and sentences that are about them by construction."""
+"""Topics, requests about them, and templates of sentences that name them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from keylm.instructions.sampler import Phrasings, Sampler, capitalise
+from keylm.instructions.phrasings import Phrasings, capitalize
+from keylm.instructions.sampler import Sampler
 
 ORDERS = (
     "tell me about {topic}",
@@ -255,7 +256,7 @@ SLOTS = {
     ),
     "time": ("day", "week", "spring", "summer", "autumn", "winter", "morning", "evening", "year", "weekend"),
 }
-"""What fills a sentence's slots beside the topic."""
+"""What fills the slots of a sentence other than the topic."""
 
 
 @dataclass(frozen=True)
@@ -263,42 +264,31 @@ class Topic:
     """Something to talk about."""
 
     name: str
-    sort: str
-    """`things`, `person` or `place`: which sentences fit."""
+    type: str
+    """`things`, `person` or `place`: decides which of `SENTENCES` fit."""
 
 
 def sample_topic(sampler: Sampler) -> Topic:
-    """A topic out of hundreds of thousands, too many to be memorised: its name has to be copied."""
-    sort = sampler.choice(("things", "things", "things", "things", "person", "place"))
-    return Topic(_NAMES[sort](sampler), sort)
+    """Draw one of hundreds of thousands of topics: too many to memorize, so the name has to be copied."""
+    topic_type = sampler.choice(("things", "things", "things", "things", "person", "place"))
+    if topic_type == "person":
+        return Topic(f"{sampler.people(1)[0]} {sampler.name()}", topic_type)
+    if topic_type == "place":
+        return Topic(f"{sampler.name()} {sampler.place()}", topic_type)
+    return Topic(sampler.noun() if sampler.chance(0.08) else f"{sampler.modifier()} {sampler.noun()}", topic_type)
 
 
-def request(topic: Topic, sampler: Sampler) -> str:
-    """A request to talk about `topic`."""
-    return sampler.phrase(REQUESTS, topic=topic.name)
+def sample_request(topic: Topic, sampler: Sampler) -> str:
+    """Draw a request to talk about `topic`."""
+    return sampler.render(REQUESTS, topic=topic.name)
 
 
-def sentences(topic: Topic, count: int, sampler: Sampler) -> list[str]:
-    """`count` different sentences about `topic`, each of which names it."""
-    rest = sampler.rng.sample(SENTENCES["anything"] + SENTENCES[topic.sort], count - 1)
-    return [_fill(frame, topic, sampler) for frame in (sampler.choice(FIRST_SENTENCES), *rest)]
-
-
-def _fill(frame: str, topic: Topic, sampler: Sampler) -> str:
-    drawn = {slot: sampler.choice(options) for slot, options in SLOTS.items()}
-    return frame.format(topic=topic.name, Topic=capitalise(topic.name), Someone=capitalise(drawn["someone"]), **drawn)
-
-
-def _things(sampler: Sampler) -> str:
-    return sampler.noun() if sampler.chance(0.08) else f"{sampler.modifier()} {sampler.noun()}"
-
-
-def _person(sampler: Sampler) -> str:
-    return f"{sampler.people(1)[0]} {sampler.name()}"
-
-
-def _place(sampler: Sampler) -> str:
-    return f"{sampler.name()} {sampler.place()}"
-
-
-_NAMES = {"things": _things, "person": _person, "place": _place}
+def sample_sentences(topic: Topic, count: int, sampler: Sampler) -> list[str]:
+    """Draw `count` different sentences, each of which names `topic`."""
+    more = sampler.rng.sample(SENTENCES["anything"] + SENTENCES[topic.type], count - 1)
+    sentences: list[str] = []
+    for template in (sampler.choice(FIRST_SENTENCES), *more):
+        slots = {slot: sampler.choice(options) for slot, options in SLOTS.items()}
+        slots |= {"topic": topic.name, "Topic": capitalize(topic.name), "Someone": capitalize(slots["someone"])}
+        sentences.append(template.format(**slots))
+    return sentences

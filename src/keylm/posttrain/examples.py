@@ -14,9 +14,9 @@ from keylm.data.cleaning.cleaner import Cleaner
 from keylm.data.sources.parents import ParentSources
 from keylm.data.sources.registry import read_source
 from keylm.instructions import constrained_chat
-from keylm.instructions.requests import ConstraintSet, topic_request
+from keylm.instructions.constraints.catalog import CONSTRAINT_SETS, ConstraintSet
+from keylm.instructions.requests import topic_request
 from keylm.instructions.sampler import Sampler
-from keylm.instructions.splits import CONSTRAINT_SETS
 from keylm.instructions.task import Example
 from keylm.recipe.sources import ConstrainedChatConfig, InstructionsConfig
 from keylm.run import Run

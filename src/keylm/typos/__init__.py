@@ -1,1 +1,1 @@
-"""The typo error model, and documents made with it."""
+"""Typos: the error model, and the documents that are made with it."""

@@ -1,15 +1,15 @@
-"""Ways to put a mistyped text and what was meant side by side."""
+"""Framings: templates that put a mistyped text beside what was meant, as a conversation or as plain text."""
 
 from __future__ import annotations
 
 from random import Random
 
-from keylm.common.documents import Document, Message
+from keylm.common.documents import Document
 
 _BACKWARDS = 0.15
-"""Share of the pairs that go from what was meant to how it may be mistyped."""
-_TALKS = 0.5
-"""Share of the pairs from plain text that are conversations."""
+"""Fraction of the pairs that go from the intended text to the mistyped one."""
+_CHATS = 0.5
+"""Fraction of the pairs made from plain text that are conversations."""
 
 CHAT = (
     ("What did I mean by “{typed}”?", "{meant}"),
@@ -27,7 +27,7 @@ CHAT = (
     ("What should it say here? “{typed}”", "“{meant}”"),
     ("{typed}\n\nProofread this.", "{meant}"),
 )
-"""What the user asks, what the assistant answers."""
+"""The user's message, and the assistant's."""
 CHAT_BACKWARDS = (
     ("How might somebody mistype this?\n{meant}", "{typed}"),
     ("Type this in a hurry: {meant}", "{typed}"),
@@ -55,18 +55,23 @@ PLAIN_BACKWARDS = (
 )
 
 
-def pair(typed: str, meant: str, is_talk: bool, rng: Random) -> Document:
-    """Both texts, word for word, in one of the framings; a conversation where `is_talk`, else often plain text."""
+def contrastive_pair(typed: str, meant: str, is_chat: bool, rng: Random) -> Document:
+    """Put the mistyped and the intended text, both word for word, into a random framing.
+
+    Args:
+        typed: The mistyped text.
+        meant: The intended text.
+        is_chat: Whether the result must be a conversation; otherwise it is plain text in half of the cases.
+        rng: Source of randomness.
+    """
     backwards = rng.random() < _BACKWARDS
-    if is_talk or rng.random() < _TALKS:
+    if is_chat or rng.random() < _CHATS:
         question, answer = rng.choice(CHAT_BACKWARDS if backwards else CHAT)
-        return Document(messages=(_say("user", question, typed, meant), _say("assistant", answer, typed, meant)))
-    return Document(text=_fill(rng.choice(PLAIN_BACKWARDS if backwards else PLAIN), typed, meant))
-
-
-def _say(role: str, framing: str, typed: str, meant: str) -> Message:
-    return Message(role=role, content=_fill(framing, typed, meant))  # type: ignore[typeddict-item]
-
-
-def _fill(framing: str, typed: str, meant: str) -> str:
-    return framing.format(typed=typed, meant=meant)
+        return Document(
+            messages=(
+                {"role": "user", "content": question.format(typed=typed, meant=meant)},
+                {"role": "assistant", "content": answer.format(typed=typed, meant=meant)},
+            )
+        )
+    framing = rng.choice(PLAIN_BACKWARDS if backwards else PLAIN)
+    return Document(text=framing.format(typed=typed, meant=meant))

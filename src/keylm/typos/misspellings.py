@@ -1,6 +1,7 @@
-"""Misspellings that people really made, by the word they meant: codespell's dictionary, the other way round.
+"""Misspellings by the word that was meant: codespell's dictionary of corrections, inverted.
 
-codespell (https://github.com/codespell-project/codespell) collects misspellings in order to correct them.
+codespell (https://github.com/codespell-project/codespell) collects misspellings that people made. Only its dictionary
+(CC BY-SA 3.0) is read, as a file: its code is under the GPL and is not imported.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ _PLAIN = re.compile(r"[a-z']+")
 
 
 def misspellings(word: str) -> tuple[str, ...]:
-    """The known misspellings of a word in small letters, in the dictionary's order; none for a word it has not."""
-    return _by_word().get(word, ())
+    """The known misspellings of a lower-case word, in the order of the dictionary; empty if there are none."""
+    return _misspellings_by_word().get(word, ())
 
 
 @cache
-def _by_word() -> dict[str, tuple[str, ...]]:
-    """Misspellings of one word in plain letters that can mean only one word."""
-    found: dict[str, list[str]] = {}
+def _misspellings_by_word() -> dict[str, tuple[str, ...]]:
+    """Every misspelling in plain letters that has only one correction, by that correction."""
+    by_word: dict[str, list[str]] = {}
     path = Path(str(distribution("codespell").locate_file("codespell_lib/data/dictionary.txt")))
     for line in path.read_text(encoding="utf-8").splitlines():
+        # `recieve->receive`; several corrections are separated by commas, which `_PLAIN` excludes.
         wrong, _, meant = line.lower().partition("->")
         if _PLAIN.fullmatch(wrong) and _PLAIN.fullmatch(meant):
-            found.setdefault(meant, []).append(wrong)
-    return {meant: tuple(wrongs) for meant, wrongs in found.items()}
+            by_word.setdefault(meant, []).append(wrong)
+    return {meant: tuple(wrongs) for meant, wrongs in by_word.items()}

@@ -2,6 +2,7 @@ import itertools
 from random import Random
 
 import pytest
+from helpers.instruction_samples import make_sampler
 
 from keylm.instructions.constraints.base import Constraint, are_compatible
 from keylm.instructions.constraints.catalog import (
@@ -89,83 +90,78 @@ from keylm.instructions.constraints.catalog import (
 )
 from keylm.instructions.rejected import make_rejected
 from keylm.instructions.requests import topic_request
-from keylm.instructions.sampler import Sampler
 from keylm.instructions.task import Task
 
 PAIRS = [pair for pair in itertools.combinations(ALL_CONSTRAINTS, 2) if are_compatible(*pair)]
-
-
-def a_sampler(seed: object, held_out: bool = False) -> Sampler:
-    return Sampler(Random(str(seed)), new_words=held_out, new_phrasings=held_out)
 
 
 # Answers follow
 
 
 @pytest.mark.parametrize("held_out", [False, True])
-@pytest.mark.parametrize("kind", ALL_CONSTRAINTS, ids=lambda kind: kind.kind)
-def test_answers_follow_their_instruction(kind: type[Constraint], held_out: bool) -> None:
+@pytest.mark.parametrize("constraint_type", ALL_CONSTRAINTS, ids=lambda constraint_type: constraint_type.name)
+def test_answers_follow_their_instruction(constraint_type: type[Constraint], held_out: bool) -> None:
     for seed in range(80):
-        example = topic_request(a_sampler(seed, held_out), [kind])
-        assert example.task.kinds == [kind.kind]
+        example = topic_request(make_sampler(seed, held_out), [constraint_type])
+        assert example.task.constraint_names == [constraint_type.name]
         assert example.task.followed(example.answer) == [True]
         assert example.task.names_topic(example.answer)
 
 
 def test_answers_follow_two_instructions_at_once() -> None:
     for seed, pair in enumerate(PAIRS):
-        example = topic_request(a_sampler(seed), list(pair))
+        example = topic_request(make_sampler(seed), list(pair))
         assert len(example.task.checks) == 2
         assert all(example.task.followed(example.answer))
 
 
-def test_kinds_that_do_not_go_together_are_never_asked_for_together() -> None:
-    example = topic_request(a_sampler(0), [Lowercase, Uppercase])
-    assert example.task.kinds == ["all lower case"]
+def test_conflicting_constraints_are_never_combined() -> None:
+    example = topic_request(make_sampler(0), [Lowercase, Uppercase])
+    assert example.task.constraint_names == ["all lower case"]
 
 
-def test_most_basic_kinds_go_together() -> None:
+def test_most_basic_constraints_are_compatible() -> None:
     pairs = list(itertools.combinations(BASIC_CONSTRAINTS, 2))
     assert sum(are_compatible(*pair) for pair in pairs) > len(pairs) / 2
     assert all(are_compatible(*pair) == are_compatible(*reversed(pair)) for pair in pairs)
 
 
-@pytest.mark.parametrize("kind", ALL_CONSTRAINTS, ids=lambda kind: kind.kind)
-def test_every_phrasing_can_be_filled(kind: type[Constraint]) -> None:
-    (own,) = topic_request(a_sampler(0), [kind]).task.checks
-    phrasings = kind.phrasings()
+@pytest.mark.parametrize("constraint_type", ALL_CONSTRAINTS, ids=lambda constraint_type: constraint_type.name)
+def test_every_phrasing_can_be_filled(constraint_type: type[Constraint]) -> None:
+    (own,) = topic_request(make_sampler(0), [constraint_type]).task.checks
+    phrasings = constraint_type.phrasings()
     for phrasing in (*phrasings.train, *phrasings.held_out):
         assert "{" not in phrasing.format(**own.slots)
 
 
-# Broken twins
+# Rejected answers
 
 
-@pytest.mark.parametrize("kind", ALL_CONSTRAINTS, ids=lambda kind: kind.kind)
-def test_every_kind_can_break_itself(kind: type[Constraint]) -> None:
-    examples = [topic_request(a_sampler(seed), [kind]) for seed in range(60)]
-    twins = [make_rejected(example, Random(seed)) for seed, example in enumerate(examples)]
-    broken = [(example, twin) for example, twin in zip(examples, twins, strict=True) if twin is not None]
+@pytest.mark.parametrize("constraint_type", ALL_CONSTRAINTS, ids=lambda constraint_type: constraint_type.name)
+def test_every_constraint_can_be_violated(constraint_type: type[Constraint]) -> None:
+    examples = [topic_request(make_sampler(seed), [constraint_type]) for seed in range(60)]
+    rejected = [make_rejected(example, Random(seed)) for seed, example in enumerate(examples)]
+    broken = [(example, answer) for example, answer in zip(examples, rejected, strict=True) if answer is not None]
     assert len(broken) > 0.85 * len(examples)
-    assert all(example.task.followed(twin) == [False] for example, twin in broken)
-    assert all(twin.strip() and twin != example.answer for example, twin in broken)
+    assert all(example.task.followed(answer) == [False] for example, answer in broken)
+    assert all(answer.strip() and answer != example.answer for example, answer in broken)
 
 
-def test_a_twin_breaks_exactly_one_constraint() -> None:
-    twins, chosen = 0, set()
+def test_a_rejected_answer_fails_one_constraint() -> None:
+    rejected, chosen = 0, set()
     for seed, pair in enumerate(4 * PAIRS):
-        example = topic_request(a_sampler(seed), list(pair))
-        twin = make_rejected(example, Random(seed))
-        if twin is not None:
-            followed = example.task.followed(twin)
+        example = topic_request(make_sampler(seed), list(pair))
+        answer = make_rejected(example, Random(seed))
+        if answer is not None:
+            followed = example.task.followed(answer)
             assert sorted(followed) == [False, True]
-            twins, chosen = twins + 1, chosen | {example.task.kinds[followed.index(False)]}
-    assert twins > 0.95 * 4 * len(PAIRS)
-    assert chosen == {kind.kind for kind in ALL_CONSTRAINTS}
+            rejected, chosen = rejected + 1, chosen | {example.task.constraint_names[followed.index(False)]}
+    assert rejected > 0.95 * 4 * len(PAIRS)
+    assert chosen == {constraint_type.name for constraint_type in ALL_CONSTRAINTS}
 
 
-def test_a_twin_is_a_function_of_example_and_chance() -> None:
-    example = topic_request(a_sampler(1), [Keywords, NoCommas])
+def test_rejected_answers_are_deterministic() -> None:
+    example = topic_request(make_sampler(1), [Keywords, NoCommas])
     assert make_rejected(example, Random(3)) == make_rejected(example, Random(3))
 
 
@@ -267,12 +263,12 @@ CASES: list[tuple[Constraint, list[str], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("constraint", "good", "bad"), CASES, ids=[case[0].kind for case in CASES])
+@pytest.mark.parametrize(("constraint", "good", "bad"), CASES, ids=[case[0].name for case in CASES])
 def test_checks_mean_what_they_say(constraint: Constraint, good: list[str], bad: list[str]) -> None:
     task = Task([], None, (constraint,))
     assert [answer for answer in good if task.followed(answer) != [True]] == []
     assert [answer for answer in [*bad, "", " \n"] if task.followed(answer) != [False]] == []
 
 
-def test_every_kind_has_a_case_by_hand() -> None:
+def test_every_constraint_has_a_case_by_hand() -> None:
     assert {type(constraint) for constraint, _, _ in CASES} == set(ALL_CONSTRAINTS)

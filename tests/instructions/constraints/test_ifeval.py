@@ -1,4 +1,4 @@
-"""Where lm_eval's IFEval has the same kind, its checker and ours agree, but for what is explained here."""
+"""Where lm_eval's IFEval has the same constraint, its checker and ours agree, but for what is explained here."""
 
 import importlib
 import random
@@ -41,7 +41,7 @@ from keylm.instructions.sampler import Sampler
 
 Arguments = Callable[[Any], dict[str, Any]]
 
-SAME_KINDS: dict[type[Constraint], tuple[str, Arguments]] = {
+SAME_CONSTRAINTS: dict[type[Constraint], tuple[str, Arguments]] = {
     Keywords: ("KeywordChecker", lambda own: {"keywords": list(own.words)}),
     Frequency: (
         "KeywordFrequencyChecker",
@@ -60,8 +60,8 @@ SAME_KINDS: dict[type[Constraint], tuple[str, Arguments]] = {
         "LetterFrequencyChecker",
         lambda own: {"letter": own.letter, "let_frequency": own.times, "let_relation": "less than"},
     ),
-    MaxWords: ("NumberOfWords", lambda own: {"num_words": own.limit + 1, "relation": "less than"}),
-    MinWords: ("NumberOfWords", lambda own: {"num_words": own.limit, "relation": "at least"}),
+    MaxWords: ("NumberOfWords", lambda own: {"num_words": own.count + 1, "relation": "less than"}),
+    MinWords: ("NumberOfWords", lambda own: {"num_words": own.count, "relation": "at least"}),
     MinSentences: ("NumberOfSentences", lambda own: {"num_sentences": own.count, "relation": "at least"}),
     FewerSentences: ("NumberOfSentences", lambda own: {"num_sentences": own.count, "relation": "less than"}),
     Bullets: ("BulletListChecker", lambda own: {"num_bullets": own.count}),
@@ -70,7 +70,7 @@ SAME_KINDS: dict[type[Constraint], tuple[str, Arguments]] = {
         "ParagraphFirstWordCheck",
         lambda own: {"num_paragraphs": own.count, "nth_paragraph": own.position, "first_word": own.word},
     ),
-    Sections: ("SectionChecker", lambda own: {"section_spliter": own.name, "num_sections": own.count}),
+    Sections: ("SectionChecker", lambda own: {"section_spliter": own.label, "num_sections": own.count}),
     Highlights: ("HighlightSectionChecker", lambda own: {"num_highlights": own.count}),
     Placeholders: ("PlaceholderChecker", lambda own: {"num_placeholders": own.count}),
     Title: ("TitleChecker", lambda own: {}),
@@ -134,7 +134,7 @@ def random_answers(own: Constraint, answer: str, num: int, seed: int) -> list[st
     """Answers to this and to other constraints, broken ones, joined pieces, other cases, without their marks."""
     draw = random.Random(f"{own}:{seed}")
     return [
-        mutated(draw.choice([answer, own.spoil(answer, Sampler(draw)), draw.choice(answers_of_all_kinds())]), draw)
+        mutated(draw.choice([answer, own.violate(answer, Sampler(draw)), draw.choice(answers_of_all_kinds())]), draw)
         for _ in range(num)
     ]
 
@@ -142,7 +142,9 @@ def random_answers(own: Constraint, answer: str, num: int, seed: int) -> list[st
 @cache
 def answers_of_all_kinds() -> list[str]:
     examples = [
-        topic_request(Sampler(random.Random(f"{kind.kind}:{seed}")), [kind]) for kind in TRAINED for seed in range(20)
+        topic_request(Sampler(random.Random(f"{constraint_type.name}:{seed}")), [constraint_type])
+        for constraint_type in TRAINED
+        for seed in range(20)
     ]
     return [text for example in examples for text in (example.answer, example.task.messages[0]["content"])]
 
@@ -168,24 +170,24 @@ CHANGES: list[Callable[[str, random.Random], str]] = [
 
 
 @pytest.mark.parametrize("num", [500, pytest.param(10_000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", SAME_KINDS, ids=lambda kind: kind.kind)
-def test_checks_agree_with_lm_eval(ifeval: Any, kind: type[Constraint], num: int) -> None:
-    name, arguments = SAME_KINDS[kind]
+@pytest.mark.parametrize("constraint_type", SAME_CONSTRAINTS, ids=lambda constraint_type: constraint_type.name)
+def test_checks_agree_with_lm_eval(ifeval: Any, constraint_type: type[Constraint], num: int) -> None:
+    name, arguments = SAME_CONSTRAINTS[constraint_type]
     seen: set[bool] = set()
     excused = 0
     for seed in range(10):
-        example = topic_request(Sampler(random.Random(f"{seed}")), [kind])
+        example = topic_request(Sampler(random.Random(f"{seed}")), [constraint_type])
         (own,) = example.task.checks
         theirs = getattr(ifeval, name)(name)
         theirs.build_description(**arguments(own))
         if isinstance(own, OneOf):
             theirs._constrained_responses = own.options
         for answer in random_answers(own, example.answer, num // 10, seed):
-            said = own.check(answer)
-            if said != theirs.check_following(answer):
-                assert our_reason(own, theirs, answer), (own, answer, said)
+            passes = own.check(answer)
+            if passes != theirs.check_following(answer):
+                assert our_reason(own, theirs, answer), (own, answer, passes)
                 excused += 1
-            seen.add(said)
+            seen.add(passes)
     assert seen == {True, False}
     assert excused < num / 2
 

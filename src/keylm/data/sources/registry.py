@@ -14,7 +14,8 @@ from keylm.data.sources.hub import read_hub
 from keylm.data.sources.parents import ParentSources, interleave
 from keylm.data.sources.progress import FULL, ReadProgress, SourceSlice
 from keylm.instructions import constrained_chat, repetition
-from keylm.instructions.splits import CONSTRAINT_SETS, generate_conversations
+from keylm.instructions.constraints.catalog import CONSTRAINT_SETS
+from keylm.instructions.generate import generate_conversations
 from keylm.recipe.sources import (
     ConstrainedChatConfig,
     FilesConfig,

@@ -1,4 +1,20 @@
-"""What every kind of constraint is made of: the brief it is drawn from, an answer in the making, the base class."""
+"""The base class of constraints, and what a constraint works on: its context and a draft of the answer.
+
+A constraint from end to end, with `Bullets` as the example:
+
+    context = ConstraintContext("copper lanterns", "Tell me about copper lanterns.", sampler)
+    constraint = Bullets.sample(context)             # Bullets(count=2)
+    constraint.render(sampler)                       # "Please write two bullet points."
+
+    draft = Draft(context, ["Many people like copper lanterns.", "When it rains, copper lanterns look warm."])
+    constraint.apply_to_draft(draft)
+    answer = constraint.apply_to_text(draft.text)    # "- Many people like copper lanterns.\\n- When it rains, ..."
+
+    constraint.check(answer)                         # True
+    constraint.violate(answer, sampler)              # "Many people like copper lanterns.\\n- When it rains, ..."
+
+The phrasings that `render` chooses from stand in the YAML file beside the constraint's module, under its `name`.
+"""
 
 from __future__ import annotations
 
@@ -13,62 +29,72 @@ from typing import ClassVar, Self
 import yaml
 
 from keylm.instructions.content_words import content_words
-from keylm.instructions.sampler import Phrasings, Sampler, orders, statements
+from keylm.instructions.phrasings import Phrasings, orders, statements
+from keylm.instructions.sampler import Sampler
 
-NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-"""Numbers as words."""
-PLACES = {"first": 0, "last": -1}
-"""Index of a sentence by how a request names it."""
+NUMBER_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+SENTENCE_INDEX = {"first": 0, "last": -1}
+"""The index of a sentence by its position in a request."""
+
+_YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's parser if it is installed: ten times as fast."""
 
 
 @dataclass(frozen=True)
 class ConstraintContext:
-    """What a constraint knows when it is drawn and while it is followed."""
+    """The request and answer that a constraint is drawn for.
+
+    The answer is either invented (assembled from sentence templates after the constraints were drawn) or real (taken
+    from a conversation, so the constraints have to fit it).
+    """
 
     subject: str
     """What the answer is about, in a few words."""
     request: str
-    """The sentence that asks for it."""
+    """The request, without constraints."""
     sampler: Sampler
     sentences: tuple[str, ...] = ()
-    """A real answer, sentence by sentence; empty where the answer is invented."""
+    """The real answer, sentence by sentence; empty if the answer is invented."""
 
     @property
     def is_real(self) -> bool:
-        """Whether there is an answer that was not made for the constraint."""
+        """Whether the answer is real."""
         return bool(self.sentences)
 
     @property
     def reference(self) -> str:
-        """How an added sentence names the subject; a real answer has done so in its own words."""
+        """How an added sentence refers to the subject: a real answer has already named it in its own words."""
         return "this" if self.is_real else self.subject
 
     @property
     def text(self) -> str:
-        """The real answer."""
+        """The real answer as one text."""
         return " ".join(self.sentences)
 
     @property
     def known_words(self) -> list[str]:
-        """The real answer's words that carry meaning, the most frequent first."""
+        """The content words of the real answer, most frequent first."""
         return content_words(self.text)
 
-    def words(self, count: int) -> list[str]:
-        """Words to ask for: out of the real answer, or ordinary ones."""
+    def sample_words(self, count: int) -> list[str]:
+        """Draw different words to ask for: content words of the real answer, or ordinary words."""
         if not self.is_real:
             return self.sampler.words(count)
         return self.sampler.rng.sample(self.known_words, count)
 
-    def number(self, low: int, high: int) -> int:
-        """How many parts to ask for: of a real answer up to twice as many, but no more than it has sentences."""
+    def sample_count(self, low: int, high: int) -> int:
+        """Draw a number of parts to ask for.
+
+        For a real answer it is up to `2 * high`, because real answers are longer, but at most the number of sentences.
+        """
         return self.sampler.number(low, max(low, min(2 * high, len(self.sentences))) if self.is_real else high)
 
 
 @dataclass
 class Draft:
-    """An answer in the making: `before`, the sentences with `separator` between them, `after`."""
+    """An answer under construction: `before`, then the sentences joined by `separator`, then `after`."""
 
-    brief: ConstraintContext
+    context: ConstraintContext
     sentences: list[str]
     separator: str = " "
     before: str = ""
@@ -79,8 +105,8 @@ class Draft:
         """The draft as one text."""
         return self.before + self.separator.join(self.sentences) + self.after
 
-    def gather(self, count: int, separator: str) -> None:
-        """Make `count` parts of the sentences, in their order and as even as can be."""
+    def merge_sentences(self, count: int, separator: str) -> None:
+        """Merge the sentences, in order, into `count` parts of nearly equal size, to be joined by `separator`."""
         total, old = len(self.sentences), self.separator
         ends = [total * part // count for part in range(count + 1)]
         parts = (self.sentences[start:end] for start, end in pairwise(ends))
@@ -89,127 +115,129 @@ class Draft:
 
 @dataclass(frozen=True)
 class Constraint(ABC):
-    """Base of every kind. Its fields are its parameters and the slots of its phrasings.
+    """Base class of all constraints: what is asked for, how an answer is made to satisfy it, how that is checked.
 
-    The phrasings stand in the YAML file beside the kind's module, under the kind's name.
+    The fields of a subclass are the parameters of the constraint, and by default also the slots of its phrasings.
     """
 
-    kind: ClassVar[str]
-    parts: ClassVar[frozenset[str]] = frozenset()
-    """What the kind takes hold of: two kinds that share a part are never asked for together."""
-    suits_real: ClassVar[bool] = True
-    """Whether an answer that was not made for it can be made to follow and still read well."""
+    name: ClassVar[str]
+    """Identifies the constraint in score tables and in the YAML file of phrasings."""
+    conflicts_with: ClassVar[frozenset[str]] = frozenset()
+    """Aspects of an answer that the constraint occupies: it conflicts with every other constraint that names one."""
+    applies_to_real: ClassVar[bool] = True
+    """Whether a real answer can be changed to satisfy the constraint and still read well."""
 
     @classmethod
-    def suits(cls, brief: ConstraintContext) -> bool:
-        """Whether to ask for it here."""
-        return cls.suits_real or not brief.is_real
+    def is_applicable(cls, context: ConstraintContext) -> bool:
+        """Whether the constraint can be asked for in this context."""
+        return cls.applies_to_real or not context.is_real
 
     @classmethod
     def phrasings(cls) -> Phrasings:
-        """The ways to ask for it."""
-        return _phrasings(cls.__module__.rpartition(".")[2])[cls.kind]
+        """The ways to ask for it, of the YAML file beside the module."""
+        return _load_phrasings(cls.__module__.rpartition(".")[2])[cls.name]
 
     @classmethod
-    def sample(cls, _brief: ConstraintContext) -> Self:
+    def sample(cls, _context: ConstraintContext) -> Self:
         """Draw the parameters."""
         return cls()
 
     @property
     def num_sentences(self) -> int | None:
-        """How many sentences are invented for an answer, if the kind cares."""
+        """How many sentences an invented answer starts from; None if that does not matter."""
         return None
 
     @property
     def slots(self) -> dict[str, object]:
-        """What fills the phrasings' slots."""
+        """The values of the phrasings' slots."""
         return asdict(self)
 
-    def phrase(self, sampler: Sampler) -> str:
-        """Say what is wanted, in words of the sampler's split."""
-        text = sampler.phrase(self.phrasings(), **self.slots)
+    def render(self, sampler: Sampler) -> str:
+        """Ask for the constraint in a sentence, by a phrasing of the sampler's split."""
+        text = sampler.render(self.phrasings(), **self.slots)
         return text if text[-1] in ".!?" else f"{text}."
 
-    def shape(self, draft: Draft) -> None:  # noqa: B027
-        """Change the draft so that it follows."""
+    def apply_to_draft(self, draft: Draft) -> None:  # noqa: B027
+        """Change the draft, sentence by sentence, so that the answer satisfies the constraint."""
 
-    def polish(self, text: str) -> str:
-        """Change the finished text so that it follows."""
+    def apply_to_text(self, text: str) -> str:
+        """Change the finished text so that it satisfies the constraint. Runs after `apply_to_draft` of all others."""
         return text
 
     @abstractmethod
     def check(self, answer: str) -> bool:
-        """Whether `answer` follows."""
+        """Whether `answer` satisfies the constraint."""
 
     @abstractmethod
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """An answer that followed, changed as little as can be so that it most likely follows no more."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Make a small change to an answer that satisfies the constraint, so that it most likely no longer does.
+
+        `keylm.instructions.rejected` keeps the result only if exactly this constraint fails.
+        """
 
 
 @dataclass(frozen=True)
 class Counted(Constraint):
-    """Base of the kinds that ask for so many of something."""
+    """Base class of the constraints that ask for a number of something."""
 
     counts: ClassVar[tuple[int, int]]
-    """The fewest and the most to ask for."""
+    """The smallest and the largest number to ask for."""
     unit: ClassVar[str] = ""
-    """What is counted, unless the phrasings say it themselves."""
+    """The singular of what is counted, if the phrasings leave it to a slot."""
     count: int
 
     @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """A number between the fewest and the most."""
-        return cls(brief.sampler.number(*cls.counts))
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Draw the number."""
+        return cls(context.sampler.number(*cls.counts))
 
     @property
     def slots(self) -> dict[str, object]:
-        """The parameters, and the number as a word and as a digit, with its unit if there is one."""
-        return {**asdict(self), **_counted(self.count, self.unit)}
+        """The parameters, and the number spelled out, with its unit if there is one."""
+        return {**asdict(self), **count_slots(self.count, self.unit)}
 
 
 def are_compatible(first: type[Constraint], second: type[Constraint]) -> bool:
-    """Whether one answer can follow both kinds."""
-    return first is not second and not first.parts & second.parts
+    """Whether one answer can satisfy both constraints."""
+    return first is not second and not first.conflicts_with & second.conflicts_with
 
 
-def listed(words: tuple[str, ...]) -> str:
-    """`a`, `a and b`, `a and b and c`: no commas, for some answers must have none."""
+def count_slots(count: int, unit: str) -> dict[str, object]:
+    """Slots for a small number: `two parts` and `2 parts`, or `two` where there is no unit."""
+    if not unit:
+        return {"spelled": NUMBER_WORDS[count]}
+    units = unit if count == 1 else f"{unit}s"
+    return {"number": f"{NUMBER_WORDS[count]} {units}", "digits": f"{count} {units}"}
+
+
+def join_words(words: tuple[str, ...]) -> str:
+    """`a`, `a and b`, `a and b and c`: without commas, which some answers must not have."""
     return " and ".join(words)
 
 
 def count_words(text: str) -> int:
-    """Number of words: stretches of letters, digits and underscores."""
+    """Number of words: runs of letters, digits and underscores."""
     return len(re.findall(r"\w+", text))
 
 
 def count_sentences(text: str) -> int:
-    """Number of sentences: stretches of text that end in `.`, `!` or `?` before white space or the end."""
+    """Number of sentences, as `split_sentences` splits them."""
     return len(split_sentences(text))
 
 
 def split_sentences(text: str) -> list[str]:
-    """The sentences, as `count_sentences` counts them."""
+    """Split at white space after `.`, `!` or `?`; pieces without a letter or digit are dropped."""
     return [piece for piece in re.split(r"(?<=[.!?])\s+", text) if any(map(str.isalnum, piece))]
 
 
-def _counted(count: int, unit: str) -> dict[str, object]:
-    if not unit:
-        return {"spelled": NUMBERS[count]}
-    units = unit if count == 1 else f"{unit}s"
-    return {"number": f"{NUMBERS[count]} {units}", "digits": f"{count} {units}"}
-
-
 @cache
-def _phrasings(module: str) -> dict[str, Phrasings]:
+def _load_phrasings(module: str) -> dict[str, Phrasings]:
+    """The phrasings in a module's YAML file, by constraint name."""
     text = (files(__package__) / f"{module}.yaml").read_text(encoding="utf-8")
-    return {kind: _all_forms(groups) for kind, groups in yaml.load(text, _Loader).items()}
-
-
-def _all_forms(groups: dict[str, list[str]]) -> Phrasings:
-    """A kind's phrasings: orders in polite and strict forms, what is said of the answer, whole sentences."""
-    train = (*orders(*groups["orders"]), *statements(*groups["statements"]), *groups["sentences"])
-    return Phrasings(train, tuple(groups["held_out"]))
-
-
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's parser where there is one: ten times as fast."""
+    return {
+        name: Phrasings(
+            train=(*orders(*groups["orders"]), *statements(*groups["statements"]), *groups["sentences"]),
+            held_out=tuple(groups["held_out"]),
+        )
+        for name, groups in yaml.load(text, _YAML_LOADER).items()
+    }

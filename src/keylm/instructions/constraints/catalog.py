@@ -1,11 +1,11 @@
-"""Kinds of instructions that a program can check: one small class each, by subject in modules.
+"""The catalog of constraints: which are trained, which are held out, and the sets that a recipe can name.
 
-`BASIC_CONSTRAINTS` is what a model of a few million parameters can learn in minutes, `TRAINED` is all of training, and
-`HELD_OUT` are never trained: evaluation alone asks for them. Where IFEval (Zhou et al. 2023) has the same
-constraint, `check` means what IFEval's checker means.
+Where IFEval (Zhou et al. 2023, arXiv 2311.07911) has the same constraint, `check` means what IFEval's checker means.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from keylm.instructions.constraints.base import Constraint
 from keylm.instructions.constraints.choice import OneOf, Steps, Summary, TwoAnswers
@@ -97,6 +97,9 @@ from keylm.instructions.constraints.start_end import (
     StartPhrase,
 )
 
+ConstraintSet = Sequence[type[Constraint]]
+"""Constraints to draw from; one that is repeated is drawn more often."""
+
 BASIC_CONSTRAINTS: tuple[type[Constraint], ...] = (
     Keywords,
     Frequency,
@@ -118,7 +121,7 @@ BASIC_CONSTRAINTS: tuple[type[Constraint], ...] = (
     Json,
     Quotation,
 )
-"""What a small model learns first."""
+"""What a model of a few million parameters learns in minutes."""
 
 TRAINED: tuple[type[Constraint], ...] = (
     *BASIC_CONSTRAINTS,
@@ -166,7 +169,7 @@ TRAINED: tuple[type[Constraint], ...] = (
     EndMark,
     SecondSentence,
 )
-"""What training asks for."""
+"""Everything that training can ask for."""
 
 COPYING: tuple[type[Constraint], ...] = (
     Keywords,
@@ -181,7 +184,7 @@ COPYING: tuple[type[Constraint], ...] = (
     Signature,
     Json,
 )
-"""Those of them whose answers hold words of the request: they take the most practice."""
+"""The trained constraints whose answers contain words of the request: they take the most practice."""
 
 HELD_OUT: tuple[type[Constraint], ...] = (
     ExactTimes,
@@ -202,9 +205,12 @@ HELD_OUT: tuple[type[Constraint], ...] = (
     Summary,
     Tags,
 )
-"""What evaluation alone asks for."""
+"""What only evaluation asks for."""
 
-ALL_CONSTRAINTS = (
-    *(kind for kind in (*TRAINED, *HELD_OUT) if "polish" not in vars(kind)),
-    *(kind for kind in (*TRAINED, *HELD_OUT) if "polish" in vars(kind)),
+ALL_CONSTRAINTS: tuple[type[Constraint], ...] = tuple(
+    sorted((*TRAINED, *HELD_OUT), key=lambda constraint: constraint.apply_to_text is not Constraint.apply_to_text)
 )
+"""All constraints in the order of application: those that change the finished text come last."""
+
+CONSTRAINT_SETS: dict[str, ConstraintSet] = {"basic": BASIC_CONSTRAINTS, "all": (*TRAINED, *2 * COPYING)}
+"""What training draws from, by the name in the recipe. In `all`, the copying constraints are three times as likely."""

@@ -1,4 +1,4 @@
-"""Kinds about which answer, and how many: one of several fixed ones, two, one in steps."""
+"""Constraints on the number of answers and on fixed answers: one of several sentences, two versions, numbered steps."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from keylm.instructions.sampler import Sampler
 class OneOf(Constraint):
     """Say exactly one of several fixed sentences."""
 
-    kind = "one of fixed answers"
-    parts = frozenset({"length", "start", "case"})
-    suits_real = False
+    name = "one of fixed answers"
+    # `check` compares case-sensitively, so nothing may change the case of the sentences.
+    conflicts_with = frozenset({"length", "start", "case"})
+    applies_to_real = False
     sets: ClassVar[tuple[tuple[str, ...], ...]] = (
         ("I would say yes.", "I would say no.", "I cannot say."),
         ("I like it.", "I do not mind it.", "I have no view."),
@@ -29,112 +30,112 @@ class OneOf(Constraint):
     options: tuple[str, ...]
 
     @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """One of the sets, in any order."""
-        options = brief.sampler.choice(cls.sets)
-        return cls(tuple(brief.sampler.rng.sample(options, len(options))))
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Draw a set of sentences, in random order."""
+        options = context.sampler.choice(cls.sets)
+        return cls(tuple(context.sampler.rng.sample(options, len(options))))
 
     @property
     def slots(self) -> dict[str, object]:
         """The sentences in quotation marks."""
         return {"options": " / ".join(f'"{option}"' for option in self.options)}
 
-    def shape(self, draft: Draft) -> None:
-        """One of them first."""
-        draft.before = f"{draft.brief.sampler.choice(self.options)} "
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Begin with one of the sentences."""
+        draft.before = f"{draft.context.sampler.choice(self.options)} "
 
     def check(self, answer: str) -> bool:
-        """Whether one of them occurs, and no other."""
+        """True if exactly one of the sentences occurs."""
         return sum(option in answer for option in self.options) == 1
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """None, or two."""
-        said = next(option for option in self.options if option in answer)
-        other = sampler.choice([option for option in self.options if option != said])
-        return sampler.choice((answer.replace(said, "").strip(), answer.replace(said, f"{said} {other}")))
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Remove the sentence, or add a second one."""
+        chosen = next(option for option in self.options if option in answer)
+        other = sampler.choice([option for option in self.options if option != chosen])
+        return sampler.choice((answer.replace(chosen, "").strip(), answer.replace(chosen, f"{chosen} {other}")))
 
 
 @dataclass(frozen=True)
 class TwoAnswers(Constraint):
     """Give two different answers with six asterisks between them."""
 
-    kind = "two answers"
-    parts = frozenset({"length", "layout", "start", "end"})
-    suits_real = False
+    name = "two answers"
+    conflicts_with = frozenset({"length", "layout", "start", "end"})
+    applies_to_real = False
     num_sentences = 4
 
-    def shape(self, draft: Draft) -> None:
-        """Two sentences each."""
-        draft.gather(2, "\n******\n")
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Put half of the sentences in each answer."""
+        draft.merge_sentences(2, "\n******\n")
 
     def check(self, answer: str) -> bool:
-        """Whether six asterisks part two answers, none of them empty but for the ends."""
-        answers = [each.strip() for each in answer.split("******")]
-        said = [each for each in answers if each]
-        return all(answers[1:-1]) and len(said) == 2 and said[0] != said[1]
+        """True if six asterisks separate two different answers; only the ends of the text may be empty."""
+        parts = [part.strip() for part in answer.split("******")]
+        answers = [part for part in parts if part]
+        return all(parts[1:-1]) and len(answers) == 2 and answers[0] != answers[1]
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """Other asterisks, or only one answer."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Shorten the asterisks, remove the second answer, or repeat the first."""
         first, second = answer.split("\n******\n")
         return sampler.choice((f"{first}\n***\n{second}", first, f"{first}\n******\n{first}"))
 
 
 @dataclass(frozen=True)
 class Steps(Counted):
-    """Mark so many steps with the word and a number: `Step 1:`."""
+    """Mark N steps with `Step 1:`, `Step 2:` and so on."""
 
-    kind = "numbered steps"
-    parts = frozenset({"length", "layout", "start", "digits"})
-    suits_real = False
+    name = "numbered steps"
+    conflicts_with = frozenset({"length", "layout", "start", "digits"})
+    applies_to_real = False
     counts = (2, 3)
 
     @property
     def num_sentences(self) -> int:
-        """A sentence for each step."""
+        """One sentence for each step."""
         return self.count
 
-    def shape(self, draft: Draft) -> None:
-        """The mark in front of each sentence."""
-        draft.sentences = [f"Step {number}: {each}" for number, each in enumerate(draft.sentences, 1)]
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Put each sentence on a line of its own, after its mark."""
+        draft.sentences = [f"Step {number}: {sentence}" for number, sentence in enumerate(draft.sentences, 1)]
         draft.separator = "\n"
 
     def check(self, answer: str) -> bool:
-        """Whether the marks count from 1 to the number asked for."""
+        """True if the marks count from 1 to N."""
         numbers = re.findall(r"^\s*step (\d+):", answer, re.MULTILINE | re.IGNORECASE)
         return numbers == [str(number) for number in range(1, self.count + 1)]
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """The numbers begin elsewhere, or one has no mark."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Remove one mark, or its number."""
         marked = rf"(step) {sampler.number(1, self.count)}: "
         return re.sub(marked, match_case(sampler.choice(("", "Step: ")), answer), answer, flags=re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Summary(Constraint):
-    """Close with one sentence behind `In short:`."""
+    """Close with one sentence after `In short:`."""
 
-    kind = "summary"
-    parts = frozenset({"length", "end"})
-    suits_real = False
+    name = "summary"
+    conflicts_with = frozenset({"length", "end"})
+    applies_to_real = False
     marks = ("In short", "To sum up", "Summary")
     mark: str
     num_sentences = 3
 
     @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """One of the usual marks."""
-        return cls(brief.sampler.choice(cls.marks))
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Draw one of the usual marks."""
+        return cls(context.sampler.choice(cls.marks))
 
-    def shape(self, draft: Draft) -> None:
-        """The mark in front of the last sentence, on a line of its own."""
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Put the mark and the last sentence on a line of their own."""
         draft.after = f"\n{self.mark}: {draft.sentences.pop()}"
 
     def check(self, answer: str) -> bool:
-        """Whether the last line begins with the mark, in small or capital letters."""
+        """True if the last line begins with the mark, ignoring case."""
         lines = answer.strip().splitlines()
         return len(lines) > 1 and lines[-1].strip().lower().startswith(f"{self.mark.lower()}:")
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """The mark is missing, or the whole line."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Remove the mark, or the whole line."""
         above, _, last = answer.rpartition("\n")
         return sampler.choice((above, f"{above}\n{last.partition(': ')[2]}"))

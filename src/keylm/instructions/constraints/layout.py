@@ -1,4 +1,4 @@
-"""Kinds about the layout of an answer: lists, paragraphs, sections, tables, marks, JSON."""
+"""Constraints on layout: lists, paragraphs, sections, tables, markup, JSON."""
 
 from __future__ import annotations
 
@@ -9,91 +9,93 @@ from typing import ClassVar, Self
 
 from keylm.instructions.constraints.base import Constraint, ConstraintContext, Counted, Draft
 from keylm.instructions.constraints.violations import change_one
-from keylm.instructions.sampler import Sampler, capitalise
+from keylm.instructions.phrasings import capitalize
+from keylm.instructions.sampler import Sampler
 
 
 @dataclass(frozen=True)
 class _Parts(Counted):
-    """Base of the kinds that make so many parts of an answer."""
+    """Base of the constraints that divide the answer into N parts."""
 
     @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """Of a real answer, no more parts than it has sentences."""
-        return cls(brief.number(*cls.counts))
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Draw the number; a real answer must have at least as many sentences."""
+        return cls(context.sample_count(*cls.counts))
 
     @property
     def num_sentences(self) -> int:
-        """A sentence for each part."""
+        """One sentence for each part."""
         return self.count
 
 
 @dataclass(frozen=True)
 class Bullets(_Parts):
-    """Write an exact number of bullet points."""
+    """Write exactly N bullet points."""
 
-    kind = "bullet points"
-    parts = frozenset({"length", "layout", "start"})
+    name = "bullet points"
+    conflicts_with = frozenset({"length", "layout", "start"})
     counts = (2, 4)
     unit = "bullet point"
 
-    def shape(self, draft: Draft) -> None:
-        """One sentence a line, each behind a dash."""
-        draft.gather(self.count, "\n")
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Put each part on a line of its own, after a dash."""
+        draft.merge_sentences(self.count, "\n")
         draft.sentences = [f"- {sentence}" for sentence in draft.sentences]
 
     def check(self, answer: str) -> bool:
-        """Whether so many lines begin with a dash or an asterisk."""
+        """True if exactly N lines begin with a dash or an asterisk."""
+        # IFEval's patterns: a line that begins with two asterisks is bold type or a divider, not a bullet.
         stars = re.findall(r"^\s*\*[^\*].*$", answer, re.MULTILINE)
         dashes = re.findall(r"^\s*-.*$", answer, re.MULTILINE)
         return len(stars) + len(dashes) == self.count
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """One of the lines loses its dash."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Remove the dash from one line."""
         return change_one(r"^\s*[-*] ", "", answer, sampler)
 
 
 @dataclass(frozen=True)
 class NumberedList(_Parts):
-    """Write a numbered list of an exact length."""
+    """Write a numbered list of N points."""
 
-    kind = "numbered list"
-    parts = frozenset({"length", "layout", "start", "digits"})
+    name = "numbered list"
+    conflicts_with = frozenset({"length", "layout", "start", "digits"})
     counts = (2, 4)
 
-    def shape(self, draft: Draft) -> None:
-        """One sentence a line, each behind its number."""
-        draft.gather(self.count, "\n")
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Put each part on a line of its own, after its number."""
+        draft.merge_sentences(self.count, "\n")
         draft.sentences = [f"{number}. {sentence}" for number, sentence in enumerate(draft.sentences, 1)]
 
     def check(self, answer: str) -> bool:
-        """Whether the lines that begin with a number count from 1 to the length asked for."""
+        """True if the lines that begin with a number count from 1 to N."""
         numbers = re.findall(r"^\s*(\d+)[.)]\s", answer, re.MULTILINE)
         return numbers == [str(number) for number in range(1, self.count + 1)]
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """One of the lines loses its number."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Remove the number from one line."""
         return change_one(r"^\d+[.)] ", "", answer, sampler)
 
 
 @dataclass(frozen=True)
 class Paragraphs(_Parts):
-    """Write an exact number of paragraphs with `***` between them."""
+    """Write exactly N paragraphs separated by `***`."""
 
-    kind = "paragraphs"
-    parts = frozenset({"length", "layout"})
+    name = "paragraphs"
+    conflicts_with = frozenset({"length", "layout"})
     counts = (2, 3)
 
-    def shape(self, draft: Draft) -> None:
-        """A divider between the sentences."""
-        draft.gather(self.count, "\n***\n")
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Put dividers between the parts."""
+        draft.merge_sentences(self.count, "\n***\n")
 
     def check(self, answer: str) -> bool:
-        """Whether the dividers part so many paragraphs, none of them empty but for the ends."""
+        """True if dividers separate N paragraphs; only before the first and after the last may be nothing."""
         paragraphs = [paragraph.strip() for paragraph in re.split(r"\s?\*\*\*\s?", answer)]
         return all(paragraphs[1:-1]) and sum(map(bool, paragraphs)) == self.count
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """One divider is missing."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Remove one divider."""
         return change_one(r"\n\*\*\*\n", "\n", answer, sampler)
 
 
@@ -101,50 +103,51 @@ class Paragraphs(_Parts):
 class Title(Constraint):
     """Give the answer a title in double angle brackets."""
 
-    kind = "title"
-    parts = frozenset({"start"})
+    name = "title"
+    conflicts_with = frozenset({"start"})
 
-    def shape(self, draft: Draft) -> None:
-        """A title on the first line."""
-        title = draft.brief.sampler.choice(("About {}", "All about {}", "A text about {}", "The story of {}"))
-        draft.before = f"<<{title.format(draft.brief.subject)}>>\n"
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Write a title on the first line."""
+        title = draft.context.sampler.choice(("About {}", "All about {}", "A text about {}", "The story of {}"))
+        draft.before = f"<<{title.format(draft.context.subject)}>>\n"
 
     def check(self, answer: str) -> bool:
-        """Whether there is a title that is not empty."""
+        """True if there is a title that is not empty."""
         return any(title.strip("<>").strip() for title in re.findall(r"<<[^\n]+>>", answer))
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """The brackets go, or half of them."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Remove one or both pairs of angle brackets."""
         return re.sub(r"<<([^\n]+)>>", sampler.choice((r"\1", r"<\1>")), answer)
 
 
 @dataclass(frozen=True)
 class Highlights(_Parts):
-    """Highlight parts of the answer with asterisks."""
+    """Highlight at least N parts with asterisks."""
 
-    kind = "highlights"
-    parts = frozenset({"marks", "length"})
+    name = "highlights"
+    conflicts_with = frozenset({"marks", "length"})
     counts = (1, 3)
     unit = "part"
 
     @property
     def num_sentences(self) -> int:
-        """A sentence for each part, and two at least."""
+        """One sentence for each part, and at least two."""
         return max(2, self.count)
 
-    def shape(self, draft: Draft) -> None:
-        """Highlight the first two words of as many sentences as are asked for."""
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Highlight the first two words of N sentences."""
         for index in range(self.count):
             draft.sentences[index] = re.sub(r"^(\S+ \S+)(?= )", r"*\1*", draft.sentences[index])
 
     def check(self, answer: str) -> bool:
-        """Whether there are so many highlighted parts or more."""
+        """True if at least N parts that are not empty are highlighted."""
+        # IFEval's patterns: in `**bold**` the first finds only empty pairs, which do not count.
         single = re.findall(r"\*[^\n\*]*\*", answer)
         double = re.findall(r"\*\*[^\n\*]*\*\*", answer)
         return sum(bool(part.strip("*").strip()) for part in single + double) >= self.count
 
-    def spoil(self, answer: str, _sampler: Sampler) -> str:
-        """The asterisks go."""
+    def violate(self, answer: str, _sampler: Sampler) -> str:
+        """Remove the asterisks."""
         return re.sub(r"\*([^\n*]+)\*", r"\1", answer)
 
 
@@ -152,21 +155,22 @@ class Highlights(_Parts):
 class Json(Constraint):
     """Answer with a JSON object that has a given key."""
 
-    kind = "JSON with a key"
-    parts = frozenset({"start", "end", "layout", "case", "quotes"})
+    name = "JSON with a key"
+    conflicts_with = frozenset({"start", "end", "layout", "case", "quotes"})
     key: str
 
     @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """An ordinary word."""
-        return cls(brief.sampler.word())
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Draw an ordinary word as the key."""
+        return cls(context.sampler.word())
 
-    def polish(self, text: str) -> str:
-        """An object of one key."""
+    def apply_to_text(self, text: str) -> str:
+        """Wrap the text in an object with one key."""
         return json.dumps({self.key: text}, ensure_ascii=False)
 
     def check(self, answer: str) -> bool:
-        """Whether the answer, in a code fence or not, is a JSON object that has the key."""
+        """True if the answer is a JSON object with the key, with or without a code fence."""
+        # The fences that IFEval's checker removes.
         answer = answer.strip()
         for fence in ("```json", "```Json", "```JSON", "```"):
             answer = answer.removeprefix(fence)
@@ -176,102 +180,103 @@ class Json(Constraint):
             return False
         return isinstance(value, dict) and self.key in value
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """Another key, or no JSON."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Rename the key, or remove the JSON."""
         text: str = json.loads(answer)[self.key]
         return sampler.choice((json.dumps({sampler.word(): text}, ensure_ascii=False), text))
 
 
 @dataclass(frozen=True)
 class Sections(_Parts):
-    """Write at least so many sections, each under its name and number."""
+    """Write at least N sections, each under a label and its number."""
 
-    kind = "sections"
-    parts = frozenset({"length", "layout", "start", "digits", "case"})
+    name = "sections"
+    conflicts_with = frozenset({"length", "layout", "start", "digits", "case"})
     counts = (2, 3)
-    name: str
+    label: str
 
     @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """Sections by one of the usual names."""
-        name = brief.sampler.choice(("Section", "SECTION", "Part", "Chapter", "Day"))
-        return cls(brief.number(*cls.counts), name)
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Draw the number and one of the usual labels."""
+        label = context.sampler.choice(("Section", "SECTION", "Part", "Chapter", "Day"))
+        return cls(context.sample_count(*cls.counts), label)
 
-    def shape(self, draft: Draft) -> None:
-        """A line with name and number above each part."""
-        draft.gather(self.count, "\n")
-        draft.sentences = [f"{self.name} {number}\n{text}" for number, text in enumerate(draft.sentences, 1)]
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Put the label and the number on a line above each part."""
+        draft.merge_sentences(self.count, "\n")
+        draft.sentences = [f"{self.label} {number}\n{text}" for number, text in enumerate(draft.sentences, 1)]
 
     def check(self, answer: str) -> bool:
-        """Whether the name stands before a number often enough."""
-        return len(re.findall(rf"{self.name}\s?\d+", answer)) >= self.count
+        """True if the label stands before a number at least N times."""
+        return len(re.findall(rf"{self.label}\s?\d+", answer)) >= self.count
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """One of the sections has no name."""
-        return change_one(rf"^{self.name} \d+\n", "", answer, sampler)
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Remove one of the labels."""
+        return change_one(rf"^{self.label} \d+\n", "", answer, sampler)
 
 
 @dataclass(frozen=True)
 class BlankLines(_Parts):
-    """Write an exact number of paragraphs with blank lines between them."""
+    """Write exactly N paragraphs separated by blank lines."""
 
-    kind = "paragraphs by blank lines"
-    parts = frozenset({"length", "layout"})
+    name = "paragraphs by blank lines"
+    conflicts_with = frozenset({"length", "layout"})
     counts = (2, 3)
     unit = "paragraph"
 
-    def shape(self, draft: Draft) -> None:
-        """A blank line between the sentences."""
-        draft.gather(self.count, "\n\n")
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Put blank lines between the parts."""
+        draft.merge_sentences(self.count, "\n\n")
 
     def check(self, answer: str) -> bool:
-        """Whether blank lines part so many paragraphs."""
+        """True if blank lines separate N paragraphs."""
         return len(re.split(r"\n\s*\n", answer.strip())) == self.count
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """One blank line is missing."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Remove one blank line."""
         return change_one(r"\n\n", "\n", answer, sampler)
 
 
 @dataclass(frozen=True)
 class FirstWordOfParagraph(_Parts):
-    """Write paragraphs with blank lines between them, one of which begins with a given word."""
+    """Write N paragraphs separated by blank lines, one of which begins with a given word."""
 
-    kind = "first word of a paragraph"
-    parts = frozenset({"length", "layout", "start"})
-    suits_real = False
+    name = "first word of a paragraph"
+    conflicts_with = frozenset({"length", "layout", "start"})
+    applies_to_real = False
     counts = (2, 3)
     unit = "paragraph"
     position: int
     word: str
 
     @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """One of the paragraphs, and an ordinary word."""
-        count = brief.number(*cls.counts)
-        return cls(count, brief.sampler.number(1, count), brief.sampler.word())
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Draw the number, one of the paragraphs and an ordinary word."""
+        count = context.sample_count(*cls.counts)
+        return cls(count, context.sampler.number(1, count), context.sampler.word())
 
     @property
     def slots(self) -> dict[str, object]:
-        """The numbers in words and digits, and the word."""
+        """The parameters, and which paragraph as an ordinal number."""
         return {**super().slots, "order": ("first", "second", "third")[self.position - 1]}
 
-    def shape(self, draft: Draft) -> None:
-        """A sentence that begins with the word, in front of the paragraph."""
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Begin the paragraph with a sentence that begins with the word."""
         index = self.position - 1
-        draft.gather(self.count, "\n\n")
-        draft.sentences[index] = f"{capitalise(self.word)} comes to mind. {draft.sentences[index]}"
+        draft.merge_sentences(self.count, "\n\n")
+        draft.sentences[index] = f"{capitalize(self.word)} comes to mind. {draft.sentences[index]}"
 
     def check(self, answer: str) -> bool:
-        """Whether there are so many paragraphs, and one begins with the word, in small or capital letters."""
+        """True if there are N paragraphs and the one in question begins with the word, ignoring case."""
         paragraphs = answer.split("\n\n")
-        if sum(bool(each.strip()) for each in paragraphs) != self.count:
+        if sum(bool(paragraph.strip()) for paragraph in paragraphs) != self.count:
             return False
+        # What IFEval's checker takes for the first word: no leading quotation marks, up to the first punctuation mark.
         first, *_ = [*paragraphs[self.position - 1].split(), ""]
         return re.split(r"[.,?!'\"]", first.lstrip("'").lstrip('"').lower())[0] == self.word
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """Another word in its place."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Replace the word by another."""
         return re.sub(rf"\b{self.word} comes to mind", f"{sampler.word()} comes to mind", answer, flags=re.IGNORECASE)
 
 
@@ -279,40 +284,41 @@ class FirstWordOfParagraph(_Parts):
 class OneSentencePerLine(Constraint):
     """Write each sentence on a line of its own."""
 
-    kind = "one sentence a line"
-    parts = frozenset({"layout", "length"})
+    name = "one sentence a line"
+    conflicts_with = frozenset({"layout", "length"})
     num_sentences = 3
 
-    def shape(self, draft: Draft) -> None:
-        """Line breaks between the sentences."""
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Put line breaks between the sentences."""
         draft.separator = "\n"
 
     def check(self, answer: str) -> bool:
-        """Whether there are lines, and none holds the end of a sentence before its own end."""
+        """True if there are several lines and no line contains the end of one sentence and the start of another."""
         lines = [line for line in answer.splitlines() if line.strip()]
         return len(lines) > 1 and not any(re.search(r"[.!?]\s+\w", line) for line in lines)
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """Two sentences on one line."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Join two sentences on one line."""
         return change_one(r"(?<=[.!?])\n(?=\w)", " ", answer, sampler)
 
 
 @dataclass(frozen=True)
 class Table(Counted):
-    """Write a markdown table of so many columns."""
+    """Write a Markdown table with N columns."""
 
-    kind = "table"
-    parts = frozenset({"length", "layout", "start", "end", "digits"})
+    name = "table"
+    conflicts_with = frozenset({"length", "layout", "start", "end", "digits"})
     counts = (2, 3)
     unit = "column"
 
     @property
     def num_sentences(self) -> int:
-        """Two rows."""
+        """Sentences for two rows."""
         return 2 * (self.count - 1)
 
-    def shape(self, draft: Draft) -> None:
-        """Numbered rows, one sentence in each of the other cells."""
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Number the rows and put one sentence in each of the other cells."""
+        # The first column holds the number of the row.
         width = self.count - 1
         rows = [draft.sentences[start : start + width] for start in range(0, len(draft.sentences), width)]
         names = ("No.", "Fact", "More")[: self.count]
@@ -321,7 +327,7 @@ class Table(Counted):
         draft.sentences, draft.separator = [f"| {' | '.join(row)} |" for row in cells], "\n"
 
     def check(self, answer: str) -> bool:
-        """Whether there is a head, a rule under it and a row at least, and every row has so many cells."""
+        """True if there is a header, a rule and at least one row, and every row has N cells."""
         rows = [line.strip() for line in answer.splitlines() if line.strip().startswith("|")]
         return (
             len(rows) > 2
@@ -329,28 +335,28 @@ class Table(Counted):
             and all(row.endswith("|") and row.count("|") == self.count + 1 for row in rows)
         )
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """The rule or a cell's border is missing."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Remove the rule, or the border of a cell."""
         return sampler.choice((re.sub(r"(\| ---)+ \|\n", "", answer), change_one(r"(?<=\w) \| ", " ", answer, sampler)))
 
 
 @dataclass(frozen=True)
 class CodeBlock(Constraint):
-    """Put the whole answer into a fenced block."""
+    """Put the whole answer in a fenced code block."""
 
-    kind = "fenced block"
-    parts = frozenset({"start", "end"})
+    name = "fenced block"
+    conflicts_with = frozenset({"start", "end"})
 
-    def polish(self, text: str) -> str:
-        """Three backticks above and below."""
+    def apply_to_text(self, text: str) -> str:
+        """Add three backticks above and below."""
         return f"```\n{text}\n```"
 
     def check(self, answer: str) -> bool:
-        """Whether fences stand around everything."""
+        """True if fences enclose everything."""
         return bool(re.fullmatch(r"```\w*\n(?:(?!```).)+\n```", answer.strip(), re.DOTALL))
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """Both fences are missing, or the last."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Remove the last fence or both."""
         return answer[4:-4] if sampler.chance(0.5) else answer[:-4]
 
 
@@ -358,56 +364,59 @@ class CodeBlock(Constraint):
 class LineMark(Constraint):
     """Begin every line with a given mark."""
 
-    kind = "mark on every line"
-    parts = frozenset({"layout", "length", "start", "end"})
+    name = "mark on every line"
+    conflicts_with = frozenset({"layout", "length", "start", "end"})
     mark: str
     num_sentences = 3
 
     @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """Any of some marks."""
-        return cls(brief.sampler.choice((">", ">>", "=>", "->", "~", "+", "|", "::")))
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Draw a mark."""
+        return cls(context.sampler.choice((">", ">>", "=>", "->", "~", "+", "|", "::")))
 
-    def shape(self, draft: Draft) -> None:
-        """One sentence a line, each behind the mark."""
-        draft.sentences, draft.separator = [f"{self.mark} {each}" for each in draft.sentences], "\n"
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Put each sentence on a line of its own, after the mark."""
+        draft.sentences, draft.separator = [f"{self.mark} {sentence}" for sentence in draft.sentences], "\n"
 
     def check(self, answer: str) -> bool:
-        """Whether there are lines, and every one begins with the mark."""
+        """True if every line begins with the mark."""
         lines = [line.strip() for line in answer.splitlines() if line.strip()]
         return bool(lines) and all(line.startswith(self.mark) for line in lines)
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """One of the lines loses it."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Remove the mark from one line."""
         return change_one(rf"^{re.escape(self.mark)} ", "", answer, sampler)
 
 
 @dataclass(frozen=True)
 class Separator(_Parts):
-    """Write so many parts with a line of given marks between them."""
+    """Write N parts separated by lines of a given mark."""
 
-    kind = "marks between parts"
-    parts = frozenset({"layout", "length"})
+    name = "marks between parts"
+    conflicts_with = frozenset({"layout", "length"})
     counts = (2, 3)
     unit = "part"
     mark: str
 
     @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """Two or three parts; of a real answer, no more than it has sentences."""
-        return cls(brief.number(*cls.counts), brief.sampler.choice(("~~~", "===", "+++", "---", "%%%", "###", "o o o")))
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Draw the number and the mark."""
+        return cls(
+            context.sample_count(*cls.counts),
+            context.sampler.choice(("~~~", "===", "+++", "---", "%%%", "###", "o o o")),
+        )
 
-    def shape(self, draft: Draft) -> None:
-        """The marks on lines of their own."""
-        draft.gather(self.count, f"\n{self.mark}\n")
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Put the mark on lines of its own between the parts."""
+        draft.merge_sentences(self.count, f"\n{self.mark}\n")
 
     def check(self, answer: str) -> bool:
-        """Whether such lines make so many parts, none of them empty."""
-        found = re.split(rf"^\s*{re.escape(self.mark)}\s*$", answer, flags=re.MULTILINE | re.IGNORECASE)
-        return len(found) == self.count and all(map(str.strip, found))
+        """True if such lines separate N parts that are not empty."""
+        parts = re.split(rf"^\s*{re.escape(self.mark)}\s*$", answer, flags=re.MULTILINE | re.IGNORECASE)
+        return len(parts) == self.count and all(map(str.strip, parts))
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """Other marks, or none, in the place of one."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Replace one mark by another, or remove it."""
         return change_one(rf"^{re.escape(self.mark)}$", sampler.choice(("", "...")), answer, sampler)
 
 
@@ -415,8 +424,8 @@ class Separator(_Parts):
 class Wrapped(Constraint):
     """Put given marks before and after the answer."""
 
-    kind = "between marks"
-    parts = frozenset({"start", "end", "layout"})
+    name = "between marks"
+    conflicts_with = frozenset({"start", "end", "layout"})
     pairs: ClassVar[tuple[tuple[str, str], ...]] = (
         ("~", "~"),
         ("==", "=="),
@@ -431,50 +440,50 @@ class Wrapped(Constraint):
     last: str
 
     @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """One of the pairs."""
-        return cls(*brief.sampler.choice(cls.pairs))
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Draw a pair of marks."""
+        return cls(*context.sampler.choice(cls.pairs))
 
-    def polish(self, text: str) -> str:
-        """One mark in front, one behind."""
+    def apply_to_text(self, text: str) -> str:
+        """Add the marks."""
         return f"{self.first} {text} {self.last}"
 
     def check(self, answer: str) -> bool:
-        """Whether the marks stand at the ends, with something between them."""
+        """True if the answer begins and ends with the marks and has something between them."""
         inner = answer.strip().removeprefix(self.first).removesuffix(self.last)
         return bool(inner.strip()) and answer.strip() == f"{self.first}{inner}{self.last}"
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """One mark is missing, or both."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Remove one of the marks or both."""
         inner = answer[len(self.first) : -len(self.last)].strip()
         return sampler.choice((inner, f"{self.first} {inner}", f"{inner} {self.last}"))
 
 
 @dataclass(frozen=True)
 class Tags(Constraint):
-    """Put the whole answer between tags as of XML."""
+    """Put the whole answer between XML tags."""
 
-    kind = "tags"
-    parts = frozenset({"start", "end", "case"})
+    name = "tags"
+    conflicts_with = frozenset({"start", "end", "case"})
     tag: str
 
     @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """One of the usual names, or an ordinary word."""
-        return cls(brief.sampler.choice(("answer", "text", "reply", brief.sampler.word())))
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Draw one of the usual tag names or an ordinary word."""
+        return cls(context.sampler.choice(("answer", "text", "reply", context.sampler.word())))
 
-    def polish(self, text: str) -> str:
-        """One tag in front, one behind."""
+    def apply_to_text(self, text: str) -> str:
+        """Add the tags."""
         return f"<{self.tag}>{text}</{self.tag}>"
 
     def check(self, answer: str) -> bool:
-        """Whether both tags stand at the ends, once each."""
+        """True if the answer begins and ends with the tags, and each occurs once."""
         first, last, answer = f"<{self.tag}>", f"</{self.tag}>", answer.strip()
         ends = answer.startswith(first) and answer.endswith(last)
         return ends and len(answer) > len(first + last) and answer.count(first) == answer.count(last) == 1
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """One tag is missing, or both have another name."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Remove one of the tags, or rename both."""
         first, last, other = f"<{self.tag}>", f"</{self.tag}>", sampler.word()
         renamed = answer.replace(first, f"<{other}>").replace(last, f"</{other}>")
         return sampler.choice((answer.removesuffix(last), answer.removeprefix(first), renamed))
@@ -482,70 +491,70 @@ class Tags(Constraint):
 
 @dataclass(frozen=True)
 class Placeholders(Counted):
-    """Leave at least so many placeholders in square brackets."""
+    """Leave at least N placeholders in square brackets."""
 
-    kind = "placeholders"
-    parts = frozenset({"length"})
-    suits_real = False
+    name = "placeholders"
+    conflicts_with = frozenset({"length"})
+    applies_to_real = False
     names = ("name", "date", "place", "address", "time", "price", "number", "title")
     counts = (1, 3)
     unit = "placeholder"
 
     @property
     def num_sentences(self) -> int:
-        """A sentence about the topic and one for each placeholder."""
+        """One sentence about the topic, and one for each placeholder."""
         return 1 + self.count
 
-    def shape(self, draft: Draft) -> None:
-        """A sentence for each."""
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Replace all sentences but the first by sentences with placeholders."""
         frames = ("Please write down the [{}].", "Do you know the [{}]?", "The [{}] is still open.")
-        names = draft.brief.sampler.rng.sample(self.names, self.count)
+        names = draft.context.sampler.rng.sample(self.names, self.count)
         draft.sentences[1:] = [frame.format(name) for frame, name in zip(frames, names, strict=False)]
 
     def check(self, answer: str) -> bool:
-        """Whether there are enough."""
+        """True if there are at least N placeholders."""
         return len(re.findall(r"\[.*?\]", answer)) >= self.count
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """The brackets of one are missing."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Remove the brackets of one placeholder."""
         return change_one(r"\[([^\n]*?)\]", r"\1", answer, sampler)
 
 
 @dataclass(frozen=True)
 class Bold(Constraint):
-    """Write the subject, or the first words, in bold type."""
+    """Use bold type at least once."""
 
-    kind = "bold words"
-    parts = frozenset({"marks", "length"})
+    name = "bold words"
+    conflicts_with = frozenset({"marks", "length"})
 
-    def shape(self, draft: Draft) -> None:
-        """Two asterisks around the first two words."""
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Make the first two words bold."""
         draft.sentences[0] = re.sub(r"^(\S+ \S+)(?= )", r"**\1**", draft.sentences[0])
 
     def check(self, answer: str) -> bool:
-        """Whether anything is in bold type."""
+        """True if anything is bold."""
         return bool(re.search(r"\*\*[^\s*][^\n*]*\*\*", answer))
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """The asterisks go, or half of them."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Remove one or both pairs of asterisks."""
         return re.sub(r"\*\*([^\n*]+)\*\*", sampler.choice((r"\1", r"*\1*")), answer)
 
 
 @dataclass(frozen=True)
 class Heading(Constraint):
-    """Begin with a markdown heading."""
+    """Begin with a Markdown heading."""
 
-    kind = "markdown heading"
-    parts = frozenset({"start"})
+    name = "markdown heading"
+    conflicts_with = frozenset({"start"})
 
-    def shape(self, draft: Draft) -> None:
-        """A heading on the first line."""
-        draft.before = f"# {capitalise(draft.brief.subject)}\n"
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Write a heading on the first line."""
+        draft.before = f"# {capitalize(draft.context.subject)}\n"
 
     def check(self, answer: str) -> bool:
-        """Whether the first line is a heading."""
+        """True if the first line is a heading."""
         return bool(re.match(r"#{1,6} +\S", answer.strip()))
 
-    def spoil(self, answer: str, _sampler: Sampler) -> str:
-        """The number sign is missing."""
+    def violate(self, answer: str, _sampler: Sampler) -> str:
+        """Remove the number sign."""
         return answer.strip().lstrip("# ")

@@ -1,359 +1,361 @@
-"""Kinds about length: words, sentences and characters; exactly, at least, at most, around."""
+"""Constraints on length: a quantity (sentences, words, characters) and how much of it the answer may have.
+
+A concrete constraint is a row of a table: a quantity, a relation and the counts to ask for.
+
+|            | exactly     | at least        | at most / fewer than | between         | around        |
+|------------|-------------|-----------------|----------------------|-----------------|---------------|
+| sentences  | `Sentences` | `MinSentences`  | `FewerSentences`     | `SentenceRange` |               |
+| words      |             | `MinWords`      | `MaxWords`           | `WordRange`     | `AroundWords` |
+| characters |             | `MinCharacters` | `MaxCharacters`      |                 |               |
+
+`ShortSentences` limits each sentence instead of the answer. To add a row, derive from a relation, set `quantity` and
+`counts`, and write its phrasings in `length.yaml`.
+"""
 
 from __future__ import annotations
 
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 from keylm.instructions.constraints.base import (
-    NUMBERS,
+    NUMBER_WORDS,
     Constraint,
     ConstraintContext,
-    Counted,
     Draft,
     count_sentences,
+    count_slots,
     count_words,
     split_sentences,
 )
-from keylm.instructions.constraints.violations import add_sentence, add_words, drop_sentence, mention
+from keylm.instructions.constraints.violations import add_mentions, add_sentence, drop_sentence
 from keylm.instructions.sampler import Sampler
 
 
 @dataclass(frozen=True)
-class _NumSentences(Counted):
-    """Base of the kinds that count sentences."""
+class Quantity:
+    """Something that an answer has a number of."""
 
-    parts = frozenset({"length"})
-    unit = "sentence"
+    measure: Callable[[str], int]
+    """How much of it a text has."""
+    mentions_for: Callable[[int], int]
+    """How many sentences of `violations.MENTIONS` add at least so much of it."""
+    unit: str = ""
+    """Its singular in phrasings that spell out small numbers ("two sentences"); empty where they use digits."""
 
-    @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """Of a real answer, no more sentences than it has."""
-        return cls(brief.number(*cls.counts))
+
+SENTENCES = Quantity(count_sentences, mentions_for=lambda excess: excess, unit="sentence")
+# A mention has at least four words, so one for every three words is always enough.
+WORDS = Quantity(count_words, mentions_for=lambda excess: math.ceil(excess / 3))
+CHARACTERS = Quantity(
+    lambda text: len(text.strip()), mentions_for=lambda excess: math.ceil(((excess - 1) // 4 + 2) / 3)
+)
+
+
+@dataclass(frozen=True)
+class _Length(Constraint):
+    """Base of the relations: the answer has `bounds[0]` to `bounds[1]` of a quantity, both included."""
+
+    conflicts_with = frozenset({"length"})
+    quantity: ClassVar[Quantity]
+    counts: ClassVar[Sequence[int]]
+    """What to ask for where the answer is invented."""
+    is_trimmed: ClassVar[bool] = False
+    """Whether sentences beyond the upper bound are dropped from a draft."""
 
     @property
-    def num_sentences(self) -> int:
-        """The number asked for."""
-        return self.count
+    @abstractmethod
+    def bounds(self) -> tuple[float, float]:
+        """The smallest and the largest amount that satisfies the constraint."""
 
-
-@dataclass(frozen=True)
-class Sentences(_NumSentences):
-    """Write an exact number of sentences."""
-
-    kind = "number of sentences"
-    counts = (1, 4)
-
-    def shape(self, draft: Draft) -> None:
-        """A real answer stops where it is long enough."""
-        del draft.sentences[self.count :]
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Drop the last sentences of a draft that is too long."""
+        while self.is_trimmed and len(draft.sentences) > 1 and self.quantity.measure(draft.text) > self.bounds[1]:
+            draft.sentences.pop()
 
     def check(self, answer: str) -> bool:
-        """Whether the number of sentences is exact."""
-        return count_sentences(answer) == self.count
+        """True if the amount lies within the bounds."""
+        low, high = self.bounds
+        return low <= self.quantity.measure(answer) <= high
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """One sentence too many or too few."""
-        return sampler.choice((add_sentence(answer, mention(sampler)), drop_sentence(answer, sampler)))
-
-
-@dataclass(frozen=True)
-class MinSentences(_NumSentences):
-    """Write at least so many sentences."""
-
-    kind = "at least N sentences"
-    counts = (2, 4)
-
-    def check(self, answer: str) -> bool:
-        """Whether there are enough sentences."""
-        return count_sentences(answer) >= self.count
-
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """Sentences go until there are too few."""
-        for _ in range(count_sentences(answer) - self.count + 1):
-            answer = drop_sentence(answer, sampler)
-        return answer
-
-
-@dataclass(frozen=True)
-class FewerSentences(_NumSentences):
-    """Write fewer than so many sentences."""
-
-    kind = "fewer than N sentences"
-    counts = (3, 5)
-
-    @property
-    def num_sentences(self) -> int:
-        """One less than the limit."""
-        return self.count - 1
-
-    def shape(self, draft: Draft) -> None:
-        """A real answer stops before the limit."""
-        del draft.sentences[self.count - 1 :]
-
-    def check(self, answer: str) -> bool:
-        """Whether there are fewer sentences."""
-        return count_sentences(answer) < self.count
-
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """Sentences until the limit is reached."""
-        for _ in range(self.count - count_sentences(answer)):
-            answer = add_sentence(answer, mention(sampler))
-        return answer
-
-
-@dataclass(frozen=True)
-class MaxWords(Constraint):
-    """Write at most so many words."""
-
-    kind = "at most N words"
-    parts = frozenset({"length"})
-    limit: int
-
-    @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """Thirty to sixty words; of a real answer, hardly more than it has."""
-        if not brief.is_real:
-            return cls(brief.sampler.choice(range(30, 61, 5)))
-        return cls(_rounded_up(count_words(brief.text), 5) + brief.sampler.choice((0, 5, 10)))
-
-    @property
-    def num_sentences(self) -> int:
-        """One sentence, or two where there is room."""
-        return 1 if self.limit < 45 else 2
-
-    def check(self, answer: str) -> bool:
-        """Whether the words are within the limit."""
-        return count_words(answer) <= self.limit
-
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """Words until there are too many."""
-        return add_words(answer, self.limit - count_words(answer) + 1, sampler)
-
-
-@dataclass(frozen=True)
-class MinWords(Constraint):
-    """Write at least so many words."""
-
-    kind = "at least N words"
-    parts = frozenset({"length"})
-    limit: int
-
-    @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """Ten to thirty words; of a real answer, hardly fewer than it has."""
-        if not brief.is_real:
-            return cls(brief.sampler.choice(range(10, 31, 5)))
-        return cls(max(5, _rounded_up(count_words(brief.text), 5) - brief.sampler.choice((5, 10, 15))))
-
-    @property
-    def num_sentences(self) -> int:
-        """Six words make a sentence at least."""
-        return 1 + self.limit // 6
-
-    def check(self, answer: str) -> bool:
-        """Whether there are enough words."""
-        return count_words(answer) >= self.limit
-
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """Sentences go until there are too few words."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Lengthen the answer beyond the upper bound, or shorten it below the lower one where there is no upper one."""
+        high = self.bounds[1]
+        if math.isfinite(high):
+            excess = int(high) - self.quantity.measure(answer) + 1
+            return add_mentions(answer, self.quantity.mentions_for(excess), sampler)
         while self.check(answer) and (shorter := drop_sentence(answer, sampler)) != answer:
             answer = shorter
         return answer
 
 
 @dataclass(frozen=True)
-class AroundWords(Constraint):
-    """Write around so many words: up to a fifth more or less."""
+class _OneCount(_Length):
+    """Base of the relations that compare with one number."""
 
-    kind = "around N words"
-    parts = frozenset({"length"})
     count: int
 
     @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """Twenty or thirty words; of a real answer, about as many as it has."""
-        return cls(_rounded_up(count_words(brief.text), 10) if brief.is_real else brief.sampler.choice((20, 25, 30)))
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Draw one of `counts`, or a count that fits the real answer."""
+        if context.is_real:
+            return cls(cls.count_for_real(context))
+        return cls(context.sampler.choice(cls.counts))
+
+    @classmethod
+    def count_for_real(cls, context: ConstraintContext) -> int:
+        """A number of sentences that the real answer has; constraints on words and characters override this."""
+        return context.sample_count(cls.counts[0], cls.counts[-1])
 
     @property
     def num_sentences(self) -> int:
-        """Sentences to choose from."""
-        return 6
+        """As many sentences as are asked for; constraints on words and characters override this."""
+        return self.count
 
-    def shape(self, draft: Draft) -> None:
-        """As many sentences as come nearest."""
-        sizes = [count_words(" ".join(draft.sentences[:end])) for end in range(1, len(draft.sentences) + 1)]
-        nearest = min(range(len(sizes)), key=lambda index: abs(sizes[index] - self.count))
-        del draft.sentences[nearest + 1 :]
+    @property
+    def slots(self) -> dict[str, object]:
+        """The count, spelled out with its unit where the quantity has one."""
+        return {"count": self.count, **(count_slots(self.count, self.quantity.unit) if self.quantity.unit else {})}
 
-    def check(self, answer: str) -> bool:
-        """Whether the number is near enough."""
-        return abs(count_words(answer) - self.count) <= self.count / 5
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """Words until there are too many."""
-        return add_words(answer, self.count + self.count // 5 - count_words(answer) + 1, sampler)
+class _Exactly(_OneCount):
+    is_trimmed = True
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return self.count, self.count
+
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Add or drop one sentence."""
+        return sampler.choice((add_mentions(answer, 1, sampler), drop_sentence(answer, sampler)))
+
+
+class _AtLeast(_OneCount):
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return self.count, math.inf
+
+
+class _AtMost(_OneCount):
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return 0, self.count
+
+
+class _FewerThan(_OneCount):
+    is_trimmed = True
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return 0, self.count - 1
+
+    @property
+    def num_sentences(self) -> int:
+        return self.count - 1
+
+
+class _Around(_OneCount):
+    """Up to a fifth more or less."""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return self.count - self.count // 5, self.count + self.count // 5
+
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Keep as many of the first sentences as come nearest to the count."""
+        ends = range(1, len(draft.sentences) + 1)
+        nearest = min(ends, key=lambda end: abs(self.quantity.measure(" ".join(draft.sentences[:end])) - self.count))
+        del draft.sentences[nearest:]
 
 
 @dataclass(frozen=True)
-class WordRange(Constraint):
-    """Write between so many and so many words."""
-
-    kind = "between N and M words"
-    parts = frozenset({"length"})
+class _Between(_Length):
+    is_trimmed = True
     low: int
     high: int
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return self.low, self.high
+
+    @property
+    def num_sentences(self) -> int:
+        """The middle of the range, rounded up."""
+        return (self.low + self.high + 1) // 2
+
+
+class Sentences(_Exactly):
+    """Write exactly N sentences."""
+
+    name = "number of sentences"
+    quantity, counts = SENTENCES, range(1, 5)
+
+
+class MinSentences(_AtLeast):
+    """Write at least N sentences."""
+
+    name = "at least N sentences"
+    quantity, counts = SENTENCES, range(2, 5)
+
+
+class FewerSentences(_FewerThan):
+    """Write fewer than N sentences."""
+
+    name = "fewer than N sentences"
+    quantity, counts = SENTENCES, range(3, 6)
+
+
+class SentenceRange(_Between):
+    """Write between N and M sentences."""
+
+    name = "between N and M sentences"
+    quantity, counts = SENTENCES, range(1, 4)
+
     @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """Ten to thirty words, or from half of the limit to the limit."""
-        words = count_words(brief.text) if brief.is_real else brief.sampler.number(25, 45)
-        high = _rounded_up(words, 5)
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Draw one to three sentences (a real answer has at least as many) up to one or two more."""
+        most = min(cls.counts[-1], len(context.sentences)) if context.is_real else cls.counts[-1]
+        low = context.sampler.number(cls.counts[0], most)
+        return cls(low, low + context.sampler.number(1, 2))
+
+    @property
+    def slots(self) -> dict[str, object]:
+        """Both numbers spelled out."""
+        return {"low": NUMBER_WORDS[self.low], "high": NUMBER_WORDS[self.high]}
+
+
+class MinWords(_AtLeast):
+    """Write at least N words."""
+
+    name = "at least N words"
+    quantity, counts = WORDS, range(10, 31, 5)
+
+    @classmethod
+    def count_for_real(cls, context: ConstraintContext) -> int:
+        """Up to 15 words fewer than the answer has."""
+        return max(5, _round_up(count_words(context.text), 5) - context.sampler.choice((5, 10, 15)))
+
+    @property
+    def num_sentences(self) -> int:
+        """Every invented sentence has at least six words."""
+        return 1 + self.count // 6
+
+
+class MaxWords(_AtMost):
+    """Write at most N words."""
+
+    name = "at most N words"
+    quantity, counts = WORDS, range(30, 61, 5)
+
+    @classmethod
+    def count_for_real(cls, context: ConstraintContext) -> int:
+        """Up to 14 words more than the answer has."""
+        return _round_up(count_words(context.text), 5) + context.sampler.choice((0, 5, 10))
+
+    @property
+    def num_sentences(self) -> int:
+        """Two sentences where there is room for them."""
+        return 1 if self.count < 45 else 2
+
+
+class WordRange(_Between):
+    """Write between N and M words."""
+
+    name = "between N and M words"
+    quantity, counts = WORDS, range(25, 46)
+
+    @classmethod
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Draw an upper bound that a real answer stays within; the lower bound is half of it."""
+        high = _round_up(count_words(context.text) if context.is_real else context.sampler.choice(cls.counts), 5)
         return cls(high // 2, high)
 
     @property
     def num_sentences(self) -> int:
-        """Sentences to choose from."""
+        """Enough sentences to trim."""
         return 6
 
-    def shape(self, draft: Draft) -> None:
-        """As many sentences as the range holds."""
-        while len(draft.sentences) > 1 and count_words(draft.text) > self.high:
-            draft.sentences.pop()
 
-    def check(self, answer: str) -> bool:
-        """Whether the number is in the range."""
-        return self.low <= count_words(answer) <= self.high
+class AroundWords(_Around):
+    """Write around N words."""
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """Words until there are too many."""
-        return add_words(answer, self.high - count_words(answer) + 1, sampler)
+    name = "around N words"
+    quantity, counts = WORDS, (20, 25, 30)
+
+    @classmethod
+    def count_for_real(cls, context: ConstraintContext) -> int:
+        """The answer's own length, rounded up to tens."""
+        return _round_up(count_words(context.text), 10)
+
+    @property
+    def num_sentences(self) -> int:
+        """Enough sentences to trim."""
+        return 6
+
+
+class MinCharacters(_AtLeast):
+    """Write at least N characters, spaces included."""
+
+    name = "at least N characters"
+    quantity, counts = CHARACTERS, range(100, 201, 20)
+
+    @classmethod
+    def count_for_real(cls, context: ConstraintContext) -> int:
+        """Up to 59 characters fewer than the answer has."""
+        return max(10, len(context.text) // 10 * 10 - context.sampler.choice((0, 10, 50)))
+
+    @property
+    def num_sentences(self) -> int:
+        """Most invented sentences have 30 characters or more."""
+        return self.count // 30
+
+
+class MaxCharacters(_AtMost):
+    """Write at most N characters, spaces included."""
+
+    name = "at most N characters"
+    quantity, counts = CHARACTERS, (100, 140, 160, 200)
+
+    @classmethod
+    def count_for_real(cls, context: ConstraintContext) -> int:
+        """The answer's own length, rounded up to fifties."""
+        return _round_up(len(context.text), 50)
+
+    @property
+    def num_sentences(self) -> int:
+        """Two sentences where there is room for them."""
+        return 1 if self.count < 160 else 2
 
 
 @dataclass(frozen=True)
 class ShortSentences(Constraint):
-    """Write no sentence of more than so many words."""
+    """Write no sentence of more than N words."""
 
-    kind = "short sentences"
-    parts = frozenset({"length"})
+    name = "short sentences"
+    conflicts_with = frozenset({"length"})
     limit: int
 
     @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """Ten to fifteen words; of a real answer, as many as its longest sentence."""
-        longest = max(map(count_words, brief.sentences), default=0)
-        return cls(max(longest, brief.sampler.number(10, 15)))
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Draw ten to fifteen words, or take the length of the real answer's longest sentence if that is longer."""
+        longest = max(map(count_words, context.sentences), default=0)
+        return cls(max(longest, context.sampler.number(10, 15)))
 
-    def shape(self, draft: Draft) -> None:
-        """Long sentences go."""
-        draft.sentences = [each for each in draft.sentences if count_words(each) <= self.limit] or draft.sentences[:1]
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Drop long sentences; if all are too long, keep the first, and the check fails."""
+        short = [sentence for sentence in draft.sentences if count_words(sentence) <= self.limit]
+        draft.sentences = short or draft.sentences[:1]
 
     def check(self, answer: str) -> bool:
-        """Whether every sentence is short enough."""
-        return all(count_words(each) <= self.limit for each in split_sentences(answer))
+        """True if no sentence exceeds the limit."""
+        return all(count_words(sentence) <= self.limit for sentence in split_sentences(answer))
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """One sentence that is too long."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Add one sentence that is too long."""
         return add_sentence(answer, f"It makes me think of {' and '.join(sampler.words(self.limit // 2))}.")
 
 
-@dataclass(frozen=True)
-class SentenceRange(Constraint):
-    """Write between so many sentences and so many."""
-
-    kind = "between N and M sentences"
-    parts = frozenset({"length"})
-    low: int
-    high: int
-
-    @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """From one to three sentences up to one or two more; of a real answer, from no more than it has."""
-        low = brief.sampler.number(1, min(3, len(brief.sentences)) if brief.is_real else 3)
-        return cls(low, low + brief.sampler.number(1, 2))
-
-    @property
-    def num_sentences(self) -> int:
-        """Between the two, or the greater of two neighbours."""
-        return (self.low + self.high + 1) // 2
-
-    @property
-    def slots(self) -> dict[str, object]:
-        """The numbers in words."""
-        return {"low": NUMBERS[self.low], "high": NUMBERS[self.high]}
-
-    def shape(self, draft: Draft) -> None:
-        """A real answer stops at the greater number."""
-        del draft.sentences[self.high :]
-
-    def check(self, answer: str) -> bool:
-        """Whether the number of sentences is one of those."""
-        return self.low <= count_sentences(answer) <= self.high
-
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """Sentences until there are too many."""
-        for _ in range(self.high - count_sentences(answer) + 1):
-            answer = add_sentence(answer, mention(sampler))
-        return answer
-
-
-@dataclass(frozen=True)
-class MinCharacters(Constraint):
-    """Write at least so many characters."""
-
-    kind = "at least N characters"
-    parts = frozenset({"length"})
-    limit: int
-
-    @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """A hundred to two hundred; of a real answer, nearly as many as it has."""
-        if not brief.is_real:
-            return cls(brief.sampler.choice(range(100, 201, 20)))
-        return cls(max(10, len(brief.text) // 10 * 10 - brief.sampler.choice((0, 10, 50))))
-
-    @property
-    def num_sentences(self) -> int:
-        """Sentences have 30 characters and more."""
-        return self.limit // 30
-
-    def check(self, answer: str) -> bool:
-        """Whether there are enough, white space around the answer aside."""
-        return len(answer.strip()) >= self.limit
-
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """Sentences go until there are too few."""
-        while self.check(answer) and (shorter := drop_sentence(answer, sampler)) != answer:
-            answer = shorter
-        return answer
-
-
-@dataclass(frozen=True)
-class MaxCharacters(Constraint):
-    """Write at most so many characters."""
-
-    kind = "at most N characters"
-    parts = frozenset({"length"})
-    limit: int
-
-    @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """One or two hundred characters; of a real answer, hardly more than it has."""
-        return cls(_rounded_up(len(brief.text), 50) if brief.is_real else brief.sampler.choice((100, 140, 160, 200)))
-
-    @property
-    def num_sentences(self) -> int:
-        """One sentence, or two where there is room."""
-        return 1 if self.limit < 160 else 2
-
-    def check(self, answer: str) -> bool:
-        """Whether the characters, spaces included, are within the limit."""
-        return len(answer.strip()) <= self.limit
-
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """Sentences until there are too many."""
-        return add_words(answer, (self.limit - len(answer)) // 4 + 2, sampler)
-
-
-def _rounded_up(number: int, step: int) -> int:
-    return -(-number // step) * step
+def _round_up(number: int, step: int) -> int:
+    return math.ceil(number / step) * step

@@ -1,4 +1,4 @@
-"""Kinds about small and capital letters."""
+"""Constraints on lower and upper case."""
 
 from __future__ import annotations
 
@@ -6,192 +6,197 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-from keylm.instructions.constraints.base import PLACES, Constraint, ConstraintContext, Counted, Draft, split_sentences
+from keylm.instructions.constraints.base import (
+    SENTENCE_INDEX,
+    Constraint,
+    ConstraintContext,
+    Counted,
+    Draft,
+    split_sentences,
+)
 from keylm.instructions.constraints.violations import change_one
 from keylm.instructions.sampler import Sampler
 
 
 @dataclass(frozen=True)
 class Lowercase(Constraint):
-    """Write in small letters only."""
+    """Write in lower case only."""
 
-    kind = "all lower case"
-    parts = frozenset({"case"})
+    name = "all lower case"
+    conflicts_with = frozenset({"case"})
 
-    def polish(self, text: str) -> str:
+    def apply_to_text(self, text: str) -> str:
         """Lower every letter."""
         return text.lower()
 
     def check(self, answer: str) -> bool:
-        """Whether no letter is a capital."""
+        """True if no letter is upper case."""
         return answer.islower()
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """Capitals where sentences begin, or one somewhere."""
-        begun = re.sub(r"(^|[.!?]\s+)([a-z])", lambda match: match[1] + match[2].upper(), answer)
-        return sampler.choice((begun, _raise_one(answer, sampler)))
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Capitalize the start of every sentence, or one word."""
+        sentence_case = re.sub(r"(^|[.!?]\s+)([a-z])", lambda match: match[1] + match[2].upper(), answer)
+        word = sampler.choice(re.findall(r"[a-z]+", answer))
+        one_capitalized = re.sub(rf"\b{word}\b", word.capitalize(), answer, count=1)
+        # Sentence case is what a model writes that ignores the constraint; a single capital is the near miss.
+        return sampler.choice((sentence_case, one_capitalized))
 
 
 @dataclass(frozen=True)
 class Uppercase(Constraint):
-    """Write in capital letters only."""
+    """Write in upper case only."""
 
-    kind = "all capitals"
-    parts = frozenset({"case"})
+    name = "all capitals"
+    conflicts_with = frozenset({"case"})
 
-    def polish(self, text: str) -> str:
+    def apply_to_text(self, text: str) -> str:
         """Raise every letter."""
         return text.upper()
 
     def check(self, answer: str) -> bool:
-        """Whether every letter is a capital."""
+        """True if every letter is upper case."""
         return answer.isupper()
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """One word in small letters, or a sentence."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Lower one word or a run of words."""
         pattern = sampler.choice((r"\b[A-Z]{3,}\b", r"\b[A-Z][A-Z ]{8,}\b"))
-        found = list(re.finditer(pattern, answer)) or list(re.finditer(r"[A-Z]+", answer))
-        chosen = sampler.choice(found)
-        return answer[: chosen.start()] + chosen[0].lower() + answer[chosen.end() :]
+        # A short answer may have no run of words that is long enough.
+        matches = list(re.finditer(pattern, answer)) or list(re.finditer(r"[A-Z]+", answer))
+        match = sampler.choice(matches)
+        return answer[: match.start()] + match[0].lower() + answer[match.end() :]
 
 
 @dataclass(frozen=True)
 class _CapitalWords(Counted):
-    """Base of the kinds that count words in capital letters."""
+    """Base of the constraints that count words in upper case."""
 
-    parts = frozenset({"case"})
+    conflicts_with = frozenset({"case"})
 
     def words(self, answer: str) -> int:
-        """Number of words without small letters, `I` among them; hyphens and apostrophes do not end a word."""
+        """Number of words without lower-case letters, `I` included; hyphens and apostrophes do not split a word."""
+        # Close to nltk's word_tokenize, which IFEval's checker uses, without needing nltk's data.
         return sum(map(str.isupper, re.findall(r"[^\W_]+(?:[-'_./&][^\W_]+)*", answer)))
 
 
 @dataclass(frozen=True)
 class CapitalWords(_CapitalWords):
-    """Write at least so many words in capital letters."""
+    """Write at least N words in upper case."""
 
-    kind = "words in capitals at least"
+    name = "words in capitals at least"
     counts = (2, 4)
 
-    def shape(self, draft: Draft) -> None:
+    def apply_to_draft(self, draft: Draft) -> None:
         """Raise the longest words of the draft."""
-        words = sorted(
-            set(re.findall(r"\b[a-z]{4,}\b", " ".join(draft.sentences))), key=lambda word: (-len(word), word)
-        )
-        for word in words[: self.count]:
-            draft.sentences = [re.sub(rf"\b{word}\b", word.upper(), each) for each in draft.sentences]
+        words = set(re.findall(r"\b[a-z]{4,}\b", " ".join(draft.sentences)))
+        for word in sorted(words, key=lambda word: (-len(word), word))[: self.count]:
+            draft.sentences = [re.sub(rf"\b{word}\b", word.upper(), sentence) for sentence in draft.sentences]
 
     def check(self, answer: str) -> bool:
-        """Whether there are enough."""
+        """True if at least N words are in upper case."""
         return self.words(answer) >= self.count
 
-    def spoil(self, answer: str, _sampler: Sampler) -> str:
-        """Small letters in such words, until there are too few."""
+    def violate(self, answer: str, _sampler: Sampler) -> str:
+        """Lower all such words of two letters or more."""
         return re.sub(r"\b[A-Z]{2,}\b", lambda match: match[0].lower(), answer)
 
 
 @dataclass(frozen=True)
 class FewCapitalWords(_CapitalWords):
-    """Write fewer than so many words in capital letters."""
+    """Write fewer than N words in upper case."""
 
-    kind = "words in capitals at most"
+    name = "words in capitals at most"
     counts = (3, 6)
 
     def check(self, answer: str) -> bool:
-        """Whether there are few enough."""
+        """True if fewer than N words are in upper case."""
         return self.words(answer) < self.count
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """Capital letters in words, until there are too many."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Raise the first words until there are too many."""
         return re.sub(r"\b[a-z]{2,}\b", lambda match: match[0].upper(), answer, count=self.count + sampler.number(0, 3))
 
 
 @dataclass(frozen=True)
 class TitleCase(Constraint):
-    """Begin every word with a capital letter."""
+    """Capitalize every word."""
 
-    kind = "every word capitalised"
-    parts = frozenset({"case"})
+    name = "every word capitalised"
+    conflicts_with = frozenset({"case"})
 
-    def polish(self, text: str) -> str:
-        """Raise each word's first letter."""
+    def apply_to_text(self, text: str) -> str:
+        """Capitalize every word."""
         return re.sub(r"(?<![\w'’])[a-z]", lambda match: match[0].upper(), text)
 
     def check(self, answer: str) -> bool:
-        """Whether no word begins with a small letter, and there are words."""
+        """True if no word begins with a lower-case letter, and there are words."""
         return bool(re.search(r"[A-Z]", answer)) and not re.search(r"(?<![\w'’])[a-z]", answer)
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """Some words in small letters."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Lower the first letters of one to five words."""
         return re.sub(r"(?<= )[A-Z](?=[a-z])", lambda match: match[0].lower(), answer, count=sampler.number(1, 5))
 
 
 @dataclass(frozen=True)
 class ShoutedSentence(Constraint):
-    """Write the first or the last sentence in capital letters, and no other."""
+    """Write the first or the last sentence in upper case, and no other."""
 
-    kind = "one sentence in capitals"
-    parts = frozenset({"case", "length", "layout", "start", "end"})
-    place: str
+    name = "one sentence in capitals"
+    conflicts_with = frozenset({"case", "length", "layout", "start", "end"})
+    position: str
     num_sentences = 3
 
     @classmethod
-    def suits(cls, brief: ConstraintContext) -> bool:
-        """A real answer has another sentence, too."""
-        return not brief.is_real or len(brief.sentences) > 1
+    def is_applicable(cls, context: ConstraintContext) -> bool:
+        """A real answer needs a second sentence."""
+        return not context.is_real or len(context.sentences) > 1
 
     @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """Either."""
-        return cls(brief.sampler.choice(tuple(PLACES)))
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Draw the sentence."""
+        return cls(context.sampler.choice(tuple(SENTENCE_INDEX)))
 
-    def shape(self, draft: Draft) -> None:
-        """Raise it."""
-        index = PLACES[self.place]
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Raise that sentence."""
+        index = SENTENCE_INDEX[self.position]
         draft.sentences[index] = draft.sentences[index].upper()
 
     def check(self, answer: str) -> bool:
-        """Whether it alone is in capitals."""
+        """True if that sentence, and no other, is in upper case."""
         sentences = split_sentences(answer)
         if len(sentences) < 2:
             return False
-        return sentences.pop(PLACES[self.place]).isupper() and not any(map(str.isupper, sentences))
+        return sentences.pop(SENTENCE_INDEX[self.position]).isupper() and not any(map(str.isupper, sentences))
 
-    def spoil(self, answer: str, _sampler: Sampler) -> str:
-        """Small letters there, too."""
+    def violate(self, answer: str, _sampler: Sampler) -> str:
+        """Lower that sentence."""
         return re.sub(r"\b[A-Z]{2,}\b", lambda match: match[0].lower(), answer)
 
 
 @dataclass(frozen=True)
 class ShoutedWord(Constraint):
-    """Write one word in capital letters wherever it occurs."""
+    """Write one word in upper case wherever it occurs."""
 
-    kind = "one word in capitals"
-    parts = frozenset({"case", "length"})
+    name = "one word in capitals"
+    conflicts_with = frozenset({"case", "length"})
     word: str
     num_sentences = 3
 
     @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """An ordinary word; of a real answer, one that it uses."""
-        return cls(brief.words(1)[0])
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Draw an ordinary word, or a content word of the real answer."""
+        return cls(context.sample_words(1)[0])
 
-    def shape(self, draft: Draft) -> None:
-        """The word, said once in an invented answer, in capitals."""
-        if not draft.brief.is_real:
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Raise the word. An invented answer gets a sentence that contains it."""
+        if not draft.context.is_real:
             draft.sentences[-1] = f"It goes well with {self.word}."
-        draft.sentences = [re.sub(rf"\b{self.word}\b", self.word.upper(), each) for each in draft.sentences]
+        draft.sentences = [re.sub(rf"\b{self.word}\b", self.word.upper(), sentence) for sentence in draft.sentences]
 
     def check(self, answer: str) -> bool:
-        """Whether the whole word occurs, and always in capitals."""
-        found = re.findall(rf"\b{self.word}\b", answer, re.IGNORECASE)
-        return bool(found) and all(map(str.isupper, found))
+        """True if the whole word occurs, always in upper case."""
+        occurrences = re.findall(rf"\b{self.word}\b", answer, re.IGNORECASE)
+        return bool(occurrences) and all(map(str.isupper, occurrences))
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """The word in small letters, once."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Lower one occurrence of the word."""
         return change_one(rf"\b{self.word}\b", self.word, answer, sampler)
-
-
-def _raise_one(answer: str, sampler: Sampler) -> str:
-    word = sampler.choice(re.findall(r"[a-z]+", answer))
-    return re.sub(rf"\b{word}\b", word.capitalize(), answer, count=1)

@@ -1,4 +1,4 @@
-"""Kinds about punctuation marks and digits: to use, to leave out."""
+"""Constraints on punctuation marks, signs and digits: which to use or avoid."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from keylm.instructions.sampler import Sampler
 class NoCommas(Constraint):
     """Use no commas."""
 
-    kind = "no commas"
-    parts = frozenset({"commas"})
+    name = "no commas"
+    conflicts_with = frozenset({"commas"})
 
-    def shape(self, draft: Draft) -> None:
-        """Of a real answer, the sentences without any, if they are most of it."""
-        if draft.brief.is_real:
-            kept = [each for each in draft.sentences if "," not in each]
-            draft.sentences = kept if len(kept) > 0.7 * len(draft.sentences) else []
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Drop sentences with commas from a real answer; if 30% or more have some, drop all: the answer is not used."""
+        if draft.context.is_real:
+            without = [sentence for sentence in draft.sentences if "," not in sentence]
+            draft.sentences = without if len(without) > 0.7 * len(draft.sentences) else []
 
-    def polish(self, text: str) -> str:
-        """Drop them."""
+    def apply_to_text(self, text: str) -> str:
+        """Remove the commas."""
         return text.replace(",", "")
 
     def check(self, answer: str) -> bool:
-        """Whether there is none."""
+        """True if there is no comma."""
         return "," not in answer
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """One comma."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Insert one comma."""
         return change_one(r"(?<=[a-z]) (?=[a-z])", ", ", answer, sampler)
 
 
@@ -42,19 +42,19 @@ class NoCommas(Constraint):
 class NoExclamation(Constraint):
     """Use no exclamation marks."""
 
-    kind = "no exclamation marks"
-    parts = frozenset({"exclamation"})
+    name = "no exclamation marks"
+    conflicts_with = frozenset({"exclamation"})
 
-    def polish(self, text: str) -> str:
-        """Full stops instead."""
+    def apply_to_text(self, text: str) -> str:
+        """Replace exclamation marks by full stops."""
         return text.replace("!", ".")
 
     def check(self, answer: str) -> bool:
-        """Whether there is none."""
+        """True if there is no exclamation mark."""
         return "!" not in answer
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """One mark."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Replace one full stop by an exclamation mark."""
         return change_one(r"(?<=\w)\.(?=\s|$)", "!", answer, sampler)
 
 
@@ -62,19 +62,21 @@ class NoExclamation(Constraint):
 class Exclaim(Constraint):
     """End every sentence with an exclamation mark."""
 
-    kind = "only exclamations"
-    parts = frozenset({"exclamation", "start", "end", "layout", "words", "length"})
+    name = "only exclamations"
+    # Whatever adds text (a title, a list mark, a closing phrase) would add sentences without an exclamation mark.
+    conflicts_with = frozenset({"exclamation", "start", "end", "layout", "words", "length"})
 
-    def shape(self, draft: Draft) -> None:
-        """A mark in the place of each full stop."""
-        draft.sentences = [f"{each[:-1]}!" if each.endswith((".", "?")) else each for each in draft.sentences]
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Replace the final marks."""
+        draft.sentences = [re.sub(r"[.?]$", "!", sentence) for sentence in draft.sentences]
 
     def check(self, answer: str) -> bool:
-        """Whether every sentence ends with the mark."""
-        return answer.strip().endswith("!") and all(each.strip().endswith("!") for each in split_sentences(answer))
+        """True if every sentence ends with an exclamation mark."""
+        sentences = split_sentences(answer)
+        return answer.strip().endswith("!") and all(sentence.strip().endswith("!") for sentence in sentences)
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """A full stop in the place of one of them."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Replace one exclamation mark by a full stop."""
         return change_one(r"(?<=\w)!(?=\s|$)", ".", answer, sampler)
 
 
@@ -82,20 +84,20 @@ class Exclaim(Constraint):
 class OneExclamation(Constraint):
     """Use exactly one exclamation mark."""
 
-    kind = "one exclamation mark"
-    parts = frozenset({"exclamation", "end"})
+    name = "one exclamation mark"
+    conflicts_with = frozenset({"exclamation", "end"})
 
-    def shape(self, draft: Draft) -> None:
-        """The last sentence is the one."""
-        draft.sentences = [each.replace("!", ".") for each in draft.sentences]
+    def apply_to_draft(self, draft: Draft) -> None:
+        """End only the last sentence with an exclamation mark."""
+        draft.sentences = [sentence.replace("!", ".") for sentence in draft.sentences]
         draft.sentences[-1] = re.sub(r"[.?]$", "!", draft.sentences[-1])
 
     def check(self, answer: str) -> bool:
-        """Whether there is one and no more."""
+        """True if there is exactly one exclamation mark."""
         return answer.count("!") == 1
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """Two, or none."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Remove the exclamation mark, or add a second one."""
         return sampler.choice((answer.replace("!", "."), change_one(r"(?<=\w)\.(?=\s|$)", "!", answer, sampler)))
 
 
@@ -103,36 +105,36 @@ class OneExclamation(Constraint):
 class NoDigits(Constraint):
     """Use no digits."""
 
-    kind = "no digits"
-    parts = frozenset({"digits"})
+    name = "no digits"
+    conflicts_with = frozenset({"digits"})
 
     def check(self, answer: str) -> bool:
-        """Whether there is none."""
+        """True if there is no digit."""
         return not re.search(r"\d", answer)
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """A sentence with a number."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Add a sentence with a number."""
         return add_sentence(answer, f"I have seen this {sampler.number(2, 99)} times.")
 
 
 @dataclass(frozen=True)
 class OneNumber(Constraint):
-    """Use at least one number, written in digits."""
+    """Use at least one number in digits."""
 
-    kind = "a number in digits"
-    parts = frozenset({"digits", "length"})
+    name = "a number in digits"
+    conflicts_with = frozenset({"digits", "length"})
 
-    def shape(self, draft: Draft) -> None:
-        """A sentence with a number, unless there is one."""
-        if not draft.brief.is_real:
-            draft.sentences.append(f"I have seen this {draft.brief.sampler.number(2, 99)} times.")
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Append a sentence with a number to an invented answer."""
+        if not draft.context.is_real:
+            draft.sentences.append(f"I have seen this {draft.context.sampler.number(2, 99)} times.")
 
     def check(self, answer: str) -> bool:
-        """Whether there is a digit."""
+        """True if there is a digit."""
         return bool(re.search(r"\d", answer))
 
-    def spoil(self, answer: str, _sampler: Sampler) -> str:
-        """Words in the place of numbers."""
+    def violate(self, answer: str, _sampler: Sampler) -> str:
+        """Replace the numbers by words."""
         return re.sub(r"\d[\d.,]*(?<=\d)", match_case("many", answer), answer)
 
 
@@ -140,44 +142,44 @@ class OneNumber(Constraint):
 class AskQuestion(Constraint):
     """Ask at least one question."""
 
-    kind = "ask a question"
-    parts = frozenset({"question", "end", "length"})
+    name = "ask a question"
+    conflicts_with = frozenset({"question", "end", "length"})
     num_sentences = 2
 
-    def shape(self, draft: Draft) -> None:
-        """A question about the subject at the end."""
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Append a question about the subject unless there is one."""
         if "?" not in draft.text:
-            draft.sentences.append(f"What do you think about {draft.brief.reference}?")
+            draft.sentences.append(f"What do you think about {draft.context.reference}?")
 
     def check(self, answer: str) -> bool:
-        """Whether there is a question mark."""
+        """True if there is a question mark."""
         return "?" in answer
 
-    def spoil(self, answer: str, _sampler: Sampler) -> str:
-        """Full stops instead."""
+    def violate(self, answer: str, _sampler: Sampler) -> str:
+        """Replace the question marks by full stops."""
         return answer.replace("?", ".")
 
 
 @dataclass(frozen=True)
 class Parentheses(Constraint):
-    """Put something in parentheses."""
+    """Use parentheses."""
 
-    kind = "parentheses"
-    parts = frozenset({"length"})
-    suits_real = False
+    name = "parentheses"
+    conflicts_with = frozenset({"length"})
+    applies_to_real = False
     num_sentences = 2
 
-    def shape(self, draft: Draft) -> None:
-        """A remark in parentheses after the first sentence."""
-        remark = draft.brief.sampler.choice(("this is true", "as far as I know", "so they say", "as you may know"))
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Append a remark in parentheses to the first sentence."""
+        remark = draft.context.sampler.choice(("this is true", "as far as I know", "so they say", "as you may know"))
         draft.sentences[0] = f"{draft.sentences[0][:-1]} ({remark}){draft.sentences[0][-1]}"
 
     def check(self, answer: str) -> bool:
-        """Whether there is a pair of parentheses with something in it."""
+        """True if there is a pair of parentheses that is not empty."""
         return bool(re.search(r"\([^()\n]*\w[^()\n]*\)", answer))
 
-    def spoil(self, answer: str, _sampler: Sampler) -> str:
-        """The parentheses go, and what is in them stays."""
+    def violate(self, answer: str, _sampler: Sampler) -> str:
+        """Remove the parentheses and leave what is inside."""
         return re.sub(r"\(([^()\n]*)\)", r"\1", answer)
 
 
@@ -185,24 +187,25 @@ class Parentheses(Constraint):
 class Semicolon(Constraint):
     """Use a semicolon."""
 
-    kind = "a semicolon"
-    parts = frozenset({"length"})
-    suits_real = False
+    name = "a semicolon"
+    conflicts_with = frozenset({"length"})
+    applies_to_real = False
     num_sentences = 2
 
-    def shape(self, draft: Draft) -> None:
-        """One semicolon in the place of the first full stop."""
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Join the first two sentences by a semicolon."""
         if len(draft.sentences) > 1:
             first, second, *rest = draft.sentences
+            # The second sentence continues the first, so it loses its capital, unless that is the pronoun's.
             small = second if second.startswith("I ") else second[0].lower() + second[1:]
             draft.sentences = [f"{first[:-1]}; {small}", *rest]
 
     def check(self, answer: str) -> bool:
-        """Whether there is one."""
+        """True if there is a semicolon."""
         return ";" in answer
 
-    def spoil(self, answer: str, _sampler: Sampler) -> str:
-        """Commas instead, or dashes where there may be none."""
+    def violate(self, answer: str, _sampler: Sampler) -> str:
+        """Replace the semicolons by commas, or by `and` if the answer has no commas."""
         return answer.replace(";", " and" if "," not in answer else ",")
 
 
@@ -210,29 +213,29 @@ class Semicolon(Constraint):
 class Ellipsis(Constraint):
     """Use three dots in a row."""
 
-    kind = "three dots"
-    parts = frozenset({"length"})
+    name = "three dots"
+    conflicts_with = frozenset({"length"})
     num_sentences = 2
 
-    def shape(self, draft: Draft) -> None:
-        """Three dots behind the first sentence."""
+    def apply_to_draft(self, draft: Draft) -> None:
+        """End the first sentence with three dots."""
         draft.sentences[0] = f"{draft.sentences[0][:-1]}..."
 
     def check(self, answer: str) -> bool:
-        """Whether they are there."""
+        """True if there are three dots in a row."""
         return "..." in answer
 
-    def spoil(self, answer: str, _sampler: Sampler) -> str:
-        """One dot is enough."""
+    def violate(self, answer: str, _sampler: Sampler) -> str:
+        """Replace the dots by one."""
         return re.sub(r"\.{3,}", ".", answer)
 
 
 @dataclass(frozen=True)
 class NoMark(Constraint):
-    """Leave out a mark or sign."""
+    """Do not use a given mark."""
 
-    kind = "without a mark"
-    parts = frozenset({"start", "end", "layout", "length", "question", "quotes", "marks"})
+    name = "without a mark"
+    conflicts_with = frozenset({"start", "end", "layout", "length", "question", "quotes", "marks"})
     signs: ClassVar[Mapping[str, str]] = {
         "colons": ":",
         "semicolons": ";",
@@ -246,30 +249,30 @@ class NoMark(Constraint):
     mark: str
 
     @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """One of the marks; of a real answer, one that it does without."""
-        return cls(brief.sampler.choice([name for name, sign in cls.signs.items() if sign not in brief.text]))
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Draw a mark; of a real answer, one that does not occur in it."""
+        return cls(context.sampler.choice([name for name, sign in cls.signs.items() if sign not in context.text]))
 
-    def polish(self, text: str) -> str:
-        """Full stops in the place of question marks, nothing in the place of others."""
+    def apply_to_text(self, text: str) -> str:
+        """Replace question marks by full stops, and remove other marks."""
         return text.replace(self.signs[self.mark], "." if self.mark == "question marks" else "")
 
     def check(self, answer: str) -> bool:
-        """Whether there is none."""
+        """True if the mark does not occur."""
         return self.signs[self.mark] not in answer
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """One such mark between two words."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Insert the mark between two words."""
         return change_one(r"(?<=[a-z]) (?=[a-z])", f"{self.signs[self.mark]} ", answer, sampler)
 
 
 @dataclass(frozen=True)
 class UseMark(Constraint):
-    """Use a mark or sign at least once."""
+    """Use a given mark at least once."""
 
-    kind = "with a mark"
-    parts = frozenset({"layout", "length", "quotes"})
-    suits_real = False
+    name = "with a mark"
+    conflicts_with = frozenset({"layout", "length", "quotes"})
+    applies_to_real = False
     signs: ClassVar[Mapping[str, tuple[str, str]]] = {
         "a colon": (":", "There is one more thing: {}."),
         "a slash": ("/", "Some say {} and/or more."),
@@ -282,21 +285,21 @@ class UseMark(Constraint):
     num_sentences = 2
 
     @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """One of the marks."""
-        return cls(brief.sampler.choice(list(cls.signs)))
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Draw a mark."""
+        return cls(context.sampler.choice(list(cls.signs)))
 
-    def shape(self, draft: Draft) -> None:
-        """Give the last sentence to the mark and an ordinary word."""
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Replace the last sentence by one with the mark and an ordinary word."""
         _, frame = self.signs[self.mark]
-        draft.sentences[-1] = frame.format(draft.brief.sampler.word())
+        draft.sentences[-1] = frame.format(draft.context.sampler.word())
 
     def check(self, answer: str) -> bool:
-        """Whether it occurs."""
+        """True if the mark occurs."""
         return self.signs[self.mark][0] in answer
 
-    def spoil(self, answer: str, _sampler: Sampler) -> str:
-        """It goes."""
+    def violate(self, answer: str, _sampler: Sampler) -> str:
+        """Remove the mark."""
         return answer.replace(self.signs[self.mark][0], "")
 
 
@@ -304,13 +307,13 @@ class UseMark(Constraint):
 class NoHyphens(Constraint):
     """Use no hyphens or dashes."""
 
-    kind = "no dashes"
-    parts = frozenset({"layout"})
+    name = "no dashes"
+    conflicts_with = frozenset({"layout"})
 
     def check(self, answer: str) -> bool:
-        """Whether there is none, short or long."""
+        """True if there is no hyphen or dash of any length."""
         return not re.search(r"[-–—]", answer)
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """A dash between two words."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Insert a dash between two words."""
         return change_one(r"(?<=[a-z]) (?=[a-z])", " - ", answer, sampler)

@@ -1,4 +1,4 @@
-"""Kinds about how an answer begins and ends."""
+"""Constraints on how an answer begins and ends."""
 
 from __future__ import annotations
 
@@ -7,47 +7,48 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from keylm.instructions.constraints.base import Constraint, ConstraintContext, Draft, split_sentences
-from keylm.instructions.constraints.violations import MENTIONS, change_one, match_case, mention
-from keylm.instructions.sampler import Phrasings, Sampler, capitalise
+from keylm.instructions.constraints.violations import MENTIONS, append_mention, change_one, match_case
+from keylm.instructions.phrasings import Phrasings, capitalize
+from keylm.instructions.sampler import Sampler
 
 
 @dataclass(frozen=True)
 class StartPhrase(Constraint):
     """Begin with given words."""
 
-    kind = "start phrase"
-    parts = frozenset({"start"})
+    name = "start phrase"
+    conflicts_with = frozenset({"start"})
     opening: str
 
     @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """One to three ordinary words; of a real answer, those it begins with."""
-        count = brief.sampler.number(1, 3)
-        words = re.findall(r"[\w'’-]+", brief.text)[:count] if brief.is_real else brief.sampler.words(count)
-        return cls(capitalise(" ".join(words)))
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Draw one to three ordinary words, or the first words of the real answer."""
+        count = context.sampler.number(1, 3)
+        words = re.findall(r"[\w'’-]+", context.text)[:count] if context.is_real else context.sampler.words(count)
+        return cls(capitalize(" ".join(words)))
 
-    def shape(self, draft: Draft) -> None:
-        """The words, a colon, the answer."""
-        if not draft.brief.is_real:
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Put the words and a colon before an invented answer."""
+        if not draft.context.is_real:
             draft.before = f"{self.opening}: "
 
     def check(self, answer: str) -> bool:
-        """Whether the words come first, in small or capital letters."""
+        """True if the answer begins with the words, ignoring case."""
         return answer.strip().lower().startswith(self.opening.lower())
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """The words are missing, or others come before them."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Put other words before them, or remove them."""
         before = match_case(sampler.choice(("Well", "Yes", "Here you are")), answer)
-        missing = answer.strip()[len(self.opening) :].lstrip(" :,")
-        return sampler.choice((f"{before}: {answer}", missing[:1].upper() + missing[1:]))
+        rest = answer.strip()[len(self.opening) :].lstrip(" :,")
+        return sampler.choice((f"{before}: {answer}", capitalize(rest)))
 
 
 @dataclass(frozen=True)
 class EndPhrase(Constraint):
     """End with an exact phrase and nothing after it."""
 
-    kind = "end phrase"
-    parts = frozenset({"end", "length"})
+    name = "end phrase"
+    conflicts_with = frozenset({"end", "length"})
     endings: ClassVar[Phrasings] = Phrasings(
         train=(
             "That is all about {}.",
@@ -73,32 +74,32 @@ class EndPhrase(Constraint):
     ending: str
 
     @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """A sentence with one or two ordinary words in it; for a real answer, one that goes with any."""
-        if brief.is_real:
-            return cls(brief.sampler.choice(cls.closings))
-        frame = brief.sampler.one_of(cls.endings)
-        return cls(frame.format(" ".join(brief.sampler.words(brief.sampler.number(1, 2)))))
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Draw a sentence with one or two ordinary words; for a real answer, a sentence that fits any."""
+        if context.is_real:
+            return cls(context.sampler.choice(cls.closings))
+        frame = context.sampler.phrasing(cls.endings)
+        return cls(frame.format(" ".join(context.sampler.words(context.sampler.number(1, 2)))))
 
-    def shape(self, draft: Draft) -> None:
-        """The phrase behind the last sentence."""
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Append the phrase."""
         draft.after = f" {self.ending}"
 
     def check(self, answer: str) -> bool:
-        """Whether the phrase comes last, in small or capital letters."""
+        """True if the answer ends with the phrase, ignoring case."""
         return answer.strip().strip('"').lower().endswith(self.ending.lower())
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """The phrase is missing, or something follows it."""
-        return sampler.choice((answer[: -len(self.ending)].rstrip(), _followed(answer, sampler)))
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Remove the phrase, or append a sentence."""
+        return sampler.choice((answer[: -len(self.ending)].rstrip(), append_mention(answer, sampler)))
 
 
 @dataclass(frozen=True)
 class Postscript(Constraint):
     """Add a postscript."""
 
-    kind = "postscript"
-    parts = frozenset({"end", "length"})
+    name = "postscript"
+    conflicts_with = frozenset({"end", "length"})
     remarks: ClassVar[tuple[str, ...]] = (
         "I like {}.",
         "Ask me about {} again.",
@@ -108,23 +109,25 @@ class Postscript(Constraint):
     marker: str
 
     @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """Either of the usual marks."""
-        return cls(brief.sampler.choice(("P.S.", "P.S.", "P.P.S")))
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Draw one of the usual markers."""
+        return cls(context.sampler.choice(("P.S.", "P.S.", "P.P.S")))
 
-    def shape(self, draft: Draft) -> None:
-        """A remark on a line of its own."""
-        remarks = self.remarks[1:] if draft.brief.is_real else self.remarks
-        remark = draft.brief.sampler.choice(remarks).format(draft.brief.reference)
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Append a remark on a line of its own."""
+        # The first remark needs a named subject; a real answer is referred to as `this`.
+        remarks = self.remarks[1:] if draft.context.is_real else self.remarks
+        remark = draft.context.sampler.choice(remarks).format(draft.context.reference)
         draft.after = f"\n{self.marker} {remark}"
 
     def check(self, answer: str) -> bool:
-        """Whether the mark occurs, in small or capital letters, spaced or not."""
+        """True if the marker occurs, ignoring case and spaces after its dots."""
+        # IFEval's patterns.
         pattern = {"P.S.": r"p\.\s?s\.", "P.P.S": r"p\.\s?p\.\s?s"}[self.marker]
         return bool(re.search(pattern, answer.lower()))
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """The remark without its mark, or without being there at all."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Remove the marker, or the whole postscript."""
         marked = rf"\n{re.escape(self.marker)} "
         return sampler.choice(
             (change_one(marked, "\n", answer, sampler), change_one(rf"{marked}.*", "", answer, sampler))
@@ -135,30 +138,30 @@ class Postscript(Constraint):
 class RepeatRequest(Constraint):
     """Repeat the request before the answer."""
 
-    kind = "repeat the request"
-    parts = frozenset({"start", "length"})
+    name = "repeat the request"
+    conflicts_with = frozenset({"start", "length"})
     request: str
 
     @classmethod
-    def suits(cls, brief: ConstraintContext) -> bool:
-        """Only a short request, on one line, is repeated."""
-        return len(brief.request) < 200 and "\n" not in brief.request
+    def is_applicable(cls, context: ConstraintContext) -> bool:
+        """Only a short request on one line is repeated."""
+        return len(context.request) < 200 and "\n" not in context.request
 
     @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """The request is what asks about the topic, without any constraint."""
-        return cls(brief.request)
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Take the request as it stands in the context, without constraints."""
+        return cls(context.request)
 
-    def shape(self, draft: Draft) -> None:
-        """The request on the first line."""
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Write the request on the first line."""
         draft.before = f"{self.request}\n"
 
     def check(self, answer: str) -> bool:
-        """Whether the request comes first, in small or capital letters."""
+        """True if the answer begins with the request, ignoring case."""
         return answer.strip().lower().startswith(self.request.strip().lower())
 
-    def spoil(self, answer: str, _sampler: Sampler) -> str:
-        """The request is missing."""
+    def violate(self, answer: str, _sampler: Sampler) -> str:
+        """Remove the request."""
         return answer[len(self.request) :].lstrip()
 
 
@@ -166,77 +169,77 @@ class RepeatRequest(Constraint):
 class Quotation(Constraint):
     """Wrap the answer in double quotation marks."""
 
-    kind = "quotation marks"
-    parts = frozenset({"start", "end", "quotes"})
+    name = "quotation marks"
+    conflicts_with = frozenset({"start", "end", "quotes"})
 
-    def polish(self, text: str) -> str:
-        """One mark in front, one behind."""
+    def apply_to_text(self, text: str) -> str:
+        """Add the quotation marks."""
         return f'"{text}"'
 
     def check(self, answer: str) -> bool:
-        """Whether the first and the last character are marks."""
+        """True if the first and the last character are quotation marks."""
         answer = answer.strip()
         return len(answer) > 1 and answer[0] == '"' and answer[-1] == '"'
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """One mark is missing, or both."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Remove one of the marks or both."""
         return sampler.choice((answer[1:], answer[:-1], answer[1:-1]))
 
 
 @dataclass(frozen=True)
 class EndMark(Constraint):
-    """Close with a given mark."""
+    """End with a given mark."""
 
-    kind = "closing mark"
-    parts = frozenset({"end", "length"})
+    name = "closing mark"
+    conflicts_with = frozenset({"end", "length"})
     mark: str
 
     @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """Any of some marks, or an ordinary word in brackets."""
-        marks = ("###", "~~~", "/end", "+++", "(the end)", "(done)", f"({brief.sampler.word()})")
-        return cls(brief.sampler.choice(marks))
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Draw a mark or an ordinary word in brackets."""
+        marks = ("###", "~~~", "/end", "+++", "(the end)", "(done)", f"({context.sampler.word()})")
+        return cls(context.sampler.choice(marks))
 
-    def shape(self, draft: Draft) -> None:
-        """The mark behind the last sentence."""
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Append the mark."""
         draft.after = f" {self.mark}"
 
     def check(self, answer: str) -> bool:
-        """Whether the mark comes last, in small or capital letters, with something before it."""
+        """True if the answer ends with the mark, ignoring case, and has something before it."""
         answer = answer.strip().lower()
         return answer.endswith(self.mark) and answer != self.mark
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """The mark is missing, or something follows it."""
-        return sampler.choice((answer[: -len(self.mark)].rstrip(), _followed(answer, sampler)))
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Remove the mark, or append a sentence."""
+        return sampler.choice((answer[: -len(self.mark)].rstrip(), append_mention(answer, sampler)))
 
 
 @dataclass(frozen=True)
 class SecondSentence(Constraint):
     """Begin the second sentence with a given word."""
 
-    kind = "second sentence"
-    parts = frozenset({"length", "layout", "start"})
-    suits_real = False
+    name = "second sentence"
+    conflicts_with = frozenset({"length", "layout", "start"})
+    applies_to_real = False
     word: str
     num_sentences = 3
 
     @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """An ordinary word."""
-        return cls(brief.sampler.word())
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Draw an ordinary word."""
+        return cls(context.sampler.word())
 
-    def shape(self, draft: Draft) -> None:
-        """A sentence about the word, behind the first."""
-        draft.sentences[1] = f"{capitalise(self.word)} comes to mind."
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Replace the second sentence by one that begins with the word."""
+        draft.sentences[1] = f"{capitalize(self.word)} comes to mind."
 
     def check(self, answer: str) -> bool:
-        """Whether the word is the first of the second sentence, in small or capital letters."""
+        """True if the second sentence begins with the word, ignoring case."""
         second = split_sentences(answer)[1:2]
         return bool(second) and re.findall(r"\w+", second[0].lower())[:1] == [self.word]
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """Another word in its place."""
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Replace the word by another."""
         return re.sub(rf"\b{self.word}(?= comes)", match_case(sampler.word(), answer), answer, flags=re.IGNORECASE)
 
 
@@ -244,58 +247,58 @@ class SecondSentence(Constraint):
 class EndQuestion(Constraint):
     """End with a question."""
 
-    kind = "end with a question"
-    parts = frozenset({"end", "length", "question"})
+    name = "end with a question"
+    conflicts_with = frozenset({"end", "length", "question"})
     questions = ("What do you think about {}?", "Do you want to know more about {}?", "What else is there about {}?")
 
-    def shape(self, draft: Draft) -> None:
-        """A question about the subject behind the last sentence."""
-        draft.sentences.append(draft.brief.sampler.choice(self.questions).format(draft.brief.reference))
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Append a question about the subject."""
+        draft.sentences.append(draft.context.sampler.choice(self.questions).format(draft.context.reference))
 
     def check(self, answer: str) -> bool:
-        """Whether the last character, but for quotation marks, is a question mark."""
+        """True if the last character, apart from quotation marks, is a question mark."""
         return answer.strip().strip('"').endswith("?")
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """A full stop instead, or a sentence behind the question."""
-        return sampler.choice((f"{answer.rstrip('?')}.", _followed(answer, sampler)))
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Replace the question mark by a full stop, or append a sentence."""
+        return sampler.choice((f"{answer.rstrip('?')}.", append_mention(answer, sampler)))
 
 
 @dataclass(frozen=True)
 class LastWord(Constraint):
-    """Let a given word be the last."""
+    """End with a given word."""
 
-    kind = "last word"
-    parts = frozenset({"end", "length"})
+    name = "last word"
+    conflicts_with = frozenset({"end", "length"})
     word: str
     num_sentences = 2
 
     @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """An ordinary word; of a real answer, its own last."""
-        words = re.findall(r"[a-z]+", brief.text.lower())
-        return cls(words[-1] if words else brief.sampler.word())
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Draw an ordinary word, or take the last word of the real answer."""
+        words = re.findall(r"[a-z]+", context.text.lower())
+        return cls(words[-1] if words else context.sampler.word())
 
-    def shape(self, draft: Draft) -> None:
-        """Give the last sentence to the word."""
-        if not draft.brief.is_real:
-            draft.sentences[-1] = draft.brief.sampler.choice(MENTIONS).format(self.word)
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Replace the last sentence by one that ends with the word."""
+        if not draft.context.is_real:
+            draft.sentences[-1] = draft.context.sampler.choice(MENTIONS).format(self.word)
 
     def check(self, answer: str) -> bool:
-        """Whether the last whole word is the one, in small or capital letters."""
+        """True if the last word is the given one, ignoring case."""
         return re.findall(r"\w+", answer.lower())[-1:] == [self.word]
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """A sentence behind it."""
-        return _followed(answer, sampler)
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Append a sentence."""
+        return append_mention(answer, sampler)
 
 
 @dataclass(frozen=True)
 class FirstLetter(Constraint):
     """Begin with a word that begins with a given letter."""
 
-    kind = "first letter"
-    parts = frozenset({"start"})
+    name = "first letter"
+    conflicts_with = frozenset({"start"})
     letter: str
     openings = (
         "As you know",
@@ -311,23 +314,23 @@ class FirstLetter(Constraint):
     )
 
     @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """A letter that an opening begins with; of a real answer, its own."""
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Draw the first letter of one of the openings, or take that of the real answer."""
         letters = sorted({opening[0] for opening in cls.openings})
-        return cls(brief.text[0].upper() if brief.is_real else brief.sampler.choice(letters))
+        return cls(context.text[0].upper() if context.is_real else context.sampler.choice(letters))
 
-    def shape(self, draft: Draft) -> None:
-        """An opening with the letter."""
-        if not draft.brief.is_real:
-            draft.before = next(each for each in self.openings if each[0] == self.letter) + ": "
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Put the opening with the letter before an invented answer."""
+        if not draft.context.is_real:
+            draft.before = next(opening for opening in self.openings if opening[0] == self.letter) + ": "
 
     def check(self, answer: str) -> bool:
-        """Whether the first letter is the one, small or capital."""
+        """True if the answer begins with the letter, ignoring case."""
         return answer.strip().lower().startswith(self.letter.lower())
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """Another opening comes first."""
-        other = sampler.choice([each for each in self.openings if each[0] != self.letter])
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Put an opening with another letter first."""
+        other = sampler.choice([opening for opening in self.openings if opening[0] != self.letter])
         return f"{match_case(other, answer)}: {answer}"
 
 
@@ -335,22 +338,22 @@ class FirstLetter(Constraint):
 class Greeting(Constraint):
     """Begin with a greeting."""
 
-    kind = "greeting"
-    parts = frozenset({"start", "length", "exclamation"})
+    name = "greeting"
+    conflicts_with = frozenset({"start", "length", "exclamation"})
     greetings = ("Hello!", "Hi!", "Hello there!", "Good day!")
 
-    def shape(self, draft: Draft) -> None:
-        """One of the usual greetings."""
-        draft.before = f"{draft.brief.sampler.choice(self.greetings)} "
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Put a greeting first."""
+        draft.before = f"{draft.context.sampler.choice(self.greetings)} "
 
     def check(self, answer: str) -> bool:
-        """Whether one of the usual words of greeting comes first."""
+        """True if the answer begins with one of the usual greetings."""
         return bool(
             re.match(r"\W*(hello|hi|hey|good (day|morning|evening|afternoon)|greetings|dear)\b", answer, re.IGNORECASE)
         )
 
-    def spoil(self, answer: str, _sampler: Sampler) -> str:
-        """No greeting."""
+    def violate(self, answer: str, _sampler: Sampler) -> str:
+        """Remove the greeting."""
         return re.sub(r"^[\w ]+! ", "", answer)
 
 
@@ -358,27 +361,27 @@ class Greeting(Constraint):
 class Signature(Constraint):
     """Sign with a given name on a line of its own."""
 
-    kind = "signature"
-    parts = frozenset({"end", "length"})
-    name: str
+    name = "signature"
+    conflicts_with = frozenset({"end", "length"})
+    signature: str
 
     @classmethod
-    def sample(cls, brief: ConstraintContext) -> Self:
-        """A first name."""
-        return cls(brief.sampler.people(1)[0])
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Draw a first name."""
+        return cls(context.sampler.people(1)[0])
 
-    def shape(self, draft: Draft) -> None:
-        """The name on the last line."""
-        draft.after = f"\n{self.name}"
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Write the name on the last line."""
+        draft.after = f"\n{self.signature}"
 
     def check(self, answer: str) -> bool:
-        """Whether the name, with or without a dash, is all of the last line."""
+        """True if the last line is the name, with or without dashes, ignoring case."""
         last = answer.strip().splitlines()[-1:]
-        return bool(last) and last[0].strip(" -–—.").lower() == self.name.lower() and "\n" in answer.strip()
+        return bool(last) and last[0].strip(" -–—.").lower() == self.signature.lower() and "\n" in answer.strip()
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """No name, or another."""
-        above = answer.rstrip()[: -len(self.name)].rstrip()
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Remove the name, or replace it by another."""
+        above = answer.rstrip()[: -len(self.signature)].rstrip()
         return sampler.choice((above, f"{above}\n{match_case(sampler.name(), answer)}"))
 
 
@@ -386,26 +389,22 @@ class Signature(Constraint):
 class Frame(Constraint):
     """Begin and end with the same word."""
 
-    kind = "same word first and last"
-    parts = frozenset({"start", "end", "length"})
-    suits_real = False
+    name = "same word first and last"
+    conflicts_with = frozenset({"start", "end", "length"})
+    applies_to_real = False
     num_sentences = 2
 
-    def shape(self, draft: Draft) -> None:
-        """A word with a colon in front, and a sentence that ends with it."""
-        word = draft.brief.sampler.word()
-        draft.before = f"{capitalise(word)}: "
-        draft.sentences[-1] = draft.brief.sampler.choice(MENTIONS).format(word)
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Put a word and a colon first, and end with a sentence that ends with the word."""
+        word = draft.context.sampler.word()
+        draft.before = f"{capitalize(word)}: "
+        draft.sentences[-1] = draft.context.sampler.choice(MENTIONS).format(word)
 
     def check(self, answer: str) -> bool:
-        """Whether the first and the last whole word are the same, and there are others between."""
+        """True if the first and the last word are the same and there are others between them."""
         words = re.findall(r"\w+", answer.lower())
         return len(words) > 2 and words[0] == words[-1]
 
-    def spoil(self, answer: str, sampler: Sampler) -> str:
-        """A sentence behind it."""
-        return _followed(answer, sampler)
-
-
-def _followed(answer: str, sampler: Sampler) -> str:
-    return f"{answer} {match_case(mention(sampler), answer)}"
+    def violate(self, answer: str, sampler: Sampler) -> str:
+        """Append a sentence."""
+        return append_mention(answer, sampler)

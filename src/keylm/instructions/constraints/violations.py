@@ -1,4 +1,4 @@
-"""Small changes to an answer that break one constraint and leave the others alone."""
+"""Small edits of an answer that violate one constraint and leave the others alone."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ MENTIONS = (
     "There is also {}.",
     "People also talk about {}.",
 )
-"""Sentences that have room for any words."""
+"""Sentences with a slot for any words."""
 
 
 def match_case(text: str, answer: str) -> str:
-    """`text` in small or capital letters, if the whole answer is."""
+    """`text` in lower or upper case if the whole answer is."""
     return text.lower() if answer.islower() else text.upper() if answer.isupper() else text
 
 
@@ -29,40 +29,48 @@ def mention(sampler: Sampler) -> str:
 
 
 def add_sentence(answer: str, sentence: str) -> str:
-    """The answer with one more sentence, behind the first one that ends within a line."""
-    added = match_case(sentence, answer)
-    return re.sub(r"(?<=[^\W\d_]{3}[.!?])(?= |\n|$)", lambda _: f" {added}", answer, count=1)
+    """Insert a sentence after the first one that ends in the answer."""
+    matched = match_case(sentence, answer)
+    # Three letters before the mark exclude abbreviations such as "P.S.", list numbers and "...".
+    return re.sub(r"(?<=[^\W\d_]{3}[.!?])(?= |\n|$)", lambda _: f" {matched}", answer, count=1)
 
 
-def add_words(answer: str, count: int, sampler: Sampler) -> str:
-    """The answer with at least `count` more words, in new sentences."""
-    for _ in range(0, count, 3):
+def add_mentions(answer: str, count: int, sampler: Sampler) -> str:
+    """Insert `count` sentences about ordinary words."""
+    for _ in range(count):
         answer = add_sentence(answer, mention(sampler))
     return answer
 
 
+def append_mention(answer: str, sampler: Sampler) -> str:
+    """Append a sentence about an ordinary word."""
+    return f"{answer} {match_case(mention(sampler), answer)}"
+
+
 def drop_sentence(answer: str, sampler: Sampler) -> str:
-    """The answer without one of its sentences, as long as its line has another."""
-    found = list(re.finditer(r"(?<=[.!?]) [^.!?\n]+[.!?](?=[ \n]|$)|(?<![^\n])\w[^.!?\n]+[.!?] (?=\w)", answer))
-    if not found:
-        return answer
-    chosen = sampler.choice(found)
-    return answer[: chosen.start()] + answer[chosen.end() :]
+    """Delete a random sentence, but never the only one of its line."""
+    after_another = r"(?<=[.!?]) [^.!?\n]+[.!?](?=[ \n]|$)"
+    before_another = r"(?<![^\n])\w[^.!?\n]+[.!?] (?=\w)"
+    return _replace_random_match(f"{after_another}|{before_another}", "", answer, sampler)
 
 
 def change_one(pattern: str, replacement: str, answer: str, sampler: Sampler) -> str:
-    """The answer with any one match of `pattern` replaced."""
-    found = list(re.finditer(pattern, answer, re.IGNORECASE | re.MULTILINE))
-    if not found:
-        return answer
-    chosen = sampler.choice(found)
-    return answer[: chosen.start()] + chosen.expand(replacement) + answer[chosen.end() :]
+    """Replace a random match of `pattern`, ignoring case; `^` and `$` match at every line."""
+    return _replace_random_match(pattern, replacement, answer, sampler, re.IGNORECASE | re.MULTILINE)
 
 
 def swap_word(word: str, answer: str, sampler: Sampler, keep: int = 0) -> str:
-    """The answer with another word in the place of `word`, but for the first `keep` times."""
+    """Replace `word` by another word everywhere except in its first `keep` occurrences."""
     other = match_case(sampler.word(), answer)
-    found = list(re.finditer(re.escape(word), answer, re.IGNORECASE))[keep:]
-    for match in reversed(found):
+    occurrences = list(re.finditer(re.escape(word), answer, re.IGNORECASE))
+    for match in reversed(occurrences[keep:]):
         answer = answer[: match.start()] + other + answer[match.end() :]
     return answer
+
+
+def _replace_random_match(pattern: str, replacement: str, answer: str, sampler: Sampler, flags: int = 0) -> str:
+    matches = list(re.finditer(pattern, answer, flags))
+    if not matches:
+        return answer
+    match = sampler.choice(matches)
+    return answer[: match.start()] + match.expand(replacement) + answer[match.end() :]
