@@ -40,8 +40,8 @@ def test_documents_learned_tokens_control_tokens_and_padding_are_told_apart(toke
     targets = np.full(len(tokens), IGNORE_INDEX)
     targets[len(ask) - 1 : len(ask) + len(answer)] = [*answer, end]
     first = len(ask) + len(answer) + 1
-    segments = np.array([0] * first + [1] * (len(other) + 1) + [2] * 2)
-    text = paint(tokenizer, tokens, targets, segments)
+    document_ids = np.array([0] * first + [1] * (len(other) + 1) + [2] * 2)
+    text = paint(tokenizer, tokens, targets, document_ids)
     marker = tokenizer.decode([end], keep_control=True)
     assert text.plain == f"[1]the river stone{marker}\n[2]old garden{marker}\n[padding: 2 tokens]"
     assert styles_of(text, "the river") == {"bright_black"}

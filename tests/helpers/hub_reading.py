@@ -19,15 +19,16 @@ from keylm.common.errors import MissingSourceError, UserError
 from keylm.recipe.sources import HubConfig
 
 def outcome(settings):
-    part, first = SourceSlice(*settings.pop("part", (0, 1))), settings.pop("first", None)
-    reading = ReadProgress()
+    source_slice, limit = SourceSlice(*settings.pop("slice", (0, 1))), settings.pop("limit", None)
+    progress = ReadProgress()
     retries = Retries(first_wait_seconds=0.01)
+    source = HubConfig(**{"name": "mine", **settings})
     try:
-        documents = list(islice(read_hub(HubConfig(**{"name": "mine", **settings}), reading, part, retries), first))
+        documents = list(islice(read_hub(source, progress, source_slice, retries), limit))
     except UserError as error:
         return {"error": str(error), "missing": isinstance(error, MissingSourceError)}
-    found = [[document.text, document.messages] for document in documents]
-    return {"documents": found, "facts": reading.facts, "share": reading.share}
+    contents = [[document.text, document.messages] for document in documents]
+    return {"documents": contents, "metadata": progress.metadata, "fraction": progress.fraction}
 
 print(json.dumps([outcome(settings) for settings in json.loads(sys.argv[1])]))
 """

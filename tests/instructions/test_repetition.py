@@ -52,9 +52,9 @@ def test_drills_use_the_words_of_what_is_trained_on_of_their_siblings(tmp_path: 
     (tmp_path / "names.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     names = FilesConfig(name="names", path=str(tmp_path / "names.jsonl"))
     source = RepetitionConfig(name="drills", from_sources=["names"], num_documents=1000)
-    siblings = ParentSources([names, source], validation_fraction=0.5)
-    made = list(read_source(source, 3, siblings=siblings))
-    assert list(read_source(source, 3, siblings=siblings)) == made
+    parents = ParentSources([names, source], validation_fraction=0.5)
+    made = list(read_source(source, 3, parents=parents))
+    assert list(read_source(source, 3, parents=parents)) == made
     drilled = set(re.findall(r"zq\d+x", str(made).lower()))
     trained_on = [row["text"] for row in rows if not is_held_out(Document(text=row["text"]).digest, 0.5)]
     allowed = {name for name in re.findall(r"zq\d+x", str(trained_on).lower()) if not is_for_evaluation(name)}

@@ -349,7 +349,7 @@ def test_the_list_says_what_is_on_this_machine(cache, tmp_path):
     assert re.search(r"other +some/data train .* not downloaded", listed)
     assert re.search(r"here +files .* 1 files", listed)
     assert re.search(r"there +files .* missing", listed)
-    assert re.search(r"instructions +instructions .* made here", listed)
+    assert re.search(r"instructions +instructions .* generated", listed)
 
 
 def test_offline_is_an_option_of_the_stages_that_read(cache, tmp_path):

@@ -297,9 +297,9 @@ def numbers(documents: list[Document]) -> set[str]:
 
 
 def test_a_source_is_read_end_to_end_without_what_is_held_out(mixture) -> None:
-    siblings = ParentSources(mixture, validation_fraction=0.4)
-    made = list(read_source(mixture[-1], 0, siblings=siblings))
-    assert list(read_source(mixture[-1], 0, siblings=siblings)) == made
+    parents = ParentSources(mixture, validation_fraction=0.4)
+    made = list(read_source(mixture[-1], 0, parents=parents))
+    assert list(read_source(mixture[-1], 0, parents=parents)) == made
     bases = [*read_source(mixture[0], 0), *read_source(mixture[1], 0)]
     trained_on = [document for document in bases if not is_held_out(document.digest, 0.4)]
     assert 250 < len(trained_on) < 450
@@ -317,8 +317,8 @@ def test_a_base_is_cleaned_first_and_held_out_as_cleaned(mixture) -> None:
 
         return clean
 
-    siblings = ParentSources(mixture, cleaner, validation_fraction=0.5)
-    made = list(read_source(mixture[-1], 0, siblings=siblings))
+    parents = ParentSources(mixture, cleaner, validation_fraction=0.5)
+    made = list(read_source(mixture[-1], 0, parents=parents))
     allowed = {
         number
         for document in read_source(mixture[0], 0)
@@ -331,15 +331,15 @@ def test_a_base_is_cleaned_first_and_held_out_as_cleaned(mixture) -> None:
 
 def test_no_more_of_a_base_is_read_than_training_reads(mixture) -> None:
     little = mixture[0].model_copy(update={"max_bytes": 700})
-    siblings = ParentSources([little, *mixture[1:]])
-    sizes = [document.num_bytes for document in siblings.trained_on(little, read_source(little, 0))]
+    parents = ParentSources([little, *mixture[1:]])
+    sizes = [document.num_bytes for document in parents.training_documents(little, read_source(little, 0))]
     assert sum(sizes[:-1]) < 700 <= sum(sizes)
 
 
 def test_in_sft_only_conversations_are_made() -> None:
     talks = InstructionsConfig(name="talks", num_documents=50)
     source = TyposConfig(name="typos", from_sources=["talks"], num_documents=40)
-    made = list(islice(read_source(source, 0, siblings=ParentSources([talks, source])), 40))
+    made = list(islice(read_source(source, 0, parents=ParentSources([talks, source])), 40))
     assert len(made) == 40
     assert all(document.messages and document.messages[-1]["role"] == "assistant" for document in made)
 

@@ -38,22 +38,22 @@ def show_preview(run: Run, stage: str, step: int, rows: int, console: Console = 
     run.metadata("prepare")
     loader = make_loader(run, stage)
     batch = loader.batch(step)
-    segments = loader.segments(batch.addresses)
+    document_ids = loader.document_ids(batch.sequence_refs)
     tokenizer = Tokenizer.load(run.stage("tokenizer"))
     console.print(_legend(training.intra_document_masking))
     for row in range(min(rows, len(batch.tokens))):
-        address = batch.addresses[row]
-        part = f", part {address.part}" if batch.addresses.num_parts > 1 else ""
-        place = f"{address.source}, epoch {address.epoch}, block {address.block}{part}"
+        ref = batch.sequence_refs[row]
+        part = f", part {ref.part}" if batch.sequence_refs.num_parts > 1 else ""
+        place = f"{ref.source}, epoch {ref.epoch}, block {ref.block}{part}"
         console.rule(f"{stage} step {step}, row {row}: {place}")
-        console.print(paint(tokenizer, batch.tokens[row], batch.targets[row], segments[row]))
+        console.print(paint(tokenizer, batch.tokens[row], batch.targets[row], document_ids[row]))
 
 
-def paint(tokenizer: Tokenizer, tokens: Array, targets: Array, segments: Array) -> Text:
+def paint(tokenizer: Tokenizer, tokens: Array, targets: Array, document_ids: Array) -> Text:
     """One row, of which tokens, targets and document numbers, each (time,), are given."""
     text = Text()
-    size = len(tokens) - _padding(tokens, targets, segments, tokenizer.end_of_text)
-    starts = np.flatnonzero(np.diff(segments[:size], prepend=-1)).tolist()
+    size = len(tokens) - _padding(tokens, targets, document_ids, tokenizer.end_of_text)
+    starts = np.flatnonzero(np.diff(document_ids[:size], prepend=-1)).tolist()
     for number, (start, stop) in enumerate(zip(starts, [*starts[1:], size], strict=True)):
         shade = _SHADES[number % 2]
         text.append(f"[{number + 1}]", style=f"bold cyan {shade}")
@@ -79,9 +79,9 @@ def _paint_document(tokenizer: Tokenizer, tokens: list[int], learned: list[bool]
     return text
 
 
-def _padding(tokens: Array, targets: Array, segments: Array, padding: int) -> int:
+def _padding(tokens: Array, targets: Array, document_ids: Array, padding: int) -> int:
     """Tokens at the end of a row that are only padding: a last document of nothing but that token, never learned."""
-    last = segments == segments[-1]
+    last = document_ids == document_ids[-1]
     is_padding = (tokens[last] == padding).all() and (targets[last] == IGNORE_INDEX).all()
     return int(last.sum()) if is_padding else 0
 

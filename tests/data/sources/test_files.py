@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from keylm.common.documents import Document
 from keylm.common.errors import UserError
-from keylm.data.sources.files import CUT_BYTES, read_files
+from keylm.data.sources.file_formats import SPLIT_BYTES
+from keylm.data.sources.files import read_files
 from keylm.data.sources.progress import ReadProgress
 from keylm.recipe.sources import FilesConfig
 
@@ -86,7 +87,7 @@ def test_a_long_text_file_is_cut_and_loses_nothing(tmp_path_factory, text, facto
     path.write_text(text * factor, encoding="utf-8", newline="")
     parts = [document.text for document in read(str(path))]
     assert "".join(parts) == text * factor
-    assert all(len(part) <= 5 * CUT_BYTES for part in parts)
+    assert all(len(part) <= 5 * SPLIT_BYTES for part in parts)
 
 
 def test_a_long_text_file_is_cut_at_blank_lines(tmp_path):
@@ -117,14 +118,14 @@ def test_folders_patterns_and_lists_in_the_order_of_the_paths(tmp_path, monkeypa
     assert [document.text for document in read(path)] == texts
 
 
-def test_reading_moves_over_the_bytes_on_disk(tmp_path):
+def test_progress_counts_the_bytes_on_disk(tmp_path):
     for name in ("a.jsonl.gz", "b.jsonl.gz"):
         (tmp_path / name).write_bytes(gzip.compress(lines([{"text": f"{name} {i}"} for i in range(1000)])))
-    reading = ReadProgress()
-    shares = [reading.share for _ in read_files(FilesConfig(name="mine", path=str(tmp_path)), reading)]
-    assert shares == sorted(shares)
-    assert 0 < shares[0] <= 0.5
-    assert shares[-1] == 1
+    progress = ReadProgress()
+    fractions = [progress.fraction for _ in read_files(FilesConfig(name="mine", path=str(tmp_path)), progress)]
+    assert fractions == sorted(fractions)
+    assert 0 < fractions[0] <= 0.5
+    assert fractions[-1] == 1
 
 
 @pytest.mark.parametrize(
@@ -174,9 +175,9 @@ def test_a_path_without_files_is_an_error(tmp_path, monkeypatch, path):
         read(path)
 
 
-def test_a_kind_of_file_that_cannot_be_read_is_an_error(tmp_path):
+def test_an_unsupported_format_is_an_error(tmp_path):
     (tmp_path / "a.pdf").write_bytes(b"%PDF")
-    with pytest.raises(UserError, match=r"a\.pdf is of no kind that can be read"):
+    with pytest.raises(UserError, match=r"the format of .*a\.pdf is not supported; supported are \.txt"):
         read(str(tmp_path / "a.pdf"))
 
 
