@@ -20,7 +20,7 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from keylm.data.cleaning.benchmarks import load_tasks
+from keylm.data.cleaning.benchmark_items import load_tasks
 from keylm.evaluate.lm_eval_tasks import load_model
 from keylm.instructions.splits import CONSTRAINT_SETS, held_out
 from keylm.run import open_run

@@ -1,4 +1,4 @@
-"""What cleaning changes, what it leaves alone, and what it throws out."""
+"""What cleaning changes, keeps and drops."""
 
 import re
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from keylm import run as runs
 from keylm.common.documents import Document
-from keylm.data.cleaning.benchmarks import ScoredItem
+from keylm.data.cleaning.benchmark_items import ScoredItem
 from keylm.data.cleaning.cleaner import Cleaner
 from keylm.data.cleaning.decontamination import build_decontaminator
 from keylm.data.cleaning.normalization import (
@@ -19,7 +19,7 @@ from keylm.data.cleaning.normalization import (
     normalize_document,
     normalize_text,
 )
-from keylm.data.cleaning.personal_data import MAIL, PHONE
+from keylm.data.cleaning.personal_data import EMAIL, PHONE
 from keylm.recipe import Recipe
 
 
@@ -103,9 +103,9 @@ def cleaner(folder, *filters, **settings):
 def test_documents_are_tidied_and_masked_or_dropped(tmp_path):
     clean_one = cleaner(tmp_path)
     letter = Document(text="Write to ann@mail.example.co.uk, \r\nor call 415-555-2671. ")
-    assert clean_one(letter) == Document(text=f"Write to {MAIL},\nor call {PHONE}.")
+    assert clean_one(letter) == Document(text=f"Write to {EMAIL},\nor call {PHONE}.")
     talk = conversation(("user", "Is it ann@mail.net? "), ("assistant", "No: bob@mail.net"))
-    assert clean_one(talk) == conversation(("user", f"Is it {MAIL}?"), ("assistant", f"No: {MAIL}"))
+    assert clean_one(talk) == conversation(("user", f"Is it {EMAIL}?"), ("assistant", f"No: {EMAIL}"))
     assert clean_one(Document(text="Short.")) == TOO_SHORT
     assert clean_one(conversation(("user", "Hi"))) == NO_ASSISTANT
 

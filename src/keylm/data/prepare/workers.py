@@ -142,7 +142,7 @@ def tokenized_documents(
         folder = unit.folder(run)
         if (folder / "missing.json").exists():
             raise MissingSourceError(read_json(folder / "missing.json")["missing"])
-        dropped.load(folder / "dropped.json")
+        dropped.add_saved(folder / "dropped.json")
         store = TokenStore(folder)
         ends = store.document_ends
         columns = (store.document_digests, store.document_bytes, np.concatenate([[0], ends])[:-1], ends)
