@@ -1,4 +1,4 @@
-"""Reading hub data sets in processes of their own: the hub's libraries read their settings at import."""
+"""Read hub data sets in processes of their own, because the hub's libraries read their settings at import."""
 
 import io
 import json
@@ -35,14 +35,14 @@ print(json.dumps([outcome(settings) for settings in json.loads(sys.argv[1])]))
 
 
 def start_reading(settings, folder, **environment):
-    """A process that reads each of these sources."""
+    """Start a process that reads each of these sources."""
     variables = {**os.environ, "HF_HOME": str(folder), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", **environment}
     command = [sys.executable, "-c", READ, json.dumps(settings)]
     return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def read_all(settings, folder, **environment):
-    """What becomes of reading each of these sources, and what was said on the console."""
+    """The outcome of reading each of these sources, and what was printed on the console."""
     process = start_reading(settings, folder, **environment)
     output, console = process.communicate(timeout=120)
     assert process.returncode == 0, console

@@ -17,7 +17,7 @@ def test_counts_all_and_keeps_the_beginnings_of_the_first(tmp_path):
     }
 
 
-def test_parts_add_up_in_order_and_writing_again_changes_nothing(tmp_path):
+def test_logs_of_slices_add_up_in_order(tmp_path):
     whole, parts = DropLog(3), DropLog(3)
     for number, texts in enumerate((["a", "b"], ["c", "d"])):
         part = DropLog(3)

@@ -65,7 +65,7 @@ def test_one_document_of_each_cluster_stays(parts, tmp_path):
     assert saved.tolist() == sorted(digest for digest in texts if digest in dropped)
 
 
-def test_the_same_documents_give_the_same_digests_and_are_not_read_again(parts, tmp_path):
+def test_results_are_reproducible_and_kept(parts, tmp_path):
     first = find_near_duplicates(Units(parts), len(parts), tmp_path / "one", execute)
     second = find_near_duplicates(Units(parts), len(parts), tmp_path / "two", execute)
     assert first.numbers.tolist() == second.numbers.tolist()

@@ -24,7 +24,7 @@ from keylm.recipe import Recipe
 
 
 @pytest.mark.parametrize(
-    ("raw", "tidied"),
+    ("raw", "normalized"),
     [
         ("one\r\ntwo\rthree\u2028four\x0cfive", "one\ntwo\nthree\nfour\nfive"),
         ("one  \ntwo\t\n  three", "one\ntwo\n  three"),
@@ -37,12 +37,12 @@ from keylm.recipe import Recipe
         ("a\ttab, a naïve 猫, e\u0301 and ﬁne 🦊", "a\ttab, a naïve 猫, e\u0301 and ﬁne 🦊"),
     ],
 )
-def test_tidying_by_hand(raw, tidied):
-    assert normalize_text(raw) == tidied
+def test_normalized_texts_by_hand(raw, normalized):
+    assert normalize_text(raw) == normalized
 
 
 @given(text=st.text())
-def test_tidied_text_is_tidy_and_stays_so(text):
+def test_normalizing_is_idempotent(text):
     once = normalize_text(text)
     assert normalize_text(once) == once
     assert not re.search(r"[\r\x00-\x08\x0b-\x1f\x7f]| \n|\n\n\n\n", once)
@@ -68,7 +68,7 @@ def test_texts(text, outcome):
     assert normalize_document(Document(text=text), min_document_bytes=20) == outcome
 
 
-def test_without_a_least_size_an_empty_text_is_dropped_still():
+def test_an_empty_text_is_always_dropped():
     assert normalize_document(Document(text="\n"), min_document_bytes=0) == TOO_SHORT
 
 

@@ -49,7 +49,7 @@ def test_c4_removes_lines_from_what_it_keeps():
 
 
 @pytest.mark.parametrize("text", ["", "one", "Mr. Lee's café isn't far; 3.5 km (or so)... “Yes!” he said. Go"])
-def test_words_and_sentences_hold_everything_but_white_space(text):
+def test_words_and_sentences_lose_only_white_space(text):
     assert "".join(ENGLISH.word_tokenize(text)) == "".join(text.split())
     assert [text[start:stop] for start, stop in ENGLISH.span_tokenize(text)] == ENGLISH.sent_tokenize(text)
     assert "".join("".join(ENGLISH.sent_tokenize(text)).split()) == "".join(text.split())

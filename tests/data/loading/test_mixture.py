@@ -53,7 +53,7 @@ def test_permute_differs_by_key_and_is_not_nearly_sorted() -> None:
     assert abs(np.corrcoef(np.arange(1000), first)[0, 1]) < 0.15
 
 
-def test_shares_of_a_million_sequences_are_within_a_tenth_of_a_point() -> None:
+def test_shares_of_a_million_sequences_are_exact() -> None:
     mixture = made(dict.fromkeys(WEIGHTS, 1000), WEIGHTS, 100, batch_tokens=80_000)
     counts = np.zeros(len(WEIGHTS))
     for step in range(100):
@@ -97,7 +97,7 @@ def test_every_epoch_has_an_order_of_its_own() -> None:
     assert orders[0] != orders[1]
 
 
-def test_phases_change_the_mixture_and_go_on_where_a_source_was() -> None:
+def test_phases_change_the_mixture_but_not_the_epoch() -> None:
     phases = [PhaseConfig(until=0.5, weights={"b": 0}), PhaseConfig(until=1.0, weights={"a": 1, "b": 3})]
     mixture = made({"a": 5000, "b": 5000}, {"a": 1, "b": 1}, 400, phases=phases)
     assert Counter(ref.source for ref in drawn(mixture, 0, 200)) == {"a": 2000}
@@ -106,7 +106,7 @@ def test_phases_change_the_mixture_and_go_on_where_a_source_was() -> None:
     assert len(set(drawn(mixture))) == 4000
 
 
-def test_short_sequences_come_first_and_lose_at_most_the_rest_of_a_block() -> None:
+def test_short_sequences_skip_at_most_the_rest_of_a_block() -> None:
     phases = [PhaseConfig(until=0.55, sequence_length=2), PhaseConfig(until=1.0)]
     mixture = made({"a": 1000, "b": 1000}, {"a": 2, "b": 1}, 40, phases=phases)
     assert [len(mixture.sequence_refs(step)) for step in (0, 21, 22, 39)] == [40, 40, 10, 10]
@@ -124,7 +124,7 @@ def test_short_sequences_come_first_and_lose_at_most_the_rest_of_a_block() -> No
     assert parts == sorted(parts)
 
 
-def test_a_source_comes_no_oftener_than_allowed_and_its_category_takes_over() -> None:
+def test_max_epochs_holds_and_the_category_takes_over() -> None:
     categories = {"a": "formal", "b": "formal", "c": "casual"}
     mixture = made(
         {"a": 20, "b": 500, "c": 500}, {"a": 2, "b": 1, "c": 3}, 60, categories=categories, max_epochs={"a": 2.5}

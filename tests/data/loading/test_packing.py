@@ -83,7 +83,7 @@ def test_conversations_stay_whole_and_learn_what_is_marked(tmp_path_factory, spo
 
 @given(documents, st.integers(1, 60))
 @settings(max_examples=60, deadline=None)
-def test_packed_text_loses_no_token_and_predicts_all_but_first_ones(tmp_path_factory, spoken, length) -> None:
+def test_packed_text_loses_no_token(tmp_path_factory, spoken, length) -> None:
     store = write(tmp_path_factory.mktemp("store"), spoken, conversations=False)
     expected = []
     for document in spoken:
@@ -109,7 +109,7 @@ def test_pack_is_best_fit_with_the_longest_first(sizes: list[int], room: int) ->
     assert sorted(length - filled) == sorted(left)
 
 
-def test_real_documents_leave_less_than_half_the_padding_of_packing_in_order(shared: Path) -> None:
+def test_best_fit_halves_the_padding_of_real_documents(shared: Path) -> None:
     lengths = np.concatenate([lengths_of(shared / "text" / f"{name}.jsonl.zst") for name in REAL])
     pieces = np.concatenate([np.full((lengths // 2048).sum(), 2048), lengths[lengths % 2048 > 0] % 2048])
     np.random.default_rng(0).shuffle(pieces)

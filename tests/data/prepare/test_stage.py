@@ -117,10 +117,10 @@ def test_the_loss_mask_covers_the_assistant_s_turns(run):
     documents = stored(run, "sft", "talk", "train")
     assert 70 <= len(documents) <= 99
     for ids, loss_mask in documents:
-        said = trained.decode(np.array(ids)[np.array(loss_mask)].tolist(), keep_control=True)
+        answer = trained.decode(np.array(ids)[np.array(loss_mask)].tolist(), keep_control=True)
         shown = trained.decode(ids, keep_control=True)
-        assert shown.endswith(f"<|im_start|>assistant\n{said}\n<|endoftext|>")
-        assert said.endswith(".<|im_end|>")
+        assert shown.endswith(f"<|im_start|>assistant\n{answer}\n<|endoftext|>")
+        assert answer.endswith(".<|im_end|>")
 
 
 def test_metadata_counts_what_was_kept_and_dropped(run):

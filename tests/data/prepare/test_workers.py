@@ -102,7 +102,7 @@ def test_any_number_of_tasks_writes_the_same_stores(whole, tmp_path, settings):
     assert not (run.stage("prepare") / "tasks").exists()
 
 
-def test_a_task_that_was_stopped_goes_on_and_the_others_are_kept(whole, tmp_path):
+def test_a_stopped_task_continues_and_others_are_kept(whole, tmp_path):
     run = make_run(tmp_path, tasks=5)
     damaged = tmp_path / "text" / "3.jsonl"
     good = damaged.read_bytes()
@@ -127,7 +127,7 @@ def test_ray_on_one_machine_writes_the_same_stores(whole, tmp_path):
     assert stores(run) == stores(whole)
 
 
-def test_slurm_queues_the_tasks_and_goes_on_when_they_are_done(whole, tmp_path, monkeypatch):
+def test_slurm_queues_tasks_and_then_merges_them(whole, tmp_path, monkeypatch):
     for name, text in (("sbatch", FAKE_SBATCH), ("srun", FAKE_SRUN), ("scontrol", FAKE_SCONTROL)):
         (tmp_path / "bin").mkdir(exist_ok=True)
         (tmp_path / "bin" / name).write_text(text)
@@ -139,7 +139,7 @@ def test_slurm_queues_the_tasks_and_goes_on_when_they_are_done(whole, tmp_path, 
 
 
 @pytest.mark.parametrize("num_tasks", [1, 2])
-def test_a_missing_source_is_left_out_where_the_recipe_says_so(tmp_path, num_tasks):
+def test_a_missing_source_may_be_left_out(tmp_path, num_tasks):
     gone = {"path": str(tmp_path / "nowhere"), "on_missing": "redistribute"}
     run = make_run(tmp_path, text=gone, tasks=num_tasks)
     metadata = run_prepare(run)

@@ -1,4 +1,4 @@
-"""Local files of every kind, and one sentence for every way in which they can be wrong."""
+"""Local files of every format, and the error for every way in which they can be wrong."""
 
 import gzip
 import json
@@ -71,7 +71,7 @@ def test_columns_of_other_names(tmp_path):
     assert read(path, text_column="body", messages_column="talk") == [DOCUMENTS[0], DOCUMENTS[2]]
 
 
-def test_keys_of_a_message_beside_role_and_content_are_left_out(tmp_path):
+def test_other_keys_of_a_message_are_ignored(tmp_path):
     (tmp_path / "rows.jsonl").write_bytes(lines([{"messages": [{**turn, "id": 7} for turn in TALK]}]))
     assert read(str(tmp_path / "rows.jsonl")) == [DOCUMENTS[2]]
 
@@ -108,7 +108,7 @@ def test_a_long_text_file_is_cut_at_blank_lines(tmp_path):
         ("$MY_TEXTS/d*", ["deep/down/c.md"]),
     ],
 )
-def test_folders_patterns_and_lists_in_the_order_of_the_paths(tmp_path, monkeypatch, path, texts):
+def test_folders_patterns_and_lists_are_read_sorted(tmp_path, monkeypatch, path, texts):
     for name in ("b.txt", "a.txt", "deep/down/c.md", "picture.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)

@@ -1,7 +1,6 @@
-"""Hub data sets against a small server that answers, and fails, as the hub does, and against no server at all.
+"""Hub data sets, with a small server that answers and fails as the hub does, and without any server.
 
-The hub's libraries read their settings at import, so that reading happens in processes of their own, many cases in
-each.
+The hub's libraries read their settings at import, so sources are read in processes of their own, many cases in each.
 """
 
 import json
@@ -277,7 +276,7 @@ def test_what_was_read_once_is_read_again_offline(tmp_path):
     assert all(outcome["missing"] and "run once without --offline" in outcome["error"] for outcome in outcomes)
 
 
-def test_a_pinned_commit_is_asked_for_once_and_its_files_are_those_of_huggingface_hub(tmp_path):
+def test_a_pinned_commit_uses_huggingface_hub_s_cache(tmp_path):
     case = {"dataset": "some/data", "config": "en", "revision": COMMIT}
     with hub_server.serve({"some/data": REPOSITORY}) as server:
         (online,), _ = read_all([case], tmp_path, HF_ENDPOINT=server.endpoint)
