@@ -28,6 +28,7 @@ class Cleaner:
         self.masks_personal_data = settings.personal_data == "mask"
         self.filters = []
         if settings.language_model or source.filters:
+            # Imported here, because most recipes use no filter and datatrove is slow to import.
             from keylm.data.cleaning import quality
 
             if settings.language_model:
@@ -54,6 +55,7 @@ class Cleaner:
                     for message in normalized.messages
                 )
             )
+        # A conversation is checked as one text, since a question and its answer may be in different messages.
         task = self.decontaminator.contaminating_task(cleaned.plain) if self.decontaminator else None
         return f"{CONTAMINATED}: {task}" if task else cleaned
 

@@ -167,6 +167,7 @@ def _ngrams(item: ScoredItem) -> set[str]:
     """Every `NUM_WORDS` words in a row of a context, and of a context's end followed by a continuation."""
     contexts = [_words(context) for context in item.contexts]
     continuations = [_words(continuation) for continuation in item.continuations]
+    # The context's end is needed for n-grams that begin in it and end in the continuation.
     rows = contexts + [
         context[-NUM_WORDS + 1 :] + continuation for context in contexts for continuation in continuations
     ]
@@ -213,6 +214,7 @@ def _hash_longest_prefixes(rows: list[bytes]) -> np.ndarray:
 def _letters(text: str) -> bytes:
     """The runs of `a` to `z` in what datatrove's `simplify_text` makes of the text, separated by spaces."""
     data = np.frombuffer(text.encode("ascii", _FOLDING).translate(_LOWER), dtype=np.uint8)
+    # Letters, and the first space after each run.
     kept = data != _SPACE
     kept[1:] |= kept[:-1].copy()
     return bytes(data[kept])
@@ -238,6 +240,7 @@ codecs.register_error(_FOLDING, _fold)
 def _prefixes(letters: bytes, starts: np.ndarray) -> np.ndarray:
     """The 48 letters from each of `starts` on, padded with spaces, as numbers of 8 letters: (n, 6) uint64."""
     padded = letters + b" " * _PREFIX_LENGTHS[-1]
+    # A view with one row of 48 bytes for every position; only the rows of `starts` are copied.
     windows = np.ndarray(len(letters) + 1, dtype=f"V{_PREFIX_LENGTHS[-1]}", buffer=padded, strides=(1,))
     return np.asarray(windows[starts].view("<u8").reshape(-1, len(_WEIGHTS)))
 

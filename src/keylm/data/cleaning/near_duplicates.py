@@ -50,6 +50,7 @@ def find_near_duplicates(unit_texts: UnitTexts, num_units: int, folder: Path, ru
     if not result.exists():
         folder.mkdir(parents=True, exist_ok=True)
         _run_minhash(unit_texts, num_units, folder, run_pipeline)
+        # Opened here, because `np.save` would append `.npy` to the name.
         with (folder / "drop.npy.partial").open("wb") as file:
             np.save(file, _dropped_digests(folder, num_units))
         (folder / "drop.npy.partial").replace(result)

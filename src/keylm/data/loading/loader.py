@@ -44,11 +44,13 @@ class Loader:
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> Batch:
         """Rows `rank`, `rank + world_size`, … of a step, counted from 0."""
+        # Rows are dealt to the ranks like cards, so the global batch is the same for any number of them.
         refs = self.mixture.sequence_refs(step, rank, world_size)
         shape = (len(refs), refs.length)
         tokens, targets = np.full(shape, self.padding, dtype=np.int64), np.full(shape, IGNORE_INDEX, dtype=np.int64)
         for row, (sequences, block, part) in enumerate(self._locations(refs)):
             row_tokens, row_targets = sequences.tokens_and_targets(block, part, refs.num_parts)
+            # The rest of the row stays padding, whose targets carry no loss.
             tokens[row, : len(row_tokens)], targets[row, : len(row_tokens)] = row_tokens, row_targets
         return Batch(tokens, targets, self.document_ids(refs) if self.intra_document_masking else None, refs)
 
@@ -58,6 +60,7 @@ class Loader:
         for row, (sequences, block, part) in enumerate(self._locations(refs)):
             numbers = sequences.document_ids(block, part, refs.num_parts)
             document_ids[row, : len(numbers)] = numbers
+            # Padding is a document of its own, so that no token attends to it and it attends to no token.
             document_ids[row, len(numbers) :] = numbers.max(initial=-1) + 1
         return document_ids
 

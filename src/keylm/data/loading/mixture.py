@@ -131,6 +131,7 @@ class Mixture:
             ]
         )
         self._categories = categories
+        # By name, so that adding or removing a source does not reorder the others.
         self._keys = np.array([_hash(f"{seed}/{name}") for name in self.names], dtype=np.uint64)
         self._phases: list[_Phase] = []
         self._stretches: list[_Stretch] = []
@@ -195,6 +196,7 @@ class Mixture:
         step, sequence, blocks_before = 0, 0, np.zeros(len(self.names), dtype=np.int64)
         for phase in phases:
             length = phase.sequence_length or self.sequence_length
+            # Phases change between steps, so that all rows of a batch have one length.
             last_step = round(phase.until * self.num_steps)
             self._phases.append(_Phase(step, sequence, length))
             end = sequence + (last_step - step) * (self.batch_tokens // length)
@@ -244,6 +246,7 @@ class _Table:
         self.per_period = _round_to_sum(np.array(weights) / sum(weights) * PERIOD)
         sources = np.repeat(np.arange(len(weights)), self.per_period)
         ranks = np.concatenate([np.arange(count) for count in self.per_period])
+        # Stable, so that ties go to the source that is listed first, on every machine.
         order = np.argsort((ranks + 0.5) / self.per_period[sources], kind="stable")
         self._sources, self._ranks = sources[order], ranks[order]
 
@@ -297,6 +300,7 @@ def permute(positions: Array, sizes: Array, keys: Array) -> Array:
         (n,) int64.
     """
     sizes = sizes.astype(np.uint64)
+    # Nearly a square, since halves of equal size mix best; less than one column of it is outside of `range(size)`.
     height = np.ceil(np.sqrt(sizes)).astype(np.uint64)
     width = (sizes + height - np.uint64(1)) // height
     upper, lower = np.divmod(positions.astype(np.uint64), width)

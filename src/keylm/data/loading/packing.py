@@ -41,12 +41,14 @@ class ConcatSequences:
     def tokens_and_targets(self, block: int, part: int = 0, num_parts: int = 1) -> tuple[Array, Array]:
         """The tokens of a part, and the tokens that follow them as targets."""
         start, stop = self._span(block, part, num_parts)
+        # One token more than the part: it is the target of the last one, also across blocks and shards.
         tokens, loss_mask = self.store.tokens(start, stop + 1), self.store.loss_mask(start, stop + 1)
         return tokens[:-1], np.where(loss_mask[1:], tokens[1:].astype(np.int64), IGNORE_INDEX)
 
     def document_ids(self, block: int, part: int = 0, num_parts: int = 1) -> Array:
         """Document numbers of the tokens of a part."""
         start, stop = self._span(block, part, num_parts)
+        # A document's end-of-text token belongs to it; the next token begins another document.
         ends = self.store.document_ends
         first, last = np.searchsorted(ends, [start, stop], side="right")
         bounds = np.concatenate([[start], ends[first:last], [stop]])
@@ -135,11 +137,13 @@ def pack(sizes: Array, length: int) -> Array:
     num_blocks = 0
     for size in range(length, 0, -1):
         documents = by_size[bounds[length - size] : bounds[length - size + 1]]
+        # Smaller rooms cannot take these documents, and placing them only makes rooms smaller: search upwards, once.
         room = size
         while len(documents):
             while room <= length and not open_blocks[room]:
                 room += 1
             if room > length:
+                # Nothing fits any more: open as many empty blocks as these documents can fill.
                 new = -(-len(documents) // (length // size))
                 open_blocks[length].append(np.arange(num_blocks, num_blocks + new))
                 num_blocks, room = num_blocks + new, length
@@ -171,6 +175,7 @@ def _first_pieces(store: TokenStore, length: int) -> Array:
     starts, stops = _document_spans(store)
     stops = np.minimum(stops, starts + length)
     num_targets = np.concatenate([[0], np.cumsum(store.loss_mask(0, store.num_tokens), dtype=np.int64)])
+    # The first token of a document is never predicted, so it does not count.
     has_targets = num_targets[stops] > num_targets[np.minimum(starts + 1, stops)]
     return np.asarray(np.stack([starts, stops, stops], axis=1)[has_targets])
 

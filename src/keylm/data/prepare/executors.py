@@ -51,6 +51,7 @@ def run_tasks(
     executor = _make_executor(settings, list(pipeline), num_tasks, str(folder.resolve()))
     with progress_bar(title, num_tasks, "tasks") as bar, ThreadPoolExecutor(max_workers=1) as thread:
         job, done = thread.submit(executor.run), 0
+        # The executor blocks and reports nothing: count the marks that finished tasks leave in its folder.
         while wait([job], timeout=_POLL_SECONDS).not_done:
             before, done = done, num_tasks - len(executor.get_incomplete_ranks())
             bar.advance(done - before)

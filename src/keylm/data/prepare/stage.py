@@ -54,6 +54,7 @@ def run_prepare(run: Run) -> dict[str, Any]:
         KeyLMError: a shard could not be written, or a task failed.
     """
     if run.recipe.prepare.tasks > 1:
+        # Below, `tokenized_documents` then reads what the tasks stored.
         tokenize_units(run)
     # Millions of short lists are allocated, and none is part of a cycle: collecting garbage would only cost time.
     gc.disable()
@@ -120,6 +121,7 @@ class _SourcePreparation:
         try:
             manifest |= self._write_stores()
         except MissingSourceError as error:
+            # What an earlier call stored must not be lost because the source is unavailable now.
             if self.source.on_missing == "stop" or any(writer.shards for writer in self.writers.values()):
                 raise
             console.print(f"  [yellow]{self.source.name} is left out[/]: {error}")
@@ -159,6 +161,7 @@ class _SourcePreparation:
             for document in documents:
                 megabytes += document.num_bytes / 1e6
                 bar.advance(document.num_bytes / 1e6)
+                # Nobody knows the megabytes in advance: extrapolate from the fraction that has been read.
                 if self.progress.fraction:
                     bar.expect(megabytes / self.progress.fraction)
                 reason = self.duplicates.drop_reason(document.digest)

@@ -54,6 +54,7 @@ class TokenStore:
                 raise _damaged(folder / name, "it is missing")
             size = (folder / name).stat().st_size
             if size != file["size"]:
+                # A cut file would be noticed only when training reaches it.
                 raise _damaged(folder / name, f"it has {size:,} bytes, not {file['size']:,}")
         # Where each shard starts in the store, and where the last one ends.
         self._starts = [0, *accumulate(shard["tokens"] for shard in self.shards)]
@@ -190,6 +191,7 @@ class StoreWriter:
             _save(path, array)
             files[path.name] = {"size": path.stat().st_size, "sha256": sha256(path)}
         counts = {"tokens": self._num_pending_tokens, "documents": len(tokens), "bytes": sum(num_bytes)}
+        # Only now does the shard exist: a writer that is killed before this writes its files anew.
         self.shards.append({**counts, "files": files})
         self._write_manifest(complete=False)
         self._pending, self._num_pending_tokens = [], 0

@@ -58,6 +58,7 @@ def _tokenize_batch(batch: list[CleanedDocument], tokenizer: Tokenizer) -> list[
     conversations = iter(
         encode_conversations(tokenizer, [document.messages for document in documents if document.messages is not None])
     )
+    # Texts and conversations are encoded in one call each, and taken apart again in the order of the batch.
     tokenized = []
     for item in batch:
         if item.document.messages is None:

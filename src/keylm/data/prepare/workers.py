@@ -99,6 +99,7 @@ def cleaned_documents(run: Run, unit: Unit, progress: ReadProgress, dropped: Dro
             continue
         num_bytes = cleaned.num_bytes
         yield CleanedDocument(cleaned, cleaned.digest, num_bytes)
+        # After the document, so that at least one comes from every slice.
         remaining_bytes -= num_bytes
         if remaining_bytes <= 0:
             return
@@ -199,6 +200,7 @@ class TokenizeUnit(PipelineStep):  # type: ignore[misc]
         except MissingSourceError as error:
             if unit.source.on_missing == "stop":
                 raise
+            # The task succeeds; the merge reads this and leaves the source out.
             write_json(folder / "missing.json", {"missing": str(error)})
         writer.finish()
         dropped.save(folder / "dropped.json")

@@ -42,6 +42,7 @@ def read_file(path: Path, row_format: RowFormat, progress: ReadProgress) -> Iter
     reader = next((reader for suffix, reader in _READERS.items() if path.name.endswith(suffix)), None)
     if reader is None:
         raise UserError(f"the format of {path} is not supported; supported are {', '.join(SUFFIXES)}")
+    # Positions are those within the file; earlier files of the source have been counted already.
     start = progress.done
     try:
         for document, position in reader(path, row_format):
@@ -59,6 +60,7 @@ def _read_text(path: Path, _: RowFormat) -> PositionedDocuments:
         for line in _text_lines(file, path):
             lines.append(line)
             size += len(line)
+            # Paragraphs stay whole where they can: only a blank line ends a document before `_MAX_SPLIT_BYTES`.
             if size >= (_MAX_SPLIT_BYTES if line.strip() else SPLIT_BYTES):
                 yield Document(text="".join(lines)), file.tell()
                 lines, size = [], 0
@@ -68,6 +70,7 @@ def _read_text(path: Path, _: RowFormat) -> PositionedDocuments:
 
 def _text_lines(file: BinaryIO, path: Path) -> Iterator[str]:
     """The lines of a UTF-8 file; a line over `SPLIT_BYTES` comes in several pieces."""
+    # Incremental, because a piece may end within a character; `sig` removes the byte order mark of Windows' editors.
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     number = 1
     while True:
@@ -92,6 +95,7 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
         if path.suffix == ".gz":
             stream = gzip.GzipFile(fileobj=file)
         elif path.suffix == ".zst":
+            # Parallel compressors and appended files make several frames; by default reading ends after the first.
             stream = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
         lines = io.BufferedReader(cast(io.RawIOBase, stream), _BUFFER_BYTES)
         for number, line in enumerate(lines, start=1):

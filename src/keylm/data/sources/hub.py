@@ -57,6 +57,7 @@ def read_hub(
         source.message_trees,
     )
     bytes_done = 0
+    # Closing stops the download that is ahead when the caller takes no more documents.
     with closing(_local_paths(source, listing, shards, retries)) as paths:
         for shard, path in zip(shards, paths, strict=True):
             yield from read_file(path, row_format, progress)
@@ -75,6 +76,7 @@ def resolve(source: HubConfig, retries: Retries | None = None) -> Listing:
         UserError: there is no such configuration or split.
     """
     cached = hub_cache.load_listing(_listing_key(source))
+    # A branch may have moved since; a commit never changes.
     if cached and (_is_offline() or _COMMIT.fullmatch(source.revision)):
         return cached
     if _is_offline():
@@ -129,6 +131,7 @@ def _look_up(source: HubConfig) -> Listing:
 
     hub = HfApi()
     try:
+        # The listing of a gated data set is public: without this check the error would come with the first file.
         hub.auth_check(source.dataset, repo_type="dataset")
         commit = str(hub.dataset_info(source.dataset, revision=source.revision).sha)
         names = _file_names(source, commit)
@@ -177,6 +180,7 @@ def _as_transient(error: BaseException | None) -> TransientError | None:
         return None
     response = getattr(error, "response", None)
     if response is not None:
+        # The hub answered, so whatever caused the exception to be wrapped, the status decides.
         if response.status_code not in TRANSIENT_STATUS:
             return None
         return TransientError(str(response.status_code), retry_after_seconds(response.headers))

@@ -82,6 +82,7 @@ def download(listing: Listing, shards: list[Shard], retries: Retries) -> Generat
     def start(shard: Shard) -> Future[Path]:
         return pool.submit(_download_shard, listing, shard, retries, stopped)
 
+    # One download at a time: it takes the whole line anyway, and the hub limits the rate of requests.
     with ThreadPoolExecutor(max_workers=1) as pool:
         try:
             ahead = [start(shard) for shard in shards[:1]]
@@ -108,6 +109,7 @@ def _download_shard(listing: Listing, shard: Shard, retries: Retries, stopped: E
         with FileLock(lock):
             if listing.local_path(shard):  # Another process downloaded it while this one waited for the lock.
                 return pointer
+            # Another revision may have the same file under the same blob.
             if _size(blob) != shard.size:
                 partial = blob.with_name(f"{blob.name}.incomplete")
                 retries.call(lambda: _transfer(listing, shard, partial, stopped), stopped)
@@ -132,6 +134,7 @@ def _transfer(listing: Listing, shard: Shard, partial: Path, stopped: Event) -> 
     if size < shard.size:
         raise TransientError(f"{shard.path} ended after {size:,} of {shard.size:,} bytes", progressed=size > before)
     if size > shard.size or _digest(partial, shard) != shard.digest:
+        # Nothing tells which bytes are wrong, so the next try begins with an empty file.
         partial.unlink()
         raise TransientError(f"{shard.path} came with the wrong content")
 
@@ -173,6 +176,7 @@ def _digest(path: Path, shard: Shard) -> str:
     with path.open("rb") as file:
         if len(shard.digest) == _SHA256_DIGITS:
             return hashlib.file_digest(file, "sha256").hexdigest()
+        # git hashes a header before the content.
         head = hashlib.sha1(b"blob %d\0" % shard.size)
         return hashlib.file_digest(file, head.copy).hexdigest()
 

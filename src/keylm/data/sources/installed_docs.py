@@ -123,6 +123,7 @@ def _texts_of_file(name: str, path: Path) -> Iterator[list[str]]:
     except (OSError, UnicodeDecodeError):
         return
     if name == "pydoc_data/topics.py":
+        # The only module that is imported: its text is in a dictionary, not in docstrings.
         from pydoc_data.topics import topics
 
         yield from ([topic] for topic in topics.values())

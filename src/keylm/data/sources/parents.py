@@ -43,6 +43,7 @@ class ParentSources:
                 continue
             if not is_held_out(cleaned.digest, self.validation_fraction):
                 yield cleaned
+            # Held-out documents count too: `prepare` stops at the same document.
             remaining_bytes -= cleaned.num_bytes
             if remaining_bytes <= 0:
                 return

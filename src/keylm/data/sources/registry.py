@@ -71,12 +71,14 @@ def read_source(
     progress = progress or ReadProgress()
     request = ReadRequest(seed, progress, source_slice, _parent_documents(source, seed, progress, parents))
     documents = source_type(source).read_documents(source, request)
+    # Rounded up, so that no slice is left without documents.
     limit = None if source.max_documents is None else -(-source.max_documents // source_slice.count)
     has_begun = False
     try:
         for number, document in enumerate(islice(documents, limit), start=1):
             has_begun = True
             if limit is not None:
+                # The reader's own unit would say that the source is hardly begun when the limit is reached.
                 progress.done, progress.total = number, limit
             yield document
     except MissingSourceError as error:

@@ -58,6 +58,7 @@ class Retries:
             try:
                 return action()
             except TransientError as failure:
+                # A failure with progress does not count, but does not reset the count either.
                 failures += not failure.progressed
                 if failures >= self.tries or stopped.is_set():
                     raise

@@ -111,6 +111,7 @@ def _document_of_row(row: Row, row_format: RowFormat) -> Document:
 
 def _parse_message(turn: Any, location: str) -> Message:
     """Check one turn. Null content becomes empty, so that cleaning drops the conversation."""
+    # 0 stands for a missing content, which is an error, while null is not.
     content = turn.get("content", 0) if isinstance(turn, dict) else 0
     if not isinstance(content, str | None):
         raise UserError(f"{location}: a message must have a `role` and a `content` of text")
@@ -154,6 +155,7 @@ def _best_path(messages: list[dict[str, Any]], text_column: str) -> tuple[Messag
             )
         path.append({"role": _TREE_ROLES[best["role"]], "content": best[text_column] or ""})
         parent = best["message_id"]
+    # A conversation that ends with a question has no answer to learn from there.
     answers = [number for number, turn in enumerate(path, start=1) if turn["role"] == "assistant"]
     return tuple(path[: max(answers, default=0)])
 
