@@ -82,7 +82,7 @@ class Ramp(Trainer):
                 self._clip()
                 self.optimizer.step(lr_factor(self.step, self.training))
             taken = slice(part * each, (part + 1) * each)
-            loss = super()._gradient(Batch(batch.tokens[taken], batch.targets[taken], None, batch.addresses), stop)
+            loss = super()._gradient(Batch(batch.tokens[taken], batch.targets[taken], None, batch.sequence_refs), stop)
         return loss
 
 

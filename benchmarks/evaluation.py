@@ -20,7 +20,7 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from keylm.data.cleaning.benchmarks import load_tasks
+from keylm.data.cleaning.benchmark_items import load_tasks
 from keylm.evaluate.lm_eval_tasks import load_model
 from keylm.instructions.constraints.catalog import CONSTRAINT_SETS
 from keylm.instructions.splits import held_out

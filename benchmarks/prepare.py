@@ -1,9 +1,9 @@
-"""Prepare against bare encoding, and its memory: `KEYLM_SHARED=... python benchmarks/prepare.py [speed] [memory] …`.
+"""Speed and memory of `prepare`: `KEYLM_SHARED=... python benchmarks/prepare.py [speed] [memory] [tokenizer]`.
 
-* speed: the whole stage (read, clean, find duplicates, encode, write) beside `tokenizers`' own `encode_batch` over the
-  same text on the same cores, in pairs, in turn; medians and the ratio.
+* speed: the whole stage (read, clean, deduplicate, tokenize, write) against `tokenizers`' own `encode_batch` on the
+  same text and cores, in alternating pairs; medians and the ratio.
 * memory: peak of the stage in a process of its own, on a tenth of the text and on all of it (about 40 and 400 MB).
-* tokenizer: peak and seconds of learning a vocabulary from 1 GB (the text three times).
+* tokenizer: peak memory and seconds of training a tokenizer on 1 GB (the text three times).
 
 KEYLM_SHARED names a folder with `text/*.jsonl.zst`.
 """
@@ -41,17 +41,17 @@ VOCAB_SIZE = 8192
 
 
 def main() -> None:
-    """Run the measurements that are asked for, or all."""
+    """Run the measurements named on the command line, or all."""
     with tempfile.TemporaryDirectory() as folder:
         for name in sys.argv[1:] or list(MEASUREMENTS):
             MEASUREMENTS[name](Path(folder))
 
 
 def speed(folder: Path) -> None:
-    """Print MB/s of the stage and of `encode_batch`, for each file."""
+    """Print the MB/s of the stage and of `encode_batch` for each file."""
     for name in SPEED_FILES:
         source = FilesConfig(name=name.replace("_", "-"), path=str(TEXT / f"{name}.jsonl.zst"))
-        run = _run(folder / name, [source])
+        run = _make_run(folder / name, [source])
         texts = [text for document in _documents(source) for text in document.contents]
         megabytes = sum(len(text.encode()) for text in texts) / 1e6
         backend = tokenizer.Tokenizer.load(run.stage("tokenizer")).backend
@@ -65,34 +65,37 @@ def speed(folder: Path) -> None:
 def memory(folder: Path) -> None:
     """Print the stage's peak memory on a tenth of the text and on all of it."""
     peaks = {}
-    for share in (0.1, 1.0):
-        child = [sys.executable, __file__, "child", str(folder / f"memory-{share}"), str(share)]
-        peaks[share] = json.loads(subprocess.run(child, check=True, capture_output=True, text=True).stdout)
-        print(f"{peaks[share]['megabytes']:6.0f} MB of text: peak {peaks[share]['peak_mib']:.0f} MiB")
+    for fraction in (0.1, 1.0):
+        command = [sys.executable, __file__, "child", str(folder / f"memory-{fraction}"), str(fraction)]
+        peaks[fraction] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        print(f"{peaks[fraction]['megabytes']:6.0f} MB of text: peak {peaks[fraction]['peak_mib']:.0f} MiB")
     print(f"all to a tenth: {peaks[1.0]['peak_mib'] / peaks[0.1]['peak_mib']:.2f}")
 
 
-def child(folder: Path, share: float) -> None:
-    """In a process of its own: prepare `share` of every file; print megabytes and peak memory as JSON."""
+def child(folder: Path, fraction: float) -> None:
+    """Prepare a fraction of every file, in a process of its own; print megabytes and peak memory as JSON."""
     sources = [
-        FilesConfig(name=path.name.split(".")[0].replace("_", "-"), path=str(path), max_bytes=_room(path, share))
+        FilesConfig(
+            name=path.name.split(".")[0].replace("_", "-"), path=str(path), max_bytes=_max_bytes(path, fraction)
+        )
         for path in sorted(TEXT.glob("*.jsonl.zst"))
     ]
-    run = _run(folder, sources)
+    run = _make_run(folder, sources)
     run_prepare(run)
-    facts = [read_json(path) for path in run.stage("prepare").glob("pretrain/*/manifest.json")]
-    print(json.dumps({"megabytes": sum(fact["train"]["bytes"] for fact in facts) / 1e6, "peak_mib": _peak_mib()}))
+    manifests = [read_json(path) for path in run.stage("prepare").glob("pretrain/*/manifest.json")]
+    megabytes = sum(manifest["train"]["bytes"] for manifest in manifests) / 1e6
+    print(json.dumps({"megabytes": megabytes, "peak_mib": _peak_mib()}))
 
 
 def vocabulary(_: Path) -> None:
-    """Print the peak memory and the seconds of learning a vocabulary from 1 GB of text."""
+    """Print the peak memory and the seconds of training a tokenizer on 1 GB of text."""
     start = time.perf_counter()
     train_tokenizer(_gigabyte(), VOCAB_SIZE, "qwen2")
     print(f"tokenizer, 1 GB of text: {time.perf_counter() - start:.0f} s, peak {_peak_mib():.0f} MiB")
 
 
-def _run(folder: Path, sources: list[FilesConfig]) -> runs.Run:
-    """A run over `sources` with a vocabulary learned from the beginning of the first one."""
+def _make_run(folder: Path, sources: list[FilesConfig]) -> runs.Run:
+    """A run over `sources`, with a tokenizer trained on the beginning of the first one."""
     values = {
         "name": "bench",
         "data": {"sources": [source.model_dump() for source in sources]},
@@ -111,7 +114,7 @@ def _documents(source: FilesConfig) -> Iterator[Document]:
 
 
 def _encode(backend: tokenizer.Backend, texts: list[str]) -> None:
-    """`encode_batch` over all texts, about a megabyte at a time: more at once would need the memory for all tokens."""
+    """`encode_batch` on all texts, about a megabyte at a time: more at once would need memory for all tokens."""
     batch, size = [], 0
     for text in texts:
         batch.append(text)
@@ -127,12 +130,10 @@ def _prepare(run: runs.Run) -> None:
     run_prepare(run)
 
 
-def _room(path: Path, share: float) -> int | None:
-    return (
-        None
-        if share == 1.0
-        else int(share * sum(document.num_bytes for document in _documents(FilesConfig(name="x", path=str(path)))))
-    )
+def _max_bytes(path: Path, fraction: float) -> int | None:
+    if fraction == 1.0:
+        return None
+    return int(fraction * sum(document.num_bytes for document in _documents(FilesConfig(name="x", path=str(path)))))
 
 
 def _gigabyte() -> Iterator[str]:

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from keylm import cli
 from keylm import run as runs
 from keylm.common.errors import UserError
-from keylm.data.cleaning import benchmarks
-from keylm.data.cleaning.benchmarks import ScoredItem, load_tasks, scored_items
+from keylm.data.cleaning import benchmark_items
+from keylm.data.cleaning.benchmark_items import ScoredItem, load_tasks, scored_items
 from keylm.data.cleaning.decontamination import load_decontaminator
 from keylm.evaluate.lm_eval_adapter import LlamaCppLM
 from keylm.evaluate.lm_eval_tasks import run_and_print, run_tasks
@@ -225,12 +225,13 @@ def test_what_is_scored_is_kept_out_of_the_text(tmp_path: Path, no_network: None
     clean_run = runs.create(Recipe.model_validate(values), tmp_path / "run")
     index = load_decontaminator(clean_run)
     assert index is not None
-    assert index.task(f"He wrote: {goal.upper()}, and no more.") == "piqa"
-    assert index.task(f"He knew {answers[0]}, that is the best way to keep a very old boat from filling.") is None
+    assert index.contaminating_task(f"He wrote: {goal.upper()}, and no more.") == "piqa"
+    other = f"He knew {answers[0]}, that is the best way to keep a very old boat from filling."
+    assert index.contaminating_task(other) is None
     assert load_decontaminator(clean_run) is index
 
 
-def test_contexts_and_continuations_of_every_shape_of_task() -> None:
+def test_item_texts_of_every_shape_of_task() -> None:
     def task(output_type: str, text: object, target: object, choices: object = None, multiple_input: bool = False):
         return SimpleNamespace(
             OUTPUT_TYPE=output_type,
@@ -240,8 +241,8 @@ def test_contexts_and_continuations_of_every_shape_of_task() -> None:
             doc_to_choice=lambda _: choices,
         )
 
-    assert benchmarks._readings(task("generate_until", "Add.", 0), {}) == (["Add."], [])
-    assert benchmarks._readings(task("generate_until", "Add.", ["1", "one"]), {}) == (["Add."], ["1", "one"])
-    assert benchmarks._readings(task("multiple_choice", "Add.", 1, ["a", "b"]), {}) == (["Add."], ["a", "b"])
+    assert benchmark_items._item_texts(task("generate_until", "Add.", 0), {}) == (["Add."], [])
+    assert benchmark_items._item_texts(task("generate_until", "Add.", ["1", "one"]), {}) == (["Add."], ["1", "one"])
+    assert benchmark_items._item_texts(task("multiple_choice", "Add.", 1, ["a", "b"]), {}) == (["Add."], ["a", "b"])
     filled_in = task("multiple_choice", 1, "is here.", ["Ann", "Bob"], multiple_input=True)
-    assert benchmarks._readings(filled_in, {}) == (["Ann", "Bob"], ["is here."])
+    assert benchmark_items._item_texts(filled_in, {}) == (["Ann", "Bob"], ["is here."])

@@ -1,6 +1,6 @@
-"""A small stand-in for the Hugging Face hub on the loopback: the endpoints that reading a data set needs.
+"""A small substitute for the Hugging Face hub on the loopback, with the endpoints that reading a data set needs.
 
-It can misbehave: a `Fault` stands in the way of the next request for a path.
+It can misbehave: a `Fault` applies to the next request for a path.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Fault:
 
 @dataclass
 class Server:
-    """A running server: where it is, what was asked of it, and what is to go wrong."""
+    """A running server: its address, what it sent, and the faults to come."""
 
     endpoint: str
     sent: dict[str, list[tuple[int, int]]]

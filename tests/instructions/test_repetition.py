@@ -51,9 +51,9 @@ def test_repetition_uses_words_of_trained_documents(tmp_path: Path) -> None:
     (tmp_path / "names.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     names = FilesConfig(name="names", path=str(tmp_path / "names.jsonl"))
     source = RepetitionConfig(name="drills", from_sources=["names"], num_documents=1000)
-    siblings = ParentSources([names, source], validation_fraction=0.5)
-    documents = list(read_source(source, 3, siblings=siblings))
-    assert list(read_source(source, 3, siblings=siblings)) == documents
+    parents = ParentSources([names, source], validation_fraction=0.5)
+    documents = list(read_source(source, 3, parents=parents))
+    assert list(read_source(source, 3, parents=parents)) == documents
     drilled = set(re.findall(r"zq\d+x", str(documents).lower()))
     trained_on = [row["text"] for row in rows if not is_held_out(Document(text=row["text"]).digest, 0.5)]
     allowed = {name for name in re.findall(r"zq\d+x", str(trained_on).lower()) if not is_held_out_word(name)}

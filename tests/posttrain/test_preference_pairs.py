@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from keylm.common.errors import UserError
+from keylm.data.sources.instructions import generate_requests
 from keylm.instructions.constraints.catalog import CONSTRAINT_SETS
 from keylm.instructions.splits import SPLITS, held_out
-from keylm.posttrain.examples import generated
 from keylm.posttrain.preference_pairs import make_pairs
 from keylm.run import Run, open_run
 
@@ -20,14 +20,14 @@ ANSWER = "The river is wide and slow. Boats carry stone and timber to the old ha
 
 def test_generated_examples_are_a_function_of_the_seed_and_the_stage() -> None:
     draws = [(0, "dpo"), (0, "dpo"), (1, "dpo"), (0, "grpo")]
-    first, again, *others = (list(islice(generated(*draw, CONSTRAINT_SETS["all"]), 50)) for draw in draws)
+    first, again, *others = (list(islice(generate_requests(*draw, CONSTRAINT_SETS["all"]), 50)) for draw in draws)
     assert first == again
     for other in others:
         assert not set(map(str, first)) & set(map(str, other))
 
 
 def test_no_example_asks_what_evaluation_asks() -> None:
-    found = list(islice(generated(0, "dpo", CONSTRAINT_SETS["basic"]), 2000))
+    found = list(islice(generate_requests(0, "dpo", CONSTRAINT_SETS["basic"]), 2000))
     asked = {example.task.messages[-1]["content"] for example in found}
     tasks = [task for split in SPLITS for task in held_out(300, 0, split)]
     assert not asked & {task.messages[-1]["content"] for task in tasks}

@@ -349,7 +349,7 @@ def test_the_list_says_what_is_on_this_machine(cache, tmp_path):
     assert re.search(r"other +not downloaded *\n +some/data train *\n", listed)
     assert re.search(r"\bhere +1 files *\n +type files *\n", listed)
     assert re.search(r"there +missing *\n +type files *\n", listed)
-    assert re.search(r"instructions +made here *\n +type instructions *\n", listed)
+    assert re.search(r"instructions +generated *\n +type instructions *\n", listed)
 
 
 def test_offline_is_an_option_of_the_stages_that_read(cache, tmp_path):

@@ -71,7 +71,7 @@ def test_sft_changes_the_weights_and_learns_the_answers(tiny_run: Run) -> None:
     before = load_model(tiny_run.recipe.model, tiny_run.weights("pretrain"))
     after = load_model(tiny_run.recipe.model, tiny_run.weights("sft"))
     batch = make_loader(tiny_run, "sft").batch(0)
-    tokens, targets, segments = (torch.from_numpy(a) for a in (batch.tokens, batch.targets, batch.segments))
+    tokens, targets, segments = (torch.from_numpy(a) for a in (batch.tokens, batch.targets, batch.document_ids))
     with torch.no_grad():
         assert after.loss(tokens, targets, segments) < before.loss(tokens, targets, segments)
 

@@ -47,9 +47,9 @@ def numbers(documents: list[Document]) -> set[str]:
 
 
 def test_held_out_base_documents_are_skipped(mixture) -> None:
-    siblings = ParentSources(mixture, validation_fraction=0.4)
-    documents = list(read_source(mixture[-1], 0, siblings=siblings))
-    assert list(read_source(mixture[-1], 0, siblings=siblings)) == documents
+    parents = ParentSources(mixture, validation_fraction=0.4)
+    documents = list(read_source(mixture[-1], 0, parents=parents))
+    assert list(read_source(mixture[-1], 0, parents=parents)) == documents
     bases = [*read_source(mixture[0], 0), *read_source(mixture[1], 0)]
     trained_on = [document for document in bases if not is_held_out(document.digest, 0.4)]
     assert 250 < len(trained_on) < 450
@@ -67,8 +67,8 @@ def test_base_documents_are_cleaned_first(mixture) -> None:
 
         return clean
 
-    siblings = ParentSources(mixture, cleaner, validation_fraction=0.5)
-    documents = list(read_source(mixture[-1], 0, siblings=siblings))
+    parents = ParentSources(mixture, cleaner, validation_fraction=0.5)
+    documents = list(read_source(mixture[-1], 0, parents=parents))
     allowed = {
         number
         for document in read_source(mixture[0], 0)
@@ -81,15 +81,15 @@ def test_base_documents_are_cleaned_first(mixture) -> None:
 
 def test_no_more_of_a_base_is_read_than_in_training(mixture) -> None:
     little = mixture[0].model_copy(update={"max_bytes": 700})
-    siblings = ParentSources([little, *mixture[1:]])
-    sizes = [document.num_bytes for document in siblings.trained_on(little, read_source(little, 0))]
+    parents = ParentSources([little, *mixture[1:]])
+    sizes = [document.num_bytes for document in parents.training_documents(little, read_source(little, 0))]
     assert sum(sizes[:-1]) < 700 <= sum(sizes)
 
 
 def test_in_sft_only_conversations_are_made() -> None:
     talks = InstructionsConfig(name="talks", num_documents=50)
     source = TyposConfig(name="typos", from_sources=["talks"], num_documents=40)
-    documents = list(islice(read_source(source, 0, siblings=ParentSources([talks, source])), 40))
+    documents = list(islice(read_source(source, 0, parents=ParentSources([talks, source])), 40))
     assert len(documents) == 40
     assert all(document.messages and document.messages[-1]["role"] == "assistant" for document in documents)
 

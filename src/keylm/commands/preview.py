@@ -42,7 +42,7 @@ def show_preview(run: Run, stage: str, step: int, rows: int, console: Console = 
     tokenizer = Tokenizer.load(run.stage("tokenizer"))
     loader = make_loader(run, stage)
     batch = loader.batch(step)
-    segments = loader.segments(batch.addresses)
+    document_ids = loader.document_ids(batch.sequence_refs)
 
     attention = "within each document" if training.intra_document_masking else "across documents"
     console.print(
@@ -58,11 +58,11 @@ def show_preview(run: Run, stage: str, step: int, rows: int, console: Console = 
         )
     )
     for row in range(min(rows, len(batch.tokens))):
-        address = batch.addresses[row]
-        part = f", part {address.part}" if batch.addresses.num_parts > 1 else ""
-        origin = f"{address.source}, epoch {address.epoch}, block {address.block}{part}"
+        ref = batch.sequence_refs[row]
+        part = f", part {ref.part}" if batch.sequence_refs.num_parts > 1 else ""
+        origin = f"{ref.source}, epoch {ref.epoch}, block {ref.block}{part}"
         console.print(Text(f"\n{stage} step {step}, row {row}: {origin}", style="bold"))
-        console.print(paint_sequence(tokenizer, batch.tokens[row], batch.targets[row], segments[row]))
+        console.print(paint_sequence(tokenizer, batch.tokens[row], batch.targets[row], document_ids[row]))
 
 
 def paint_sequence(tokenizer: Tokenizer, tokens: Array, targets: Array, document_ids: Array) -> Text:

@@ -1,4 +1,4 @@
-"""Array types, and the target value that carries no loss."""
+"""The type of numpy arrays, and the target that carries no loss."""
 
 from __future__ import annotations
 
@@ -8,6 +8,5 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-
 IGNORE_INDEX = -100
-"""Target of a position that is not learned from."""
+"""Target of a position without loss, as in `torch.nn.functional.cross_entropy`."""

@@ -22,21 +22,21 @@ DIGEST_BITS = 64
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A plain text or a conversation; exactly one of the two is not `None`."""
+    """A plain text or a conversation; exactly one of the two is not None."""
 
     text: str | None = None
     messages: tuple[Message, ...] | None = None
 
     @property
     def contents(self) -> list[str]:
-        """The words: the text, or what was said in each turn."""
+        """The text, or the content of each message."""
         if self.messages is None:
             return [self.text or ""]
         return [message["content"] for message in self.messages]
 
     @property
     def plain(self) -> str:
-        """All contents in one text, a blank line between turns."""
+        """All contents as one text, with a blank line between messages."""
         return "\n\n".join(self.contents)
 
     @property
@@ -46,15 +46,18 @@ class Document:
 
     @property
     def digest(self) -> int:
-        """64 bits that stand for the document, the same in every source and on every machine."""
-        spoken = None if self.messages is None else [[turn["role"], turn["content"]] for turn in self.messages]
-        content = self.text or "" if spoken is None else json.dumps(spoken, ensure_ascii=False)
+        """A 64-bit hash of the document, the same in every source and on every machine."""
+        if self.messages is None:
+            content = self.text or ""
+        else:
+            turns = [[message["role"], message["content"]] for message in self.messages]
+            content = json.dumps(turns, ensure_ascii=False)
         return int.from_bytes(hashlib.blake2b(content.encode(), digest_size=DIGEST_BITS // 8).digest())
 
 
 def is_held_out(digest: int, fraction: float) -> bool:
-    """Whether the document with this digest belongs to the `fraction` that is kept for validation.
+    """Whether the document with this digest belongs to the `fraction` that is held out for validation.
 
-    Equal documents have equal digests, so none is both trained on and validated on.
+    Equal documents have equal digests, so no document is both trained on and validated on.
     """
     return digest < fraction * (1 << DIGEST_BITS)

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from keylm.common.console import console
 from keylm.common.errors import UserError
-from keylm.data.cleaning.benchmarks import load_tasks
+from keylm.data.cleaning.benchmark_items import load_tasks
 from keylm.evaluate import provenance, reference_scores
 from keylm.evaluate.baselines import (
     has_one_right_choice,

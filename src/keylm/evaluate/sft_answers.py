@@ -12,12 +12,12 @@ from keylm.common.documents import Document, is_held_out
 from keylm.data.cleaning.cleaner import Cleaner
 from keylm.data.prepare.outputs import available_sources, open_store
 from keylm.data.prepare.token_store import TokenStore
-from keylm.data.prepare.workers import reading_seed
-from keylm.data.sources.registry import read_source
+from keylm.data.prepare.workers import source_seed
+from keylm.data.sources.registry import read_source, source_type
 from keylm.evaluate.bits_per_byte import continuation_bits
 from keylm.instructions import constrained_chat
 from keylm.model.transformer import KeyLM
-from keylm.recipe.sources import ConstrainedChatConfig, SourceConfig
+from keylm.recipe.sources import SourceConfig
 from keylm.run import Run
 from keylm.tokenizer.tokenizer import Tokenizer
 
@@ -47,7 +47,7 @@ def made(run: Run, plain: KeyLM, num: int) -> dict[str, dict[str, float]]:
     """
     tokenizer = Tokenizer.load(run.stage("tokenizer"))
     found: dict[str, dict[str, float]] = {}
-    for source in (source for source in _sources(run) if isinstance(source, ConstrainedChatConfig)):
+    for source in (source for source in _sources(run) if source.edits_answers):
         with progress(f"answers of {source.name}", 3 * num, "answers") as bar:
             pairs = list(islice(_counted(_held_out_pairs(run, source), bar), num))
             if not pairs:
@@ -71,20 +71,21 @@ def _last_answers(store: TokenStore) -> Iterator[tuple[list[int], list[int]]]:
     """What stands before the last answer of each conversation, and that answer with the token that closes it."""
     start = 0
     for end in store.document_ends.tolist():
-        tokens, learned = store.tokens(start, end), store.learned(start, end)
+        tokens, loss_mask = store.tokens(start, end), store.loss_mask(start, end)
         start = end
-        places = np.flatnonzero(learned)
+        places = np.flatnonzero(loss_mask)
         first = places[np.flatnonzero(np.diff(places, prepend=-2) > 1)[-1]]
         yield tokens[:first].tolist(), tokens[first : places[-1] + 1].tolist()
 
 
-def _held_out_pairs(run: Run, source: ConstrainedChatConfig) -> Iterator[tuple[str, str]]:
+def _held_out_pairs(run: Run, source: SourceConfig) -> Iterator[tuple[str, str]]:
     """The real answer and the made one of the conversations that are held out, but for those that cleaning drops.
 
     It is the real conversation that is held out: pretraining may read those of the rest.
     """
-    clean, seed = Cleaner(run, source), reading_seed(run.recipe, "sft")
-    for document, changed in constrained_chat.constrained_pairs(read_source(source.from_source, seed), seed):
+    clean, seed = Cleaner(run, source), source_seed(run.recipe, "sft")
+    origin = source_type(source).origin(source)
+    for document, changed in constrained_chat.constrained_pairs(read_source(origin, seed), seed):
         real = clean(document)
         if isinstance(real, Document) and is_held_out(real.digest, run.recipe.data.validation_fraction):
             yield document.contents[-1], changed.contents[-1]

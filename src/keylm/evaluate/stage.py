@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keylm.common.files import read_json, write_json
-from keylm.recipe.sources import InstructionsConfig, RepetitionConfig, TyposConfig
 from keylm.run import Run
 from keylm.stages import completed_training_stages
 
@@ -114,10 +113,7 @@ def _instructions(run: Run) -> dict[str, Any]:
 def _trained_kinds(recipe: Recipe) -> str:
     """The largest set of kinds that any source asks for."""
     sources = [*recipe.data.sources, *recipe.sft.sources]
-    asks_all = any(
-        source.type == "constrained-chat" or getattr(source, "constraint_set", "") == "all" for source in sources
-    )
-    return "all" if asks_all else "basic"
+    return "all" if any(source.uses_all_constraints for source in sources) else "basic"
 
 
 def _typos(run: Run) -> dict[str, Any]:
@@ -130,11 +126,7 @@ def _typos(run: Run) -> dict[str, Any]:
     from keylm.tokenizer.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(run.stage("tokenizer"))
-    made = {
-        source.name
-        for source in run.recipe.data.sources
-        if isinstance(source, InstructionsConfig | RepetitionConfig | TyposConfig)
-    }
+    made = {source.name for source in run.recipe.data.sources if source.is_generated}
     stores = [store for name, store in _held_out_text(run).items() if name not in made]
     passages = typo_robustness.passages(stores, tokenizer, settings.typo_passages, seed)
     tasks = typo_robustness.requests(settings.typo_instructions, seed)

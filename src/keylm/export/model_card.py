@@ -8,13 +8,13 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
+from keylm.data.sources.registry import source_type
 from keylm.export.card_scores import markdown_table, scores_section
 from keylm.export.quantization_quality import quantization_section
 from keylm.export.verify import verification_section
 from keylm.gguf.file import license_of
 from keylm.gguf.tensor_types import best_type
 from keylm.recipe import Recipe
-from keylm.recipe.sources import ConstrainedChatConfig, HubConfig
 from keylm.run import Run
 
 _GGUF_USAGE = """
@@ -92,7 +92,7 @@ def _header(run: Run) -> ModelCardData:
     learned = [
         source for stage in ("pretrain", "sft") if not run.imported_from(stage) for source in recipe.sources_of(stage)
     ]
-    sources = [_origin(source) for source in learned]
+    datasets = {source_type(source).hub_dataset(source) for source in learned}
     return ModelCardData(
         model_name=recipe.title or recipe.name,
         language="en",
@@ -100,7 +100,7 @@ def _header(run: Run) -> ModelCardData:
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["keylm", "chat", "small-language-model", *(["gguf"] if recipe.export.gguf else [])],
-        datasets=sorted({source.dataset for source in sources if isinstance(source, HubConfig)}) or None,
+        datasets=sorted(dataset for dataset in datasets if dataset) or None,
     )
 
 
@@ -136,20 +136,12 @@ def _gguf_usage(recipe: Recipe) -> str:
 def _source_table(sources: list[Any]) -> str:
     total = sum(source.weight for source in sources)
     rows = [
-        [_label(source), source.category, f"{source.weight / total:.1%}", _origin(source).license or "not stated"]
+        [
+            source_type(source).label(source),
+            source.category,
+            f"{source.weight / total:.1%}",
+            source_type(source).origin(source).license or "not stated",
+        ]
         for source in sources
     ]
     return markdown_table(["source", "category", "share", "licence"], *rows)
-
-
-def _origin(source: Any) -> Any:
-    """The source whose texts these are."""
-    return source.from_source if isinstance(source, ConstrainedChatConfig) else source
-
-
-def _label(source: Any) -> str:
-    if isinstance(source, ConstrainedChatConfig):
-        return f"{_label(source.from_source)}, with constraints"
-    if isinstance(source, HubConfig):
-        return f"[{source.dataset}](https://huggingface.co/datasets/{source.dataset})"
-    return str(source.name)

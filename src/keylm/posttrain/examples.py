@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import count, islice
+from itertools import islice
 from random import Random
 from typing import TypeVar
 
@@ -12,13 +12,9 @@ from keylm.common.documents import Message
 from keylm.common.errors import UserError
 from keylm.data.cleaning.cleaner import Cleaner
 from keylm.data.sources.parents import ParentSources
-from keylm.data.sources.registry import read_source
-from keylm.instructions import constrained_chat
-from keylm.instructions.constraints.catalog import CONSTRAINT_SETS, ConstraintSet
-from keylm.instructions.requests import topic_request
-from keylm.instructions.sampler import Sampler
+from keylm.data.sources.registry import read_source, source_type
 from keylm.instructions.task import Example
-from keylm.recipe.sources import ConstrainedChatConfig, InstructionsConfig
+from keylm.recipe.sources import SourceConfig
 from keylm.run import Run
 from keylm.tokenizer.messages import encode_messages
 from keylm.tokenizer.tokenizer import Tokenizer
@@ -26,12 +22,11 @@ from keylm.tokenizer.tokenizer import Tokenizer
 _ATTEMPTS = 100
 """Examples that are made for one that serves, at most."""
 
-PromptSource = InstructionsConfig | ConstrainedChatConfig
 Made = TypeVar("Made")
 
 
 def sample_examples(
-    run: Run, key: str, num: int, givers: Sequence[PromptSource], make: Callable[[Example, Random], Made | None]
+    run: Run, key: str, num: int, givers: Sequence[SourceConfig], make: Callable[[Example, Random], Made | None]
 ) -> list[Made]:
     """`num` of what `make` makes of examples of the `givers`, by their weights; where it gives None, the next serves.
 
@@ -60,26 +55,16 @@ def sample_examples(
     return found
 
 
-def generated(seed: int, stage: str, kinds: ConstraintSet) -> Iterator[Example]:
-    """Requests without end, with one or two constraints, in the words and phrasings of training."""
-    for number in count():
-        sampler = Sampler(Random(f"{stage}:{seed}:{number}"))
-        yield topic_request(sampler, sampler.rng.sample(kinds, sampler.choice((1, 1, 2))))
-
-
 def fits_sequence(run: Run) -> Callable[[list[Message]], bool]:
     """Whether a conversation is short enough for a sequence of SFT."""
     tokenizer, length = Tokenizer.load(run.stage("tokenizer")), run.recipe.sft.sequence_length
     return lambda messages: len(encode_messages(tokenizer, messages)[0]) <= length
 
 
-def _of(run: Run, giver: PromptSource, stage: str) -> Iterator[Example]:
-    recipe = run.recipe
-    if isinstance(giver, InstructionsConfig):
-        return generated(recipe.seed, stage, CONSTRAINT_SETS[giver.constraint_set])
-    # Another seed than in pretraining and in SFT, so that real exchanges come under other constraints.
-    seed = recipe.seed + 2
-    siblings = ParentSources(cleaner=partial(Cleaner, run), validation_fraction=recipe.data.validation_fraction)
-    documents = siblings.trained_on(giver.from_source, read_source(giver.from_source, seed))
-    found = (constrained_chat.constrain(document, seed) for document in documents)
-    return (example for example in found if example)
+def _of(run: Run, giver: SourceConfig, stage: str) -> Iterator[Example]:
+    """Examples of one source, made of what is trained on of the source whose text it uses."""
+    seed, behavior = run.recipe.seed, source_type(giver)
+    origin = behavior.origin(giver)
+    parents = ParentSources(make_cleaner=partial(Cleaner, run), validation_fraction=run.recipe.data.validation_fraction)
+    documents = parents.training_documents(origin, read_source(origin, seed))
+    return behavior.generate_examples(giver, stage, seed, documents)

@@ -18,7 +18,6 @@ from keylm.instructions.task import Example
 from keylm.posttrain.examples import sample_examples
 from keylm.posttrain.trl_trainer import Policy, run_trl, trl_arguments
 from keylm.recipe.grpo import GrpoConfig
-from keylm.recipe.sources import InstructionsConfig
 from keylm.run import Run
 from keylm.tokenizer.messages import encode_messages
 from keylm.tokenizer.tokenizer import Tokenizer
@@ -37,7 +36,7 @@ def run_grpo(run: Run) -> dict[str, Any]:
     """
     settings = run.recipe.grpo
     assert settings is not None
-    givers = [source for source in run.recipe.sft.sources if isinstance(source, InstructionsConfig)]
+    givers = [source for source in run.recipe.sft.sources if source.makes_prompts]
     num_prompts = settings.steps * settings.batch_prompts
 
     def trainer(policy: Policy) -> GRPOTrainer:

@@ -9,7 +9,6 @@ from keylm.common.documents import Message
 from keylm.instructions.rejected import make_rejected
 from keylm.instructions.task import Example, assistant_message
 from keylm.posttrain.examples import fits_sequence, sample_examples
-from keylm.recipe.sources import ConstrainedChatConfig, InstructionsConfig
 from keylm.run import Run
 
 
@@ -28,9 +27,7 @@ def make_pairs(run: Run, num_pairs: int) -> list[PreferencePair]:
     Raises:
         UserError: a source is unusable, or gives fewer pairs than its share.
     """
-    givers = [
-        source for source in run.recipe.sft.sources if isinstance(source, InstructionsConfig | ConstrainedChatConfig)
-    ]
+    givers = [source for source in run.recipe.sft.sources if source.makes_pairs]
     fits = fits_sequence(run)
 
     def pair(example: Example, rng: Random) -> PreferencePair | None:

@@ -26,7 +26,13 @@ class BaseSourceConfig(Config):
     is_derived: ClassVar[bool] = False
     """Whether the source is made from the documents of other sources in its list, those in `from_sources`."""
     is_divisible: ClassVar[bool] = False
-    """Whether each task of `prepare` can read a part of the source."""
+    """Whether the tasks of `prepare` can each read a slice of the source."""
+    is_sorted: ClassVar[bool] = False
+    """Whether the documents may be sorted, so that a fair sample of them must come from all over the source."""
+    is_generated: ClassVar[bool] = False
+    """Whether the documents are written by a program, not by people."""
+    edits_answers: ClassVar[bool] = False
+    """Whether the source edits the answers of another one, so that the two can be compared."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     """Name of the source: its folder in the run and its row in every table."""
@@ -49,6 +55,16 @@ class BaseSourceConfig(Config):
     license: str | None = None
     """License of the text, for the model card."""
 
+    @property
+    def parent_names(self) -> list[str]:
+        """Names of the sources, in the same list, that this one is made from."""
+        return []
+
+    @property
+    def uses_all_constraints(self) -> bool:
+        """Whether all trained constraints occur in the source, not just the basic ones."""
+        return False
+
 
 def _reject_old_names(source: Any) -> Any:
     """Name what is renamed before pydantic looks for the `type` of the source, which an old recipe calls `kind`."""
@@ -59,7 +75,7 @@ def _reject_old_names(source: Any) -> Any:
 class FilesConfig(BaseSourceConfig):
     """Local files: txt, md, jsonl, jsonl.gz, jsonl.zst or parquet, with plain text or chat messages."""
 
-    is_divisible = True
+    is_divisible = is_sorted = True
 
     type: Literal["files"] = "files"
     path: str | list[str]
@@ -125,7 +141,7 @@ class InstructionsConfig(BaseSourceConfig):
     """Generated instructions and small conversations whose answers are correct by construction."""
 
     renamed_keys: ClassVar[dict[str, str]] = {"kinds": "constraint_set"}
-    makes_prompts = makes_pairs = True
+    makes_prompts = makes_pairs = is_generated = True
 
     type: Literal["instructions"] = "instructions"
     num_documents: PositiveCount = 20_000
@@ -134,12 +150,17 @@ class InstructionsConfig(BaseSourceConfig):
     """Which constraints occur: `basic`, the 19 that a model of a few million parameters learns in minutes, or `all`
     62."""
 
+    @property
+    def uses_all_constraints(self) -> bool:
+        """Whether all trained constraints occur in the source, not just the basic ones."""
+        return self.constraint_set == "all"
+
 
 class RepetitionConfig(BaseSourceConfig):
     """Random words, repeated, from which a small model learns early to copy from its context."""
 
     renamed_keys: ClassVar[dict[str, str]] = {"of": "from_sources"}
-    is_derived = True
+    is_derived = is_generated = True
 
     type: Literal["repetition"] = "repetition"
     from_sources: list[str] = []
@@ -147,12 +168,17 @@ class RepetitionConfig(BaseSourceConfig):
     num_documents: PositiveCount = 20_000
     """Number of documents, of about 100 tokens, to generate."""
 
+    @property
+    def parent_names(self) -> list[str]:
+        """Names of the sources, in the same list, that this one is made from."""
+        return self.from_sources
+
 
 class TyposConfig(BaseSourceConfig):
     """Text with synthetic typos beside the clean text, made from the documents of other sources."""
 
     renamed_keys: ClassVar[dict[str, str]] = {"of": "from_sources", "pairs": "pair_fraction"}
-    is_derived = True
+    is_derived = is_generated = True
 
     type: Literal["typos"] = "typos"
     from_sources: list[str] = Field(min_length=1)
@@ -163,6 +189,11 @@ class TyposConfig(BaseSourceConfig):
     """Fraction of contrastive pairs; the others are mistyped beginnings with their clean continuation."""
     rates: tuple[float, float] = (0.01, 0.12)
     """Minimum and maximum fraction of the characters that are mistyped; each document draws its own rate in between."""
+
+    @property
+    def parent_names(self) -> list[str]:
+        """Names of the sources, in the same list, that this one is made from."""
+        return self.from_sources
 
     @model_validator(mode="after")
     def _check_rates(self) -> TyposConfig:
@@ -179,13 +210,18 @@ class ConstrainedChatConfig(BaseSourceConfig):
     """
 
     renamed_keys: ClassVar[dict[str, str]] = {"of": "from_source"}
-    makes_pairs = True
+    makes_pairs = edits_answers = True
 
     type: Literal["constrained-chat"] = "constrained-chat"
     from_source: Annotated[
         Annotated[FilesConfig | HubConfig, Field(discriminator="type")], BeforeValidator(_reject_old_names)
     ]
     """The source of the conversations."""
+
+    @property
+    def uses_all_constraints(self) -> bool:
+        """Whether all trained constraints occur in the source, not just the basic ones."""
+        return True
 
 
 SourceConfig = Annotated[
@@ -217,7 +253,7 @@ def check_sources(sources: Sequence[BaseSourceConfig]) -> None:
         raise ValueError("all source weights are zero")
     parents = {source.name for source in sources if not source.is_derived}
     for source in sources:
-        if isinstance(source, RepetitionConfig | TyposConfig) and (unknown := set(source.from_sources) - parents):
+        if unknown := set(source.parent_names) - parents:
             raise ValueError(
                 f"`from_sources` of `{source.name}` names `{min(unknown)}`, which is not a source it can be made from"
             )

@@ -78,7 +78,7 @@ def _train(run: Run, stage: str, model: KeyLM) -> dict[str, Any]:
         "ranks": world.size,
         "training_seconds": round(trainer.seconds, 3),
         "compute_dtype": str(model.compute_dtype).removeprefix("torch."),
-        "mixture": _mixture(trainer.loader.curriculum, sources, training),
+        "mixture": _mixture(trainer.loader.mixture, sources, training),
     }
 
 

@@ -160,7 +160,7 @@ class Trainer:
         A step can take minutes, and a notice is short: asked to stop, it is given up, and done again another time.
         """
         num_targets, num_rows = self.world.sum((batch.targets != IGNORE_INDEX).sum(), len(batch.tokens))
-        masks = [] if batch.segments is None else [batch.segments]
+        masks = [] if batch.document_ids is None else [batch.document_ids]
         arrays = _fill([batch.tokens, batch.targets, *masks], math.ceil(num_rows / self.world.size))
         rows = self.training.micro_batch_tokens // batch.tokens.shape[1]
         starts = range(0, len(arrays[0]), rows)
@@ -191,16 +191,16 @@ class Trainer:
 
     def _note_ends(self, batch: Batch) -> None:
         """Say when a source has been read to its end, and begins anew."""
-        again = batch.addresses.sources[batch.addresses.epochs > 0]
-        for source in sorted({batch.addresses.names[index] for index in again} - self._reread):
+        again = batch.sequence_refs.sources[batch.sequence_refs.epochs > 0]
+        for source in sorted({batch.sequence_refs.names[index] for index in again} - self._reread):
             console.print(f"  step {self.step:,}: source {source} has ended, and is read again in another order")
             self._reread.add(source)
 
     def _note_skip(self, counted: dict[str, int], problem: str, batch: Batch, metrics: Metrics | NullMetrics) -> None:
         """Count a skipped step, say where its batch is from, and stop if there were too many."""
         self.skipped += 1
-        place = f"{problem}; the batch begins at {batch.addresses[0]}"
-        metrics.write(counted | {"skipped": self.skipped, "reason": problem, "batch": str(batch.addresses[0])})
+        place = f"{problem}; the batch begins at {batch.sequence_refs[0]}"
+        metrics.write(counted | {"skipped": self.skipped, "reason": problem, "batch": str(batch.sequence_refs[0])})
         console.print(f"  step {self.step - 1:,} is skipped ({self.skipped} so far): {place}")
         if self.skipped > self.training.max_skipped_steps:
             raise KeyLMError(

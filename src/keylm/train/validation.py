@@ -46,7 +46,7 @@ class Validation:
         nats, num_targets = 0.0, 0
         # Every rank codes equally many sequences, for FSDP's sake: where there are none left, one that does not count.
         for first in range(0, num_blocks, world.size):
-            found, following = blocks.read(min(first + world.rank, num_blocks - 1))
+            found, following = blocks.tokens_and_targets(min(first + world.rank, num_blocks - 1))
             tokens, targets = torch.from_numpy(found.astype(np.int64))[None], torch.from_numpy(following)[None]
             if first + world.rank >= num_blocks:
                 targets.fill_(IGNORE_INDEX)

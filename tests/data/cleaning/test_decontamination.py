@@ -1,4 +1,4 @@
-"""Test items kept out of the text: the screen never lets pass what datatrove's own filter finds."""
+"""Decontamination: the screen passes on every document that datatrove's own filter would drop."""
 
 from types import SimpleNamespace
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from keylm import run as runs
 from keylm.common.errors import UserError
-from keylm.data.cleaning.benchmarks import ScoredItem
+from keylm.data.cleaning.benchmark_items import ScoredItem
 from keylm.data.cleaning.datatrove_adapters import ENGLISH, HASHES
 from keylm.data.cleaning.decontamination import Decontaminator, _letters, build_decontaminator, load_decontaminator
 from keylm.recipe import Recipe
@@ -30,9 +30,9 @@ ITEMS = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    place = tmp_path_factory.mktemp("index") / "contamination"
-    build_decontaminator(ITEMS, place)
-    return place
+    folder = tmp_path_factory.mktemp("index") / "contamination"
+    build_decontaminator(ITEMS, folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_the_index_is_what_datatrove_s_indexer_computes(folder):
     ],
 )
 def test_documents_by_hand(ours, text, task):
-    assert ours.task(text) == task
+    assert ours.contaminating_task(text) == task
 
 
 # What simplifying treats specially: marks, digits in many scripts, accents that fall, letters that have no lower case.
@@ -101,18 +101,18 @@ def planted(draw):
 
 
 @given(text=planted())
-def test_with_the_screen_before_it_the_filter_finds_the_same(ours, datatrove, text):
-    assert (ours.task(text) is not None) == datatrove(text)
+def test_behind_the_screen_the_filter_finds_the_same(ours, datatrove, text):
+    assert (ours.contaminating_task(text) is not None) == datatrove(text)
 
 
-def test_the_screen_turns_other_text_away(ours):
+def test_the_screen_rejects_other_text(ours):
     generator = np.random.default_rng(0)
     words = simplify_text(" ".join(sources)).split()
     documents = [" ".join(generator.choice(words, size=400)) for _ in range(200)]
     assert not any(map(ours.is_suspect, documents))
 
 
-def test_rows_of_numbers_are_not_looked_for_and_a_task_of_nothing_else_is_refused(tmp_path):
+def test_a_task_of_nothing_but_numbers_is_refused(tmp_path):
     numbers = ScoredItem("sums", ["1 2 3 4 5 6 7 8 9 10 11 12 13 14"], ["15"])
     with pytest.raises(UserError, match="task `sums` has no 12 words"):
         build_decontaminator([*ITEMS, numbers], tmp_path / "index")

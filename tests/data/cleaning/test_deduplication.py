@@ -16,7 +16,7 @@ digests = st.integers(0, 2**64 - 1) | st.integers(0, 20) | st.sampled_from([2**4
 @given(numbers=st.lists(digests), limit=st.integers(1, 10))
 def test_it_answers_as_a_set_does(numbers, limit):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deduplication, "_LEAST_NEW", limit)
+        patch.setattr(deduplication, "_MIN_RECENT", limit)
         ours, known = ExactDeduplicator(), set()
         for number in numbers:
             assert ours.add(number) == (number not in known)
@@ -37,4 +37,4 @@ def test_millions_of_digests_take_about_ten_bytes_each():
         ours.add(generator.getrandbits(64))
     assert len(ours) == count
     # 90 bytes for each number in the set (32 of the number, 58 of its place), 8 for each in the array.
-    assert 90 * len(ours._new) + ours._old.numbers.nbytes < 12 * count
+    assert 90 * len(ours._recent) + ours._merged.numbers.nbytes < 12 * count

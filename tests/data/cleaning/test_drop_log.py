@@ -17,7 +17,7 @@ def test_counts_all_and_keeps_the_beginnings_of_the_first(tmp_path):
     }
 
 
-def test_parts_add_up_in_order_and_writing_again_changes_nothing(tmp_path):
+def test_logs_of_slices_add_up_in_order(tmp_path):
     whole, parts = DropLog(3), DropLog(3)
     for number, texts in enumerate((["a", "b"], ["c", "d"])):
         part = DropLog(3)
@@ -25,11 +25,11 @@ def test_parts_add_up_in_order_and_writing_again_changes_nothing(tmp_path):
             part.add("duplicate", text)
             whole.add("duplicate", text)
         part.save(tmp_path / f"{number}.json")
-        parts.load(tmp_path / f"{number}.json")
-    assert parts.facts() == whole.facts() == {"counts": {"duplicate": 4}, "samples": {"duplicate": ["a", "b", "c"]}}
+        parts.add_saved(tmp_path / f"{number}.json")
+    assert parts.to_dict() == whole.to_dict() == {"counts": {"duplicate": 4}, "samples": {"duplicate": ["a", "b", "c"]}}
 
 
 def test_without_samples_there_are_counts():
     dropped = DropLog(num_samples=0)
     dropped.add("too short", "text")
-    assert dropped.facts() == {"counts": {"too short": 1}, "samples": {"too short": []}}
+    assert dropped.to_dict() == {"counts": {"too short": 1}, "samples": {"too short": []}}

@@ -15,14 +15,14 @@ from keylm.data.cleaning.near_duplicates import find_near_duplicates
 WORDS = [f"{a}{b}{c}" for a in "bdfgklmnprst" for b in "aeiou" for c in ("n", "r", "st", "lm", "ck")]
 
 
-class Parts:
+class Units:
     """The documents of three sources; sent to other processes, so not a closure."""
 
-    def __init__(self, parts):
-        self.parts = parts
+    def __init__(self, units):
+        self.units = units
 
-    def __call__(self, part):
-        return [(Document(text=text).digest, text) for text in self.parts[part]]
+    def __call__(self, unit):
+        return [(Document(text=text).digest, text) for text in self.units[unit]]
 
 
 def execute(pipeline, num_tasks, folder, title):
@@ -54,7 +54,7 @@ def parts():
 
 
 def test_one_document_of_each_cluster_stays(parts, tmp_path):
-    dropped = find_near_duplicates(Parts(parts), len(parts), tmp_path / "near", execute)
+    dropped = find_near_duplicates(Units(parts), len(parts), tmp_path / "near", execute)
     texts = {Document(text=text).digest: text for part in parts for text in part}
     close = [pair for pair in combinations(texts, 2) if similarity(texts[pair[0]], texts[pair[1]]) > 0.9]
     assert len(close) == 20
@@ -65,13 +65,13 @@ def test_one_document_of_each_cluster_stays(parts, tmp_path):
     assert saved.tolist() == sorted(digest for digest in texts if digest in dropped)
 
 
-def test_the_same_documents_give_the_same_digests_and_are_not_read_again(parts, tmp_path):
-    first = find_near_duplicates(Parts(parts), len(parts), tmp_path / "one", execute)
-    second = find_near_duplicates(Parts(parts), len(parts), tmp_path / "two", execute)
+def test_results_are_reproducible_and_kept(parts, tmp_path):
+    first = find_near_duplicates(Units(parts), len(parts), tmp_path / "one", execute)
+    second = find_near_duplicates(Units(parts), len(parts), tmp_path / "two", execute)
     assert first.numbers.tolist() == second.numbers.tolist()
-    kept = find_near_duplicates(Parts([]), len(parts), tmp_path / "one", execute)
+    kept = find_near_duplicates(Units([]), len(parts), tmp_path / "one", execute)
     assert kept.numbers.tolist() == first.numbers.tolist()
 
 
 def test_where_all_differ_nothing_is_dropped(parts, tmp_path):
-    assert len(find_near_duplicates(Parts([parts[0][:5], parts[1][20:25]]), 2, tmp_path / "near", execute)) == 0
+    assert len(find_near_duplicates(Units([parts[0][:5], parts[1][20:25]]), 2, tmp_path / "near", execute)) == 0

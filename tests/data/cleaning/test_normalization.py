@@ -1,4 +1,4 @@
-"""What cleaning changes, what it leaves alone, and what it throws out."""
+"""What cleaning changes, keeps and drops."""
 
 import re
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from keylm import run as runs
 from keylm.common.documents import Document
-from keylm.data.cleaning.benchmarks import ScoredItem
+from keylm.data.cleaning.benchmark_items import ScoredItem
 from keylm.data.cleaning.cleaner import Cleaner
 from keylm.data.cleaning.decontamination import build_decontaminator
 from keylm.data.cleaning.normalization import (
@@ -19,12 +19,12 @@ from keylm.data.cleaning.normalization import (
     normalize_document,
     normalize_text,
 )
-from keylm.data.cleaning.personal_data import MAIL, PHONE
+from keylm.data.cleaning.personal_data import EMAIL, PHONE
 from keylm.recipe import Recipe
 
 
 @pytest.mark.parametrize(
-    ("raw", "tidied"),
+    ("raw", "normalized"),
     [
         ("one\r\ntwo\rthree\u2028four\x0cfive", "one\ntwo\nthree\nfour\nfive"),
         ("one  \ntwo\t\n  three", "one\ntwo\n  three"),
@@ -37,12 +37,12 @@ from keylm.recipe import Recipe
         ("a\ttab, a naïve 猫, e\u0301 and ﬁne 🦊", "a\ttab, a naïve 猫, e\u0301 and ﬁne 🦊"),
     ],
 )
-def test_tidying_by_hand(raw, tidied):
-    assert normalize_text(raw) == tidied
+def test_normalized_texts_by_hand(raw, normalized):
+    assert normalize_text(raw) == normalized
 
 
 @given(text=st.text())
-def test_tidied_text_is_tidy_and_stays_so(text):
+def test_normalizing_is_idempotent(text):
     once = normalize_text(text)
     assert normalize_text(once) == once
     assert not re.search(r"[\r\x00-\x08\x0b-\x1f\x7f]| \n|\n\n\n\n", once)
@@ -68,7 +68,7 @@ def test_texts(text, outcome):
     assert normalize_document(Document(text=text), min_document_bytes=20) == outcome
 
 
-def test_without_a_least_size_an_empty_text_is_dropped_still():
+def test_an_empty_text_is_always_dropped():
     assert normalize_document(Document(text="\n"), min_document_bytes=0) == TOO_SHORT
 
 
@@ -103,9 +103,9 @@ def cleaner(folder, *filters, **settings):
 def test_documents_are_tidied_and_masked_or_dropped(tmp_path):
     clean_one = cleaner(tmp_path)
     letter = Document(text="Write to ann@mail.example.co.uk, \r\nor call 415-555-2671. ")
-    assert clean_one(letter) == Document(text=f"Write to {MAIL},\nor call {PHONE}.")
+    assert clean_one(letter) == Document(text=f"Write to {EMAIL},\nor call {PHONE}.")
     talk = conversation(("user", "Is it ann@mail.net? "), ("assistant", "No: bob@mail.net"))
-    assert clean_one(talk) == conversation(("user", f"Is it {MAIL}?"), ("assistant", f"No: {MAIL}"))
+    assert clean_one(talk) == conversation(("user", f"Is it {EMAIL}?"), ("assistant", f"No: {EMAIL}"))
     assert clean_one(Document(text="Short.")) == TOO_SHORT
     assert clean_one(conversation(("user", "Hi"))) == NO_ASSISTANT
 

@@ -25,7 +25,7 @@ PROSE = (
 
 def test_good_prose_passes_all_filters():
     for name in ("gopher-quality", "gopher-repetition", "c4", "fineweb"):
-        assert quality.by_name(name)(PROSE) == (PROSE, None)
+        assert quality.quality_filter(name)(PROSE) == (PROSE, None)
 
 
 @pytest.mark.parametrize(
@@ -40,16 +40,16 @@ def test_good_prose_passes_all_filters():
     ],
 )
 def test_reasons(name, text, reason):
-    assert quality.by_name(name)(text) == (text, reason)
+    assert quality.quality_filter(name)(text) == (text, reason)
 
 
 def test_c4_removes_lines_from_what_it_keeps():
-    kept, reason = quality.by_name("c4")(PROSE + "\nSkip to content\nAll of this is javascript, they say.")
+    kept, reason = quality.quality_filter("c4")(PROSE + "\nSkip to content\nAll of this is javascript, they say.")
     assert (kept, reason) == (PROSE, None)
 
 
 @pytest.mark.parametrize("text", ["", "one", "Mr. Lee's café isn't far; 3.5 km (or so)... “Yes!” he said. Go"])
-def test_words_and_sentences_hold_everything_but_white_space(text):
+def test_words_and_sentences_lose_only_white_space(text):
     assert "".join(ENGLISH.word_tokenize(text)) == "".join(text.split())
     assert [text[start:stop] for start, stop in ENGLISH.span_tokenize(text)] == ENGLISH.sent_tokenize(text)
     assert "".join("".join(ENGLISH.sent_tokenize(text)).split()) == "".join(text.split())
@@ -78,7 +78,7 @@ def test_answers_are_those_of_datatrove_s_objects(text):
         page = Page(text=text, id="")
         answer = block.filter(page)
         expected = (page.text, None) if answer is True else (text, f"{name}: {answer[1]}")
-        assert quality.by_name(name)(text) == expected
+        assert quality.quality_filter(name)(text) == expected
 
 
 ENGLISH_LINES = ["the boat is on the water", "they walk to the old house", "there is a light in the garden"]
@@ -97,7 +97,7 @@ def model(tmp_path_factory):
 
 
 def test_only_english_passes(model):
-    english = quality.english(str(model), 0.65)
+    english = quality.language_filter(str(model), 0.65)
     for line in ENGLISH_LINES:
         assert english(f"{line}\n{line}") == (f"{line}\n{line}", None)
     for line in FRENCH_LINES:
@@ -110,8 +110,8 @@ def test_the_score_is_the_model_s_probability_of_english(model):
     text = "the old maison is on la rivière"
     labels, shares = fasttext.load_model(str(model)).predict(text, k=2)
     share = dict(zip(labels, shares, strict=True))["__label__en"]
-    assert quality.english(str(model), share - 0.01)(text)[1] is None
-    assert quality.english(str(model), share + 0.01)(text)[1] == quality.NOT_ENGLISH
+    assert quality.language_filter(str(model), share - 0.01)(text)[1] is None
+    assert quality.language_filter(str(model), share + 0.01)(text)[1] == quality.NOT_ENGLISH
 
 
 def test_a_model_that_cannot_tell_english_is_refused(tmp_path):
@@ -121,15 +121,15 @@ def test_a_model_that_cannot_tell_english_is_refused(tmp_path):
         str(tmp_path / "lines.txt"), dim=8, epoch=20, minn=2, maxn=3, verbose=0, thread=1
     ).save_model(str(tmp_path / "other.bin"))
     with pytest.raises(UserError, match="no label `en`"):
-        quality.english(str(tmp_path / "other.bin"), 0.65)
+        quality.language_filter(str(tmp_path / "other.bin"), 0.65)
     with pytest.raises(UserError, match="not a fastText model"):
-        quality.english(str(tmp_path / "lines.txt"), 0.65)
+        quality.language_filter(str(tmp_path / "lines.txt"), 0.65)
     with pytest.raises(UserError, match="no file"):
-        quality.english(str(tmp_path / "missing.bin"), 0.65)
+        quality.language_filter(str(tmp_path / "missing.bin"), 0.65)
 
 
 def test_without_fasttext_it_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "lid.bin").touch()
     monkeypatch.setattr("datatrove.utils._import_utils._is_package_available", lambda _: False)
     with pytest.raises(UserError, match="pip install fasttext-numpy2-wheel fasteners"):
-        quality.english(str(tmp_path / "lid.bin"), 0.65)
+        quality.language_filter(str(tmp_path / "lid.bin"), 0.65)

@@ -27,8 +27,8 @@ documents = st.lists(
 def write(folder: Path, spoken: list[list[tuple[int, bool]]], conversations: bool = True) -> TokenStore:
     writer = StoreWriter(folder, shard_tokens=50, conversations=conversations)
     for number, document in enumerate(spoken):
-        tokens, learned = (np.array(column) for column in zip(*document, strict=True))
-        writer.add(number, tokens.astype(np.uint16), learned.astype(bool), len(document))
+        tokens, loss_mask = (np.array(column) for column in zip(*document, strict=True))
+        writer.add(number, tokens.astype(np.uint16), loss_mask.astype(bool), len(document))
     writer.finish()
     return TokenStore(folder)
 
@@ -40,7 +40,7 @@ def test_a_stream_predicts_every_token_once(tmp_path_factory, spoken, length, nu
     blocks = ConcatSequences(store, length * num_parts)
     stream = [token for document in spoken for token, _ in document]
     places = [(block, part, num_parts) for block in range(blocks.num_blocks) for part in range(num_parts)]
-    rows = [blocks.read(*place) for place in places]
+    rows = [blocks.tokens_and_targets(*place) for place in places]
     assert all(len(tokens) == len(targets) <= length for tokens, targets in rows)
     assert all(len(tokens) == length for tokens, _ in rows[:-num_parts])
     assert np.concatenate([tokens for tokens, _ in rows]).tolist() == stream[:-1]
@@ -49,19 +49,19 @@ def test_a_stream_predicts_every_token_once(tmp_path_factory, spoken, length, nu
     for (block, part, _), (tokens, _) in zip(places, rows, strict=True):
         start = (block * num_parts + part) * length
         expected = numbers[start : start + len(tokens)]
-        assert blocks.segments(block, part, num_parts).tolist() == (expected - expected[:1]).tolist()
+        assert blocks.document_ids(block, part, num_parts).tolist() == (expected - expected[:1]).tolist()
 
 
 def pieces_of(blocks: PackedSequences) -> list[tuple[list[int], list[int]]]:
     """Tokens and targets of all that is packed."""
-    found = []
+    pieces = []
     for block in range(blocks.num_blocks):
-        (tokens, targets), numbers = blocks.read(block), blocks.segments(block)
+        (tokens, targets), numbers = blocks.tokens_and_targets(block), blocks.document_ids(block)
         assert len(tokens) == len(targets) == len(numbers) <= blocks.length
         for number in range(int(numbers.max()) + 1):
             here = numbers == number
-            found.append((tokens[here].tolist(), targets[here].tolist()))
-    return sorted(found)
+            pieces.append((tokens[here].tolist(), targets[here].tolist()))
+    return sorted(pieces)
 
 
 @given(documents, st.integers(2, 60))
@@ -70,9 +70,9 @@ def test_conversations_stay_whole_and_learn_what_is_marked(tmp_path_factory, spo
     store = write(tmp_path_factory.mktemp("store"), spoken)
     expected = []
     for document in spoken:
-        tokens, learned = (list(column[:length]) for column in zip(*document, strict=True))
+        tokens, loss_mask = (list(column[:length]) for column in zip(*document, strict=True))
         targets = [
-            token if is_learned else IGNORE_INDEX for token, is_learned in zip(tokens[1:], learned[1:], strict=True)
+            token if is_learned else IGNORE_INDEX for token, is_learned in zip(tokens[1:], loss_mask[1:], strict=True)
         ]
         if any(target != IGNORE_INDEX for target in targets):
             expected.append((tokens, [*targets, IGNORE_INDEX]))
@@ -83,7 +83,7 @@ def test_conversations_stay_whole_and_learn_what_is_marked(tmp_path_factory, spo
 
 @given(documents, st.integers(1, 60))
 @settings(max_examples=60, deadline=None)
-def test_packed_text_loses_no_token_and_predicts_all_but_first_ones(tmp_path_factory, spoken, length) -> None:
+def test_packed_text_loses_no_token(tmp_path_factory, spoken, length) -> None:
     store = write(tmp_path_factory.mktemp("store"), spoken, conversations=False)
     expected = []
     for document in spoken:
@@ -109,7 +109,7 @@ def test_pack_is_best_fit_with_the_longest_first(sizes: list[int], room: int) ->
     assert sorted(length - filled) == sorted(left)
 
 
-def test_real_documents_leave_less_than_half_the_padding_of_packing_in_order(shared: Path) -> None:
+def test_best_fit_halves_the_padding_of_real_documents(shared: Path) -> None:
     lengths = np.concatenate([lengths_of(shared / "text" / f"{name}.jsonl.zst") for name in REAL])
     pieces = np.concatenate([np.full((lengths // 2048).sum(), 2048), lengths[lengths % 2048 > 0] % 2048])
     np.random.default_rng(0).shuffle(pieces)
@@ -151,7 +151,7 @@ def loader(stores: dict[str, TokenStore], packing: str) -> Loader:
         else PackedSequences(store, length, conversations=False)
         for name, store in stores.items()
     }
-    curriculum = Mixture(
+    mixture = Mixture(
         {name: part.num_blocks for name, part in blocks.items()},
         {"a": 2.0, "b": 1.0},
         categories={"a": "formal", "b": "casual"},
@@ -162,30 +162,30 @@ def loader(stores: dict[str, TokenStore], packing: str) -> Loader:
         sequence_length=length,
         seed=0,
     )
-    return Loader(curriculum, blocks, PADDING, intra_document_masking=True)
+    return Loader(mixture, blocks, PADDING, intra_document_masking=True)
 
 
-@pytest.mark.parametrize("packing", ["stream", "documents"])
+@pytest.mark.parametrize("packing", ["concat", "best_fit"])
 @given(world_size=st.integers(1, 64), step=st.integers(0, 39))
 @settings(max_examples=40, deadline=None)
 def test_every_world_size_makes_the_same_global_batch(stores, packing: str, world_size: int, step: int) -> None:
     whole = loader(stores, packing).batch(step)
-    assert whole.tokens.shape == whole.targets.shape == whole.segments.shape
+    assert whole.tokens.shape == whole.targets.shape == whole.document_ids.shape
     assert whole.tokens.size == 128
     for rank in range(min(world_size, len(whole.tokens))):
         part = loader(stores, packing).batch(step, rank, world_size)
-        for column in ("tokens", "targets", "segments"):
+        for column in ("tokens", "targets", "document_ids"):
             assert np.array_equal(getattr(part, column), getattr(whole, column)[rank::world_size])
 
 
 def test_rows_are_padded_behind_their_text(stores) -> None:
-    batches = [loader(stores, "documents").batch(step) for step in range(40)]
+    batches = [loader(stores, "best_fit").batch(step) for step in range(40)]
     padded = 0
     for batch in batches:
-        for tokens, targets, segments in zip(batch.tokens, batch.targets, batch.segments, strict=True):
+        for tokens, targets, document_ids in zip(batch.tokens, batch.targets, batch.document_ids, strict=True):
             is_padding = tokens == PADDING
             padded += int(is_padding.sum())
             assert (targets[is_padding] == IGNORE_INDEX).all()
-            assert len(set(segments[is_padding])) <= 1
-            assert not set(segments[is_padding]) & set(segments[~is_padding])
+            assert len(set(document_ids[is_padding])) <= 1
+            assert not set(document_ids[is_padding]) & set(document_ids[~is_padding])
     assert padded

@@ -71,12 +71,12 @@ def contents(run):
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def stored(run, part, name, side):
+def stored(run, stage, name, split):
     """Ids and mask of every document of a store."""
-    store = TokenStore(run.stage("prepare") / part / name / side)
+    store = TokenStore(run.stage("prepare") / stage / name / split)
     store.verify()
     spans = zip([0, *store.document_ends[:-1].tolist()], store.document_ends.tolist(), strict=False)
-    return [(store.tokens(*span).tolist(), store.learned(*span).tolist()) for span in spans]
+    return [(store.tokens(*span).tolist(), store.loss_mask(*span).tolist()) for span in spans]
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def run(rows, tmp_path_factory):
     return run
 
 
-def test_every_document_is_stored_once_on_its_side_in_its_order(run, rows):
+def test_every_document_is_stored_once_in_its_split(run, rows):
     trained = Tokenizer.load(run.stage("tokenizer"))
     expected = {"train": [], "validation": []}
     for row in {json.dumps(row): row for row in rows}.values():
@@ -105,27 +105,27 @@ def test_every_document_is_stored_once_on_its_side_in_its_order(run, rows):
         messages = row.get("messages")
         document = Document(text=row.get("text"), messages=messages and tuple(messages))
         ids = encode_messages(trained, messages)[0] if messages else trained.encode(row["text"])
-        side = "validation" if is_held_out(document.digest, 0.1) else "train"
-        expected[side].append(([*ids, trained.end_of_text], [True] * (len(ids) + 1)))
+        split = "validation" if is_held_out(document.digest, 0.1) else "train"
+        expected[split].append(([*ids, trained.end_of_text], [True] * (len(ids) + 1)))
     assert len(expected["validation"]) > 10
-    for side in ("train", "validation"):
-        assert stored(run, "pretrain", "rows", side) == expected[side]
+    for split in ("train", "validation"):
+        assert stored(run, "pretrain", "rows", split) == expected[split]
 
 
-def test_conversations_for_sft_keep_what_the_assistant_says(run):
+def test_the_loss_mask_covers_the_assistant_s_turns(run):
     trained = Tokenizer.load(run.stage("tokenizer"))
     documents = stored(run, "sft", "talk", "train")
     assert 70 <= len(documents) <= 99
-    for ids, learned in documents:
-        said = trained.decode(np.array(ids)[np.array(learned)].tolist(), keep_control=True)
+    for ids, loss_mask in documents:
+        answer = trained.decode(np.array(ids)[np.array(loss_mask)].tolist(), keep_control=True)
         shown = trained.decode(ids, keep_control=True)
-        assert shown.endswith(f"<|im_start|>assistant\n{said}\n<|endoftext|>")
-        assert said.endswith(".<|im_end|>")
+        assert shown.endswith(f"<|im_start|>assistant\n{answer}\n<|endoftext|>")
+        assert answer.endswith(".<|im_end|>")
 
 
-def test_facts_count_what_was_kept_and_what_was_dropped(run):
-    facts = run.metadata("prepare")
-    rows, talk = facts["pretrain"]["rows"], facts["sft"]["talk"]
+def test_metadata_counts_what_was_kept_and_dropped(run):
+    metadata = run.metadata("prepare")
+    rows, talk = metadata["pretrain"]["rows"], metadata["sft"]["talk"]
     assert rows["dropped"] == {"duplicate": 25, "not text": 1, "too short": 1}
     assert talk["dropped"] == {"duplicate": 5}
     assert rows["train"]["documents"] + rows["validation"]["documents"] == 400
@@ -137,8 +137,8 @@ def test_facts_count_what_was_kept_and_what_was_dropped(run):
 
 def test_what_is_prepared_is_not_prepared_again(run):
     before = contents(run)
-    facts = {key: value for key, value in run.metadata("prepare").items() if key != "stage"}
-    assert run_prepare(run) == facts
+    metadata = {key: value for key, value in run.metadata("prepare").items() if key != "stage"}
+    assert run_prepare(run) == metadata
     assert contents(run) == before
 
 
@@ -159,9 +159,9 @@ def test_killed_at_any_time_it_goes_on_to_the_same_bytes(tmp_path):
     for part, shard in (("pretrain/rows", 1), ("pretrain/rows", 5), ("sft/talk", 0)):
         _kill_at(killed, f"{part}/train/shard-{shard:05d}.tokens.npy")
     assert not (killed.stage("prepare") / "sft" / "talk" / "manifest.json").exists()
-    killed_facts = run_prepare(killed)
+    killed_metadata = run_prepare(killed)
     whole = make_run(tmp_path / "whole", texts, talks, shard_tokens=100_000)
-    assert run_prepare(whole)["fingerprint"] == killed_facts["fingerprint"]
+    assert run_prepare(whole)["fingerprint"] == killed_metadata["fingerprint"]
     assert _stores(whole) == _stores(killed)
 
 

@@ -15,7 +15,7 @@ Documents = st.lists(st.lists(st.integers(0, 65_535), min_size=1, max_size=30), 
 
 
 def write(folder, documents, shard_tokens=50, conversations=True):
-    """A store of these lists of ids; odd ids are learned from, and the bytes are three times the tokens."""
+    """A store of these lists of ids; odd ids are trained on, and the bytes are three times the tokens."""
     writer = StoreWriter(folder, shard_tokens, conversations)
     for number, ids in enumerate(documents):
         if not writer.has(number):
@@ -42,24 +42,24 @@ def test_any_span_is_what_was_written(tmp_path_factory, documents, shard_tokens,
     start, stop = sorted(data.draw(st.tuples(*[st.integers(0, len(flat))] * 2)))
     assert store.tokens(start, stop).tolist() == flat[start:stop]
     assert store.tokens(start, stop).dtype == np.uint16
-    assert store.learned(start, stop).tolist() == [token % 2 == 1 for token in flat[start:stop]]
+    assert store.loss_mask(start, stop).tolist() == [token % 2 == 1 for token in flat[start:stop]]
     assert store.document_ends.tolist() == np.cumsum([len(ids) for ids in documents]).tolist()
     assert store.document_bytes.tolist() == [3 * len(ids) for ids in documents]
     assert (store.num_tokens, store.num_documents) == (len(flat), len(documents))
     store.verify()
 
 
-def test_a_store_of_plain_text_is_learned_from_everywhere(tmp_path):
+def test_all_plain_text_is_trained_on(tmp_path):
     write(tmp_path, [[2, 4, 6]], conversations=False)
-    assert TokenStore(tmp_path).learned(1, 3).tolist() == [True, True]
-    assert not list(tmp_path.glob("*.learned.npy"))
+    assert TokenStore(tmp_path).loss_mask(1, 3).tolist() == [True, True]
+    assert not list(tmp_path.glob("*.loss_mask.npy"))
 
 
 def test_a_store_without_documents_can_be_opened(tmp_path):
     write(tmp_path, [])
     store = TokenStore(tmp_path)
     assert (store.num_tokens, store.num_documents) == (0, 0)
-    assert store.tokens(0, 0).tolist() == store.learned(0, 0).tolist() == store.document_ends.tolist() == []
+    assert store.tokens(0, 0).tolist() == store.loss_mask(0, 0).tolist() == store.document_ends.tolist() == []
 
 
 @pytest.mark.parametrize("span", [(-1, 2), (3, 2), (0, 4)])
@@ -149,7 +149,7 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_lost(tmp_path):
     add(writer, 0, documents[0])
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
     try:
-        with pytest.raises(KeyLMError, match=r"cannot write .*shard-00000\.tokens\.npy: File too large; mend that"):
+        with pytest.raises(KeyLMError, match=r"cannot write .*shard-00000\.tokens\.npy: File too large; fix that"):
             add(writer, 1, documents[1])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -58,18 +58,18 @@ def sampled_texts(run, monkeypatch):
 
 def test_sources_are_sampled_by_weight(tmp_path):
     run = make_run(tmp_path, {"a": sentences("abc", 3000), "b": sentences("xyz", 3000)}, 100_000, {"a": 3.0, "b": 1.0})
-    facts = run_tokenizer(run)
-    assert facts["sampled_bytes"]["a"] == pytest.approx(75_000, rel=0.01)
-    assert facts["sampled_bytes"]["b"] == pytest.approx(25_000, rel=0.01)
+    metadata = run_tokenizer(run)
+    assert metadata["sampled_bytes"]["a"] == pytest.approx(75_000, rel=0.01)
+    assert metadata["sampled_bytes"]["b"] == pytest.approx(25_000, rel=0.01)
     letters = Counter(token[-1] for token in Tokenizer.load(run.stage("tokenizer")).backend.get_vocab())
     assert letters["a"] + letters["b"] + letters["c"] > letters["x"] + letters["y"] + letters["z"] > 20
 
 
-def test_files_are_sampled_from_beginning_to_end_and_never_what_is_held_out(tmp_path, monkeypatch):
+def test_files_are_sampled_evenly_without_validation(tmp_path, monkeypatch):
     documents = sentences("abcdef", 40_000)
-    facts, seen = sampled_texts(make_run(tmp_path, {"a": documents}, 200_000, {"a": 1.0}), monkeypatch)
+    metadata, seen = sampled_texts(make_run(tmp_path, {"a": documents}, 200_000, {"a": 1.0}), monkeypatch)
     numbers = [int(text.split()[0]) for text in seen]
-    assert facts["sampled_bytes"] == {"a": sum(len(text) for text in seen)}
+    assert metadata["sampled_bytes"] == {"a": sum(len(text) for text in seen)}
     assert numbers == sorted(numbers)
     assert max(numbers) > 0.7 * len(documents)
     assert not any(is_held_out(Document(text=text).digest, 0.2) for text in seen)
@@ -81,7 +81,7 @@ def test_a_small_source_gives_all_but_what_is_held_out(tmp_path, monkeypatch):
     assert seen == [text for text in documents if not is_held_out(Document(text=text).digest, 0.2)]
 
 
-def test_the_folder_is_that_of_a_tokenizer_of_the_size_asked_for(tmp_path):
+def test_the_tokenizer_has_the_configured_size(tmp_path):
     run = make_run(tmp_path, {"a": sentences("abcdef", 500)}, 10**6, {"a": 1.0}, vocab_size=333)
     assert run_tokenizer(run)["vocab_size"] == 333
     loaded = AutoTokenizer.from_pretrained(run.stage("tokenizer"))

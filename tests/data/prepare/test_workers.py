@@ -73,9 +73,9 @@ def make_run(folder, text=(), clean=(), **settings):
 def stores(run):
     """Every byte that was written, but for the paths of the sources' files."""
     folder = run.stage("prepare")
-    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.npy")}
+    arrays = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.npy")}
     dropped = {str(path.relative_to(folder)): read_json(path) for path in folder.rglob("dropped.json")}
-    return found, dropped
+    return arrays, dropped
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +86,12 @@ def whole(tmp_path_factory):
 
 
 def test_documents_are_freed_of_what_any_source_before_had(whole):
-    facts = {
+    metadata = {
         path.parent.name: read_json(path) for path in (whole.stage("prepare") / "pretrain").glob("*/manifest.json")
     }
-    assert facts["text"]["dropped"] == {"duplicate": 5, "too short": 5}
-    assert facts["more"]["dropped"] == {"duplicate": 20}
-    assert facts["more"]["train"]["documents"] + facts["more"]["validation"]["documents"] == 30
+    assert metadata["text"]["dropped"] == {"duplicate": 5, "too short": 5}
+    assert metadata["more"]["dropped"] == {"duplicate": 20}
+    assert metadata["more"]["train"]["documents"] + metadata["more"]["validation"]["documents"] == 30
 
 
 @pytest.mark.parametrize("settings", [{"tasks": 3}, {"tasks": 8}, {"tasks": 2, "workers": 2}], ids=str)
@@ -102,7 +102,7 @@ def test_any_number_of_tasks_writes_the_same_stores(whole, tmp_path, settings):
     assert not (run.stage("prepare") / "tasks").exists()
 
 
-def test_a_task_that_was_stopped_goes_on_and_the_others_are_kept(whole, tmp_path):
+def test_a_stopped_task_continues_and_others_are_kept(whole, tmp_path):
     run = make_run(tmp_path, tasks=5)
     damaged = tmp_path / "text" / "3.jsonl"
     good = damaged.read_bytes()
@@ -127,7 +127,7 @@ def test_ray_on_one_machine_writes_the_same_stores(whole, tmp_path):
     assert stores(run) == stores(whole)
 
 
-def test_slurm_queues_the_tasks_and_goes_on_when_they_are_done(whole, tmp_path, monkeypatch):
+def test_slurm_queues_tasks_and_then_merges_them(whole, tmp_path, monkeypatch):
     for name, text in (("sbatch", FAKE_SBATCH), ("srun", FAKE_SRUN), ("scontrol", FAKE_SCONTROL)):
         (tmp_path / "bin").mkdir(exist_ok=True)
         (tmp_path / "bin" / name).write_text(text)
@@ -139,13 +139,16 @@ def test_slurm_queues_the_tasks_and_goes_on_when_they_are_done(whole, tmp_path, 
 
 
 @pytest.mark.parametrize("num_tasks", [1, 2])
-def test_a_missing_source_is_left_out_where_the_recipe_says_so(tmp_path, num_tasks):
+def test_a_missing_source_may_be_left_out(tmp_path, num_tasks):
     gone = {"path": str(tmp_path / "nowhere"), "on_missing": "redistribute"}
     run = make_run(tmp_path, text=gone, tasks=num_tasks)
-    facts = run_prepare(run)
-    assert "nowhere` matches no file" in facts["pretrain"]["text"]["missing"]
-    assert facts["pretrain"]["more"]["train"]["documents"] + facts["pretrain"]["more"]["validation"]["documents"] == 50
-    assert run_prepare(run) == facts
+    metadata = run_prepare(run)
+    assert "nowhere` matches no file" in metadata["pretrain"]["text"]["missing"]
+    assert (
+        metadata["pretrain"]["more"]["train"]["documents"] + metadata["pretrain"]["more"]["validation"]["documents"]
+        == 50
+    )
+    assert run_prepare(run) == metadata
 
 
 def test_a_missing_source_stops_the_stage_by_default(tmp_path):
@@ -154,8 +157,8 @@ def test_a_missing_source_stops_the_stage_by_default(tmp_path):
 
 
 def test_reading_stops_when_so_many_bytes_are_kept(whole, tmp_path):
-    facts = run_prepare(make_run(tmp_path, text={"max_bytes": 5000}))["pretrain"]
-    kept = sum(facts["text"][side]["bytes"] for side in SPLITS)
+    metadata = run_prepare(make_run(tmp_path, text={"max_bytes": 5000}))["pretrain"]
+    kept = sum(metadata["text"][split]["bytes"] for split in SPLITS)
     assert 5000 <= kept < 5500
     limited = TokenStore(tmp_path / "run" / "prepare" / "pretrain" / "text" / "train").document_digests
     everything = TokenStore(whole.stage("prepare") / "pretrain" / "text" / "train").document_digests
@@ -170,8 +173,8 @@ def test_near_duplicates_are_dropped_over_all_sources(tmp_path, num_tasks):
     nearly = [*words[:150], "changed", *words[151:]]
     rows(tmp_path / "text", "near.jsonl", [" ".join(words)])
     rows(tmp_path / "more", "near.jsonl", [" ".join(nearly), " ".join(reversed(words))])
-    facts = run_prepare(run)["pretrain"]
-    dropped = [facts[name]["dropped"].get("near duplicate", 0) for name in ("text", "more")]
+    metadata = run_prepare(run)["pretrain"]
+    dropped = [metadata[name]["dropped"].get("near duplicate", 0) for name in ("text", "more")]
     assert sum(dropped) == 1
 
 

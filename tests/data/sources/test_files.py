@@ -1,4 +1,4 @@
-"""Local files of every kind, and one sentence for every way in which they can be wrong."""
+"""Local files of every format, and the error for every way in which they can be wrong."""
 
 import gzip
 import json
@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from keylm.common.documents import Document
 from keylm.common.errors import UserError
-from keylm.data.sources.files import CUT_BYTES, read_files
+from keylm.data.sources.file_formats import SPLIT_BYTES
+from keylm.data.sources.files import read_files
 from keylm.data.sources.progress import ReadProgress
 from keylm.recipe.sources import FilesConfig
 
@@ -70,7 +71,7 @@ def test_columns_of_other_names(tmp_path):
     assert read(path, text_column="body", messages_column="talk") == [DOCUMENTS[0], DOCUMENTS[2]]
 
 
-def test_keys_of_a_message_beside_role_and_content_are_left_out(tmp_path):
+def test_other_keys_of_a_message_are_ignored(tmp_path):
     (tmp_path / "rows.jsonl").write_bytes(lines([{"messages": [{**turn, "id": 7} for turn in TALK]}]))
     assert read(str(tmp_path / "rows.jsonl")) == [DOCUMENTS[2]]
 
@@ -86,7 +87,7 @@ def test_a_long_text_file_is_cut_and_loses_nothing(tmp_path_factory, text, facto
     path.write_text(text * factor, encoding="utf-8", newline="")
     parts = [document.text for document in read(str(path))]
     assert "".join(parts) == text * factor
-    assert all(len(part) <= 5 * CUT_BYTES for part in parts)
+    assert all(len(part) <= 5 * SPLIT_BYTES for part in parts)
 
 
 def test_a_long_text_file_is_cut_at_blank_lines(tmp_path):
@@ -107,7 +108,7 @@ def test_a_long_text_file_is_cut_at_blank_lines(tmp_path):
         ("$MY_TEXTS/d*", ["deep/down/c.md"]),
     ],
 )
-def test_folders_patterns_and_lists_in_the_order_of_the_paths(tmp_path, monkeypatch, path, texts):
+def test_folders_patterns_and_lists_are_read_sorted(tmp_path, monkeypatch, path, texts):
     for name in ("b.txt", "a.txt", "deep/down/c.md", "picture.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
@@ -117,14 +118,14 @@ def test_folders_patterns_and_lists_in_the_order_of_the_paths(tmp_path, monkeypa
     assert [document.text for document in read(path)] == texts
 
 
-def test_reading_moves_over_the_bytes_on_disk(tmp_path):
+def test_progress_counts_the_bytes_on_disk(tmp_path):
     for name in ("a.jsonl.gz", "b.jsonl.gz"):
         (tmp_path / name).write_bytes(gzip.compress(lines([{"text": f"{name} {i}"} for i in range(1000)])))
-    reading = ReadProgress()
-    shares = [reading.share for _ in read_files(FilesConfig(name="mine", path=str(tmp_path)), reading)]
-    assert shares == sorted(shares)
-    assert 0 < shares[0] <= 0.5
-    assert shares[-1] == 1
+    progress = ReadProgress()
+    fractions = [progress.fraction for _ in read_files(FilesConfig(name="mine", path=str(tmp_path)), progress)]
+    assert fractions == sorted(fractions)
+    assert 0 < fractions[0] <= 0.5
+    assert fractions[-1] == 1
 
 
 @pytest.mark.parametrize(
@@ -174,9 +175,9 @@ def test_a_path_without_files_is_an_error(tmp_path, monkeypatch, path):
         read(path)
 
 
-def test_a_kind_of_file_that_cannot_be_read_is_an_error(tmp_path):
+def test_an_unsupported_format_is_an_error(tmp_path):
     (tmp_path / "a.pdf").write_bytes(b"%PDF")
-    with pytest.raises(UserError, match=r"a\.pdf is of no kind that can be read"):
+    with pytest.raises(UserError, match=r"the format of .*a\.pdf is not supported; supported are \.txt"):
         read(str(tmp_path / "a.pdf"))
 
 

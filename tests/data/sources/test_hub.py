@@ -1,7 +1,6 @@
-"""Hub data sets against a small server that answers, and fails, as the hub does, and against no server at all.
+"""Hub data sets, with a small server that answers and fails as the hub does, and without any server.
 
-The hub's libraries read their settings at import, so that reading happens in processes of their own, many cases in
-each.
+The hub's libraries read their settings at import, so sources are read in processes of their own, many cases in each.
 """
 
 import json
@@ -63,9 +62,9 @@ def outcomes(tmp_path_factory):
         "all": {"dataset": "some/data", "config": "en", "split": "*"},
         "talk": {"dataset": "some/data", "config": "talk", "messages_column": "conversation"},
         "lines": {"dataset": "some/data", "config": "lines"},
-        "first": {"dataset": "some/data", "config": "en", "first": 1},
+        "first": {"dataset": "some/data", "config": "en", "limit": 1},
         "many": {"dataset": "some/many", "split": "*"},
-        **{f"part {index}": {"dataset": "some/many", "split": "*", "part": [index, 3]} for index in range(3)},
+        **{f"slice {index}": {"dataset": "some/many", "split": "*", "slice": [index, 3]} for index in range(3)},
         "no column": {"dataset": "some/data", "config": "talk"},
         "no filter": {"dataset": "some/data", "config": "en", "include_rows": {"language": "English"}},
         "no split": {"dataset": "some/data", "config": "en", "split": "dev"},
@@ -87,13 +86,13 @@ def outcomes(tmp_path_factory):
         "some/gone/resolve/" + COMMIT + "/en": [Fault(status=404, headers={"X-Error-Code": "RevisionNotFound"})],
     }
     with hub_server.serve(repositories, frozenset({"some/gated"}), faults) as server:
-        found, _ = read_all(list(cases.values()), tmp_path_factory.mktemp("hub"), HF_ENDPOINT=server.endpoint)
-    return dict(zip(cases, found, strict=True))
+        results, _ = read_all(list(cases.values()), tmp_path_factory.mktemp("hub"), HF_ENDPOINT=server.endpoint)
+    return dict(zip(cases, results, strict=True))
 
 
 def test_a_split_is_read_file_by_file_at_a_pinned_commit(outcomes):
-    assert outcomes["train"]["facts"] == {"commit": COMMIT}
-    assert outcomes["train"]["share"] == 1
+    assert outcomes["train"]["metadata"] == {"commit": COMMIT}
+    assert outcomes["train"]["fraction"] == 1
     assert outcomes["train"]["documents"] in ([*FIRST, *SECOND_FILE], [*SECOND_FILE, *FIRST])
     assert outcomes["test"]["documents"] == [["four", None]]
     assert outcomes["first"]["documents"] == outcomes["train"]["documents"][:1]
@@ -109,10 +108,10 @@ def test_the_first_files_are_a_sample_of_all_splits(outcomes):
     assert 2 <= subreddits[:10].count("a") <= 8
 
 
-def test_the_parts_of_all_tasks_are_the_whole(outcomes):
-    parts = [outcomes[f"part {index}"]["documents"] for index in range(3)]
-    assert [len(part) for part in parts] == [6, 7, 7]
-    assert [document for part in parts for document in part] == outcomes["many"]["documents"]
+def test_the_slices_of_all_tasks_are_the_whole(outcomes):
+    slices = [outcomes[f"slice {index}"]["documents"] for index in range(3)]
+    assert [len(documents) for documents in slices] == [6, 7, 7]
+    assert [document for documents in slices for document in documents] == outcomes["many"]["documents"]
 
 
 def test_a_column_of_conversations_is_read(outcomes):
@@ -178,10 +177,10 @@ def bad_days(tmp_path_factory):
     cases = [{"dataset": dataset} for dataset in datasets.values()]
     with hub_server.serve(dict.fromkeys(datasets.values(), LARGE), faults=faults) as server:
         folder = tmp_path_factory.mktemp("bad")
-        found, console = read_all(cases, folder, HF_ENDPOINT=server.endpoint, HF_HUB_DOWNLOAD_TIMEOUT="1")
+        results, console = read_all(cases, folder, HF_ENDPOINT=server.endpoint, HF_HUB_DOWNLOAD_TIMEOUT="1")
         sent = {name: server.sent[f"{datasets[name]}/{SECOND}"] for name in names}
     left_over = [path for path, faults in server.faults.items() if faults]
-    return dict(zip(names, found, strict=True)), sent, console, left_over
+    return dict(zip(names, results, strict=True)), sent, console, left_over
 
 
 def test_a_good_day_gives_all_documents_once(bad_days):
@@ -277,7 +276,7 @@ def test_what_was_read_once_is_read_again_offline(tmp_path):
     assert all(outcome["missing"] and "run once without --offline" in outcome["error"] for outcome in outcomes)
 
 
-def test_a_pinned_commit_is_asked_for_once_and_its_files_are_those_of_huggingface_hub(tmp_path):
+def test_a_pinned_commit_uses_huggingface_hub_s_cache(tmp_path):
     case = {"dataset": "some/data", "config": "en", "revision": COMMIT}
     with hub_server.serve({"some/data": REPOSITORY}) as server:
         (online,), _ = read_all([case], tmp_path, HF_ENDPOINT=server.endpoint)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from keylm.data.sources import installed_docs
-from keylm.data.sources.installed_docs import docstrings, english
+from keylm.data.sources.installed_docs import english_paragraphs, extract_docstrings
 from keylm.data.sources.progress import ReadProgress
 
 MODULE = '''# A comment with """quotes"""
@@ -39,7 +39,7 @@ async def later(): """Comes later."""
 
 
 def test_a_hand_written_module():
-    assert list(docstrings(MODULE)) == [
+    assert list(extract_docstrings(MODULE)) == [
         "The module.\n\nWith more to say.",
         "A thing that costs \\$5.",
         'Does a "thing".',
@@ -49,14 +49,14 @@ def test_a_hand_written_module():
 
 def test_the_scan_agrees_with_ast_on_the_standard_library():
     """Left out: docstrings in single quotes, which are not scanned for, and escapes, which stay as they are written."""
-    found, parsed = Counter(), Counter()
+    scanned, parsed = Counter(), Counter()
     for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
         source = path.read_text(encoding="utf-8")
-        found.update(text for text in docstrings(source) if "\\" not in text)
+        scanned.update(text for text in extract_docstrings(source) if "\\" not in text)
         parsed.update(_parsed(source))
-    assert found.total() > 3000
-    assert (found - parsed).total() < 0.005 * found.total()
-    assert (parsed - found).total() < 0.005 * parsed.total()
+    assert scanned.total() > 3000
+    assert (scanned - parsed).total() < 0.005 * scanned.total()
+    assert (parsed - scanned).total() < 0.005 * parsed.total()
 
 
 def _parsed(source):
@@ -79,7 +79,7 @@ def test_words_stay_and_code_goes():
         "x[i] = {1: 2, 3: (4, 5)}; y += 6 ** 7\n\n"
         "+----+----+\n| 10 | 20 |\n+----+----+"
     )
-    assert english(text) == text.split("\n\n")[:2]
+    assert english_paragraphs(text) == text.split("\n\n")[:2]
 
 
 @pytest.fixture(scope="module")
@@ -102,13 +102,13 @@ def test_no_paragraph_comes_twice(sample):
 
 def test_long_texts_are_cut_at_the_end_of_a_paragraph():
     paragraphs = [f"{number} " * 200 for number in range(100)]
-    parts = list(installed_docs._parts(paragraphs))
+    parts = list(installed_docs._join_paragraphs(paragraphs))
     assert "\n\n".join(parts) == "\n\n".join(paragraphs)
     assert all(4096 <= len(part) < 6000 for part in parts[:-1])
 
 
-def test_nothing_of_keylm_or_of_the_examination_is_read():
-    names = [name for name, _ in installed_docs._files()]
+def test_keylm_and_the_benchmarks_are_not_read():
+    names = [name for name, _ in installed_docs._find_files()]
     assert "json/decoder.py" in names
     assert "torch/nn/functional.py" in names
     assert any(re.fullmatch(r"torch-.*\.dist-info/METADATA", name) for name in names)

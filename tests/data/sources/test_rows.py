@@ -1,20 +1,20 @@
 """Rows as documents: filters, a system's message apart, and trees of messages against another way to walk them."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from keylm.common.documents import Document
 from keylm.common.errors import UserError
-from keylm.data.sources.rows import Row, columns, documents
-from keylm.recipe.sources import HubConfig
+from keylm.data.sources.rows import Row, RowFormat, columns_to_read, documents_of_rows
 
 TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]
 
 
 def read(values, **settings):
-    found = [Row(value, f"row {number}", number) for number, value in enumerate(values, start=1)]
-    return list(documents(found, HubConfig(name="mine", dataset="some/data", **settings)))
+    rows = [Row(value, f"row {number}", number) for number, value in enumerate(values, start=1)]
+    return list(documents_of_rows(rows, RowFormat(**settings)))
 
 
 def test_rows_are_kept_and_dropped_by_their_columns():
@@ -65,16 +65,10 @@ def test_a_message_that_is_null_says_nothing():
 
 
 def test_the_columns_are_the_needed_ones():
-    source = HubConfig(
-        name="mine",
-        dataset="some/data",
-        include_rows={"language": "en"},
-        exclude_rows={"text": ["x"]},
-        system_column="a.b",
-    )
-    assert columns(source, ["id", "text", "language", "a"], "file") == ["text", "language", "a.b"]
+    row_format = RowFormat(include_rows={"language": "en"}, exclude_rows={"text": ["x"]}, system_column="a.b")
+    assert columns_to_read(row_format, ["id", "text", "language", "a"], "file") == ["text", "language", "a.b"]
     with pytest.raises(UserError, match=r"file: there is no column `message_tree_id` among text, language"):
-        columns(source.model_copy(update={"message_trees": True}), ["text", "language"], "file")
+        columns_to_read(replace(row_format, message_trees=True), ["text", "language"], "file")
 
 
 def grow(generator, tree, parent=None, depth=0):
@@ -107,7 +101,7 @@ def first_replies(message, replies):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_tree_gives_its_best_path_up_to_an_answer_in_whatever_order_the_rows_come(seed):
+def test_a_tree_gives_its_best_path_in_any_row_order(seed):
     generator = random.Random(seed)
     trees = [grow(generator, f"tree{number}") for number in range(30)]
     expected = []
@@ -119,8 +113,8 @@ def test_a_tree_gives_its_best_path_up_to_an_answer_in_whatever_order_the_rows_c
             expected.append([{"role": roles[turn["role"]], "content": turn["text"]} for turn in path])
     values = [row for _, _, below in trees for row in below]
     generator.shuffle(values)
-    found = [list(document.messages) for document, _ in read(values, message_trees=True)]
-    assert sorted(found, key=str) == sorted(expected, key=str)
+    conversations = [list(document.messages) for document, _ in read(values, message_trees=True)]
+    assert sorted(conversations, key=str) == sorted(expected, key=str)
     assert len(expected) > 5
 
 

@@ -1,7 +1,7 @@
-"""What datatrove's blocks are given throughout: a tokenizer for words and sentences, and a hash.
+"""What datatrove's pipeline steps get from us: a tokenizer for words and sentences, and a hash function.
 
-datatrove's own English tokenizer is spaCy's, which is slower than encoding; this one keeps words and punctuation marks
-apart in the same way, by two regular expressions.
+datatrove's own tokenizer for English is spaCy's, which is slower than our whole tokenization. This one separates words
+and punctuation marks in the same way, by two regular expressions.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from datatrove.utils.hashing import HashConfig
 from datatrove.utils.word_tokenizers import WordTokenizer
 
 HASHES = HashConfig(hash_fc="sha1")
-"""64 bits of SHA-1: datatrove's default, xxhash, takes no strings any more since its version 4."""
+"""64 bits of SHA-1. datatrove's default is xxhash, which does not accept strings since its version 4."""
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 _SENTENCE = re.compile(r"\S.*?(?:[.!?…]+[\"'”’)\]]*(?=\s)|\Z)", re.DOTALL)
 
 
-class Words(WordTokenizer):  # type: ignore[misc]
-    """To be given to datatrove's blocks as their `language`."""
+class EnglishTokenizer(WordTokenizer):  # type: ignore[misc]
+    """Passed to datatrove's steps as their `language`."""
 
     def __init__(self) -> None:
         super().__init__("en")
@@ -37,5 +37,5 @@ class Words(WordTokenizer):  # type: ignore[misc]
         return [match.span() for match in _SENTENCE.finditer(text)]
 
 
-ENGLISH = Words()
-"""The one tokenizer of a process: datatrove remembers what it split by tokenizer."""
+ENGLISH = EnglishTokenizer()
+"""The only instance of a process: datatrove caches what it split by tokenizer."""

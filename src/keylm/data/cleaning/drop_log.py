@@ -1,4 +1,4 @@
-"""What was dropped from a source and why: a count for every reason, and a few documents to look at."""
+"""Which documents of a source were dropped: a count for every reason, and a few documents to inspect."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _EXCERPT_CHARACTERS = 300
 class DropLog:
     """Counts by reason, and the beginnings of the first `num_samples` documents of each.
 
-    Whoever reads a source again, after a stop, counts it again from the start.
+    It is not kept over a stop: whoever reads a source again counts again from the start.
     """
 
     def __init__(self, num_samples: int) -> None:
@@ -25,23 +25,23 @@ class DropLog:
     def add(self, reason: str, text: str) -> None:
         """Count a document that is dropped."""
         self.counts[reason] += 1
-        self._keep(reason, [text[:_EXCERPT_CHARACTERS]])
+        self._add_samples(reason, [text[:_EXCERPT_CHARACTERS]])
 
-    def load(self, path: Path) -> None:
-        """Add what `save` wrote, of an earlier part of the same source."""
+    def add_saved(self, path: Path) -> None:
+        """Add the log that `save` wrote for an earlier slice of the same source."""
         saved = read_json(path)
         self.counts.update(saved["counts"])
         for reason, texts in saved["samples"].items():
-            self._keep(reason, texts)
+            self._add_samples(reason, texts)
 
     def save(self, path: Path) -> None:
-        """Write everything as JSON, reasons in the order of the alphabet."""
-        write_json(path, self.facts())
+        """Write the log as JSON."""
+        write_json(path, self.to_dict())
 
-    def facts(self) -> dict[str, Any]:
-        """`counts` and `samples` by reason."""
+    def to_dict(self) -> dict[str, Any]:
+        """`counts` and `samples` by reason, sorted."""
         return {"counts": dict(sorted(self.counts.items())), "samples": dict(sorted(self.samples.items()))}
 
-    def _keep(self, reason: str, texts: list[str]) -> None:
-        kept = self.samples.setdefault(reason, [])
-        kept.extend(texts[: self.num_samples - len(kept)])
+    def _add_samples(self, reason: str, texts: list[str]) -> None:
+        samples = self.samples.setdefault(reason, [])
+        samples.extend(texts[: self.num_samples - len(samples)])

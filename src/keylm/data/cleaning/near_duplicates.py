@@ -1,8 +1,8 @@
 """Near duplicates over all sources, by datatrove's MinHash: texts that share about three quarters of their 5-grams.
 
-datatrove's four stages (Broder 1997; 14 buckets of 8 hashes, as for FineWeb) are signatures of every document, pairs
-that are equal in a bucket, clusters of pairs, and a filter that leaves one document of each cluster. The filter is
-given digests in the place of texts, so that texts are read once.
+datatrove's four stages (Broder 1997; 14 buckets of 8 hashes, as for FineWeb) compute signatures of all documents, pairs
+that are equal in a bucket, clusters of pairs, and a filter that keeps one document of each cluster. The filter gets
+digests in place of texts, so that texts are read only once.
 """
 
 from __future__ import annotations
@@ -26,79 +26,83 @@ from keylm.data.cleaning.datatrove_adapters import ENGLISH, HASHES
 from keylm.data.cleaning.deduplication import DigestSet
 
 _CONFIG = MinhashConfig(hash_config=HASHES)
-_ROWS_TO_BUFFER = 1000
+_LINES_TO_BUFFER = 1000
+
+UnitTexts = Callable[[int], Iterable[tuple[int, str]]]
+"""From the number of a unit to the digest and text of each of its documents, always in the same order."""
+RunPipeline = Callable[[Sequence[PipelineStep], int, Path, str], None]
+"""Runs a pipeline: its steps, the number of tasks, a folder for logs, a title. Finished tasks are not run again."""
 
 
-Read = Callable[[int], Iterable[tuple[int, str]]]
-"""Digest and text of every document of the part with this number, always in the same order."""
-Execute = Callable[[Sequence[PipelineStep], int, Path, str], None]
-"""Runs a pipeline in so many tasks, with a folder for its logs and a title; what is done is not done again."""
+def find_near_duplicates(unit_texts: UnitTexts, num_units: int, folder: Path, run_pipeline: RunPipeline) -> DigestSet:
+    """The digests of the documents to drop: all but one of every cluster.
 
-
-def find_near_duplicates(read: Read, num_parts: int, folder: Path, execute: Execute) -> DigestSet:
-    """The digests of the documents to drop; written to `drop.npy`, sorted uint64, and read from there if it exists.
-
-    One document of every cluster is not among them. The same documents in the same parts give the same digests.
+    They are written to `drop.npy` (sorted, uint64), and read from there if it exists. The same documents in the same
+    units give the same digests.
 
     Args:
-        read: gives the documents of a part; must be fit to be sent to another process.
-        num_parts: how many parts there are.
-        folder: where the stages leave their files.
-        execute: runs the stages.
+        unit_texts: gives the documents of a unit; has to be picklable.
+        num_units: number of units.
+        folder: where the stages write their files.
+        run_pipeline: runs a stage.
     """
     result = folder / "drop.npy"
     if not result.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        _run(read, num_parts, folder, execute)
+        _run_minhash(unit_texts, num_units, folder, run_pipeline)
+        # Opened here, because `np.save` would append `.npy` to the name.
         with (folder / "drop.npy.partial").open("wb") as file:
-            np.save(file, _dropped(folder, num_parts))
+            np.save(file, _dropped_digests(folder, num_units))
         (folder / "drop.npy.partial").replace(result)
     return DigestSet(np.load(result))
 
 
-def _run(read: Read, num_parts: int, folder: Path, execute: Execute) -> None:
+def _run_minhash(unit_texts: UnitTexts, num_units: int, folder: Path, run_pipeline: RunPipeline) -> None:
     signatures, pairs, clusters = (str(folder / name) for name in ("signatures", "pairs", "clusters"))
-    stages: list[tuple[str, int, list[PipelineStep]]] = [
-        ("signatures", num_parts, [_Texts(read, folder), MinhashDedupSignature(signatures, _CONFIG, language=ENGLISH)]),
-        (
-            "pairs",
-            _CONFIG.num_buckets,
-            [MinhashDedupBuckets(signatures, pairs, config=_CONFIG, lines_to_buffer=_ROWS_TO_BUFFER)],
+    stages: dict[str, tuple[int, list[PipelineStep]]] = {
+        "signatures": (
+            num_units,
+            [_ReadTexts(unit_texts, folder), MinhashDedupSignature(signatures, _CONFIG, language=ENGLISH)],
         ),
-        ("clusters", 1, [MinhashDedupCluster(pairs, clusters, _CONFIG, lines_to_buffer=_ROWS_TO_BUFFER)]),
-        ("filter", num_parts, [_Digests(folder), MinhashDedupFilter(clusters), _Kept(folder)]),
-    ]
-    for name, num_tasks, pipeline in stages:
-        execute(pipeline, num_tasks, folder / "logs" / name, f"near duplicates: {name}")
+        "pairs": (
+            _CONFIG.num_buckets,
+            [MinhashDedupBuckets(signatures, pairs, config=_CONFIG, lines_to_buffer=_LINES_TO_BUFFER)],
+        ),
+        "clusters": (1, [MinhashDedupCluster(pairs, clusters, _CONFIG, lines_to_buffer=_LINES_TO_BUFFER)]),
+        "filter": (num_units, [_ReadDigests(folder), MinhashDedupFilter(clusters), _SaveKeptDigests(folder)]),
+    }
+    for name, (num_tasks, steps) in stages.items():
+        run_pipeline(steps, num_tasks, folder / "logs" / name, f"near duplicates: {name}")
 
 
-def _dropped(folder: Path, num_parts: int) -> np.ndarray:
-    """Digests of which no document was kept: a document may be there several times, word for word."""
-    everything, kept = (
-        np.concatenate([np.load(_path(folder, name, part)) for part in range(num_parts)]) for name in ("all", "kept")
+def _dropped_digests(folder: Path, num_units: int) -> np.ndarray:
+    """Digests of which no document was kept. Exact duplicates share a digest, and one of them may have been kept."""
+    all_digests, kept = (
+        np.concatenate([np.load(_digest_file(folder, name, unit)) for unit in range(num_units)])
+        for name in ("all", "kept")
     )
-    return np.setdiff1d(everything, kept)
+    return np.setdiff1d(all_digests, kept)
 
 
-class _Texts(PipelineStep):  # type: ignore[misc]
-    """Reads a part, and keeps its digests."""
+class _ReadTexts(PipelineStep):  # type: ignore[misc]
+    """Reads the documents of a unit, and saves their digests."""
 
     name = "KeyLM: texts"
 
-    def __init__(self, read: Read, folder: Path) -> None:
+    def __init__(self, unit_texts: UnitTexts, folder: Path) -> None:
         super().__init__()
-        self.read, self.folder = read, folder
+        self.unit_texts, self.folder = unit_texts, folder
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:  # noqa: ARG002
         digests = []
-        for digest, text in self.read(rank):
+        for digest, text in self.unit_texts(rank):
             digests.append(digest)
             yield Document(text=text, id=str(digest))
-        _save(_path(self.folder, "all", rank), digests)
+        _save_digests(_digest_file(self.folder, "all", rank), digests)
 
 
-class _Digests(PipelineStep):  # type: ignore[misc]
-    """The documents of a part, without their texts."""
+class _ReadDigests(PipelineStep):  # type: ignore[misc]
+    """The documents of a unit without their texts, in the same order."""
 
     name = "KeyLM: digests"
 
@@ -107,12 +111,12 @@ class _Digests(PipelineStep):  # type: ignore[misc]
         self.folder = folder
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:  # noqa: ARG002
-        for digest in np.load(_path(self.folder, "all", rank)).tolist():
+        for digest in np.load(_digest_file(self.folder, "all", rank)).tolist():
             yield Document(text="", id=str(digest))
 
 
-class _Kept(PipelineStep):  # type: ignore[misc]
-    """Keeps the digests of the documents that the filter left."""
+class _SaveKeptDigests(PipelineStep):  # type: ignore[misc]
+    """Saves the digests of the documents that the filter kept."""
 
     name = "KeyLM: kept"
 
@@ -125,13 +129,13 @@ class _Kept(PipelineStep):  # type: ignore[misc]
         for document in data:
             digests.append(int(document.id))
             yield document
-        _save(_path(self.folder, "kept", rank), digests)
+        _save_digests(_digest_file(self.folder, "kept", rank), digests)
 
 
-def _path(folder: Path, name: str, part: int) -> Path:
-    return folder / name / f"{part:05d}.npy"
+def _digest_file(folder: Path, name: str, unit: int) -> Path:
+    return folder / name / f"{unit:05d}.npy"
 
 
-def _save(path: Path, digests: list[int]) -> None:
+def _save_digests(path: Path, digests: list[int]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path, np.array(digests, dtype=np.uint64))

@@ -1,4 +1,4 @@
-"""The cleaning that needs no library and no setting: tidied characters, and shapes that nothing is learned from."""
+"""Cleaning that needs no library and no setting: normalized characters, and text that is dropped for its form."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ NOT_TEXT = "not text"
 EMPTY_MESSAGE = "empty message"
 NO_ASSISTANT = "no assistant"
 
-_LEAST_TEXT = 0.6
-"""Least share of a text's bytes that are letters or white space; tables and dumps of numbers have less."""
+_MIN_TEXT = 0.6
+"""Minimum fraction of a text's bytes that are letters or white space; tables and dumps of numbers have less."""
 
 _UNUSUAL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
-"""Every character that the next two look for: most texts have none, and one search is cheaper than two."""
+"""Every character that the next two match: most texts have none, and one search is cheaper than two."""
 _LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff]")
 _BLANK_LINES = re.compile("\n{4,}")
@@ -24,27 +24,35 @@ _NOT_LETTERS = (string.punctuation + string.digits).encode()
 
 
 def normalize_document(document: Document, min_document_bytes: int) -> Document | str:
-    """The tidied document, or the reason to drop it.
+    """The normalized document, or the reason to drop it.
 
-    `min_document_bytes` holds for plain text; a conversation may be short.
+    `min_document_bytes` applies to plain text; a conversation may be short.
     """
-    if document.messages is not None:
-        return _clean_messages(document.messages)
-    text = normalize_text(document.text or "")
-    data = text.encode()
-    if len(data) < max(min_document_bytes, 1):
-        return TOO_SHORT
-    if len(data.translate(None, delete=_NOT_LETTERS)) < _LEAST_TEXT * len(data):
-        return NOT_TEXT
-    return Document(text=text)
+    if document.messages is None:
+        text = normalize_text(document.text or "")
+        data = text.encode()
+        if len(data) < max(min_document_bytes, 1):
+            return TOO_SHORT
+        if len(data.translate(None, delete=_NOT_LETTERS)) < _MIN_TEXT * len(data):
+            return NOT_TEXT
+        return Document(text=text)
+    messages: tuple[Message, ...] = tuple(
+        {"role": message["role"], "content": normalize_text(message["content"]).strip()}
+        for message in document.messages
+    )
+    if not all(message["content"] for message in messages):
+        return EMPTY_MESSAGE
+    if not any(message["role"] == "assistant" for message in messages):
+        return NO_ASSISTANT
+    return Document(messages=messages)
 
 
 def normalize_text(text: str) -> str:
-    """One kind of line end, no control characters but tab, no trailing spaces, at most two blank lines in a row.
+    """Line ends as newlines, no control characters but tab, no trailing spaces, at most two blank lines in a row.
 
-    Characters that are text are kept as they are; lone surrogates, which no UTF-8 can hold, are not.
+    All other characters are kept, except lone surrogates, which UTF-8 cannot encode.
     """
-    if text.isprintable():
+    if text.isprintable():  # One line without anything to change.
         return text.rstrip()
     if not text.isascii():
         text = text.encode(errors="ignore").decode()
@@ -54,14 +62,3 @@ def normalize_text(text: str) -> str:
     if "\n\n\n\n" in text:
         text = _BLANK_LINES.sub("\n\n\n", text)
     return text.strip("\n")
-
-
-def _clean_messages(messages: tuple[Message, ...]) -> Document | str:
-    tidied: tuple[Message, ...] = tuple(
-        {"role": message["role"], "content": normalize_text(message["content"]).strip()} for message in messages
-    )
-    if not all(message["content"] for message in tidied):
-        return EMPTY_MESSAGE
-    if not any(message["role"] == "assistant" for message in tidied):
-        return NO_ASSISTANT
-    return Document(messages=tidied)

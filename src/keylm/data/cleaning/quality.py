@@ -1,4 +1,4 @@
-"""Quality filters for plain text: datatrove's, with their own thresholds, and a fastText model for the language."""
+"""Filters for plain text: datatrove's quality filters with their own thresholds, and language identification."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from keylm.data.cleaning.datatrove_adapters import ENGLISH
 
 NOT_ENGLISH = "not English"
 
-Filter = Callable[[str], tuple[str, str | None]]
-"""From a text to what is kept of it, and the reason to drop it, if there is one."""
+TextFilter = Callable[[str], tuple[str, str | None]]
+"""From a text to what is left of it, and the reason to drop it, if there is one."""
 
-_FILTERS = {
+_QUALITY_FILTERS = {
     "gopher-quality": GopherQualityFilter,
     "gopher-repetition": GopherRepetitionFilter,
     "c4": C4QualityFilter,
@@ -31,21 +31,21 @@ _FILTERS = {
 }
 
 
-def by_name(name: str) -> Filter:
-    """One of a source's `filters`. Reasons are datatrove's, behind the name: `c4: curly_bracket`.
+def quality_filter(name: str) -> TextFilter:
+    """One of the `filters` of a source. The reason is datatrove's, after the filter's name: `c4: curly_bracket`.
 
-    `gopher-quality` and `gopher-repetition` are the rules of Rae et al. 2021, `c4` those of Raffel et al. 2020 (it
-    also removes lines), `fineweb` those of Penedo et al. 2024.
+    `gopher-quality` and `gopher-repetition` are the rules of Rae et al. 2021, `c4` those of Raffel et al. 2020 (which
+    also remove lines), `fineweb` those of Penedo et al. 2024.
     """
-    block = _FILTERS[name](language=ENGLISH)
-    return lambda text: _ask(block, text, name)
+    step = _QUALITY_FILTERS[name](language=ENGLISH)
+    return lambda text: _apply(step, text, name)
 
 
-def english(model: str, least_score: float) -> Filter:
-    """Only text that a fastText model takes for English (label `en`) with a probability of `least_score` or more.
+def language_filter(model: str, min_score: float) -> TextFilter:
+    """Drops text that a fastText model does not identify as English (label `en`) with probability `min_score` or more.
 
     Raises:
-        UserError: fastText is not installed, or `model` is not one of its models or does not know English.
+        UserError: fastText is not installed, or `model` is not one of its models or has no label `en`.
     """
     path = Path(model).expanduser()
     if not path.is_file():
@@ -53,19 +53,19 @@ def english(model: str, least_score: float) -> Filter:
             f"data.clean.language_model names {path}, which is no file: give a fastText model, or leave it out"
         )
     try:
-        block = FastTextClassifierFilter(
-            str(path), keep_labels=("en", least_score), save_labels_in_metadata=False, newline_replacement=" "
+        step = FastTextClassifierFilter(
+            str(path), keep_labels=("en", min_score), save_labels_in_metadata=False, newline_replacement=" "
         )
-        block._model = _load(path)
+        # datatrove itself would first copy the model into a cache, by its file name.
+        step._model = _load_fasttext(path)
     except ImportError as error:
         raise UserError(
             "data.clean.language_model needs fastText: `pip install fasttext-numpy2-wheel fasteners`, or leave it out"
         ) from error
-    return lambda text: _ask(block, text, NOT_ENGLISH)
+    return lambda text: _apply(step, text, NOT_ENGLISH)
 
 
-def _load(path: Path) -> Any:
-    """The model, from where it lies; datatrove itself would first copy it to a cache, by name."""
+def _load_fasttext(path: Path) -> Any:
     from fasttext.FastText import _FastText
 
     try:
@@ -77,10 +77,11 @@ def _load(path: Path) -> Any:
     return model
 
 
-def _ask(block: Any, text: str, name: str) -> tuple[str, str | None]:
+def _apply(step: Any, text: str, name: str) -> tuple[str, str | None]:
+    """A datatrove filter as a `TextFilter`: it returns a bool or (bool, reason), and may change the document."""
     document = Document(text=text, id="")
-    answer = block.filter(document)
-    kept, reason = answer if isinstance(answer, tuple) else (answer, None)
-    if kept:
+    result = step.filter(document)
+    is_kept, reason = result if isinstance(result, tuple) else (result, None)
+    if is_kept:
         return document.text, None
     return text, f"{name}: {reason}" if reason else name

@@ -1,4 +1,4 @@
-"""Work on many cores or machines by datatrove's executors: one pipeline, the same on this machine, on Ray, on Slurm."""
+"""Running a pipeline of tasks with datatrove's executors: on this machine, on Ray or on Slurm."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from datatrove.executor.local import LocalPipelineExecutor
 from loguru import logger
 
-from keylm.common.console import progress
+from keylm.common.console import progress as progress_bar
 from keylm.common.errors import KeyLMError, UserError
 from keylm.recipe.prepare import PrepareConfig
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from datatrove.executor.base import PipelineExecutor
     from datatrove.pipeline.base import PipelineStep
 
-_SECONDS_BETWEEN_LOOKS = 0.5
+_POLL_SECONDS = 0.5
 
 
-class _Local(LocalPipelineExecutor):  # type: ignore[misc]
-    """Processes of this machine; the screen stays ours, for datatrove prints every task's pipeline and statistics."""
+class _QuietLocalExecutor(LocalPipelineExecutor):  # type: ignore[misc]
+    """Processes of this machine, without datatrove's log of every task's pipeline and statistics."""
 
-    def _run_for_rank(self, *place: int) -> object:
+    def _run_for_rank(self, *args: int) -> object:
         logger.disable("datatrove")
-        return super()._run_for_rank(*place)
+        return super()._run_for_rank(*args)
 
 
 def run_tasks(
@@ -36,20 +36,32 @@ def run_tasks(
 ) -> None:
     """Run `num_tasks` tasks of a datatrove pipeline; those that an earlier call finished are skipped.
 
-    `folder` keeps the logs and which tasks are done; on a cluster it must lie where all machines see it.
+    Args:
+        settings: which executor, and how many workers.
+        pipeline: datatrove's steps; task `rank` runs them with `rank` and `world_size=num_tasks`.
+        num_tasks: number of tasks.
+        folder: for the logs and the record of finished tasks; on a cluster all machines must see it.
+        title: shown next to the progress bar.
 
     Raises:
         UserError: the executor cannot be used here, or (Slurm) the jobs are queued and not done yet.
         KeyLMError: a task failed; what the others finished is kept.
     """
     os.environ.setdefault("TQDM_DISABLE", "1")
-    executor = _executor(settings, list(pipeline), num_tasks, str(folder.resolve()))
-    with progress(title, num_tasks, "tasks") as bar, ThreadPoolExecutor(max_workers=1) as thread:
+    executor = _make_executor(settings, list(pipeline), num_tasks, str(folder.resolve()))
+    with progress_bar(title, num_tasks, "tasks") as bar, ThreadPoolExecutor(max_workers=1) as thread:
         job, done = thread.submit(executor.run), 0
-        while wait([job], timeout=_SECONDS_BETWEEN_LOOKS).not_done:
+        # The executor blocks and reports nothing: count the marks that finished tasks leave in its folder.
+        while wait([job], timeout=_POLL_SECONDS).not_done:
             before, done = done, num_tasks - len(executor.get_incomplete_ranks())
             bar.advance(done - before)
-        _raise_failure(job.exception(), folder)
+        error = job.exception()
+    if isinstance(error, KeyLMError):
+        raise error
+    if error is not None:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise KeyLMError(f"a task failed ({reason}); {folder}/logs has the details, what is done is kept") from error
+    # Slurm's executor returns once the jobs are queued; the others return when all tasks have ended.
     missing = executor.get_incomplete_ranks()
     if missing and settings.executor == "slurm":
         raise UserError(
@@ -59,11 +71,13 @@ def run_tasks(
         raise KeyLMError(f"{len(missing)} of {num_tasks} tasks failed; {folder}/logs says why, what is done is kept")
 
 
-def _executor(settings: PrepareConfig, pipeline: list[PipelineStep], num_tasks: int, folder: str) -> PipelineExecutor:
+def _make_executor(
+    settings: PrepareConfig, pipeline: list[PipelineStep], num_tasks: int, folder: str
+) -> PipelineExecutor:
     match settings.executor:
         case "local":
             logger.disable("datatrove")
-            return _Local(pipeline, num_tasks, settings.workers, folder)
+            return _QuietLocalExecutor(pipeline, num_tasks, settings.workers, folder)
         case "ray":
             from datatrove.executor.ray import RayPipelineExecutor
 
@@ -74,12 +88,12 @@ def _executor(settings: PrepareConfig, pipeline: list[PipelineStep], num_tasks: 
 
             if not {"time", "partition"} <= set(settings.slurm):
                 raise UserError("prepare.slurm must name a `partition` and a `time` for prepare.executor: slurm")
-            quietly = {"mail_type": "NONE", **settings.slurm}
-            return SlurmPipelineExecutor(pipeline, num_tasks, workers=settings.workers, logging_dir=folder, **quietly)
+            options = {"mail_type": "NONE", **settings.slurm}
+            return SlurmPipelineExecutor(pipeline, num_tasks, workers=settings.workers, logging_dir=folder, **options)
 
 
 def _connect_to_ray() -> None:
-    """Join the cluster that RAY_ADDRESS names, or start one on this machine, without its dashboard and statistics."""
+    """Join the cluster at RAY_ADDRESS, or start one on this machine, without its dashboard and usage statistics."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -87,12 +101,3 @@ def _connect_to_ray() -> None:
         raise UserError("prepare.executor: ray needs Ray: install it with `pip install 'keylm[ray]'`") from error
     if not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-
-
-def _raise_failure(error: BaseException | None, folder: Path) -> None:
-    if error is None or isinstance(error, KeyLMError):
-        if error:
-            raise error
-        return
-    reason = " ".join(str(error).split()) or type(error).__name__
-    raise KeyLMError(f"a task failed ({reason}); {folder}/logs has the details, what is done is kept") from error

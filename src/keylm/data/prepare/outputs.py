@@ -1,4 +1,4 @@
-"""What the `prepare` stage left in a run: stores of sources, and the reasons why some are not there."""
+"""What the `prepare` stage left in a run: token stores, and the reasons why sources are missing."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from keylm.run import Run
 
 
 def available_sources(run: Run, stage: str) -> list[SourceConfig]:
-    """The sources of `pretrain` or `sft` that could be had."""
-    gone = missing_sources(run, stage)
-    return [source for source in run.recipe.sources_of(stage) if source.name not in gone]
+    """The sources of `pretrain` or `sft` that were available to the `prepare` stage."""
+    missing = missing_sources(run, stage)
+    return [source for source in run.recipe.sources_of(stage) if source.name not in missing]
 
 
 def missing_sources(run: Run, stage: str) -> dict[str, str]:
-    """Why a source of the stage is not there, by the names of those that the recipe allows to be missing, and are."""
-    manifests = {source.name: _read_manifest(run, stage, source.name) for source in run.recipe.sources_of(stage)}
-    return {name: manifest["missing"] for name, manifest in manifests.items() if "missing" in manifest}
+    """Sources that were not available and that the recipe allows to be missing: the reason by name."""
+    reasons = {}
+    for source in run.recipe.sources_of(stage):
+        path = run.stage("prepare") / stage / source.name / "manifest.json"
+        manifest = read_json(path) if path.exists() else {}
+        if "missing" in manifest:
+            reasons[source.name] = manifest["missing"]
+    return reasons
 
 
-def open_store(run: Run, stage: str, name: str, side: str) -> TokenStore:
-    """The `train` or `validation` side of a source.
+def open_store(run: Run, stage: str, name: str, split: str) -> TokenStore:
+    """The `train` or `validation` split of a source.
 
     Raises:
         KeyLMError: it is unfinished or damaged.
     """
-    return TokenStore(run.stage("prepare") / stage / name / side)
-
-
-def _read_manifest(run: Run, stage: str, name: str) -> dict[str, str]:
-    path = run.stage("prepare") / stage / name / "manifest.json"
-    return read_json(path) if path.exists() else {}
+    return TokenStore(run.stage("prepare") / stage / name / split)

@@ -1,8 +1,8 @@
-"""The `prepare` stage: every source is read, cleaned, freed of duplicates, split, encoded and stored.
+"""The `prepare` stage: every source is read, cleaned, deduplicated, split, tokenized and stored.
 
-Encoding is nine tenths of the work: the tokenizer's threads keep all cores busy with it while this process reads and
-cleans what comes next. Memory holds a few batches of documents, an open shard, and about ten bytes per document to
-know it by. With `prepare.tasks` the sources are divided between processes or machines, and put together here.
+Tokenization is nine tenths of the work: the tokenizer's threads keep all cores busy while this process reads and cleans
+the next batch. Memory holds a few batches of documents, one open shard, and about ten bytes per document to recognize
+duplicates. With `prepare.tasks` the sources are divided between processes or machines, and merged here.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 import gc
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from keylm.common.console import console, progress
+from keylm.common.console import console
+from keylm.common.console import progress as progress_bar
 from keylm.common.documents import is_held_out
 from keylm.common.errors import MissingSourceError, UserError
 from keylm.common.files import read_json, write_json
@@ -27,7 +27,7 @@ from keylm.data.prepare.workers import (
     cleaned_documents,
     find_stage_near_duplicates,
     source_units,
-    tokenize_all,
+    tokenize_units,
     tokenized_documents,
     work_folder,
 )
@@ -41,141 +41,139 @@ SPLITS = ("train", "validation")
 DUPLICATE = "duplicate"
 NEAR_DUPLICATE = "near duplicate"
 
-Item = TypeVar("Item", CleanedDocument, TokenizedDocument)
+DocumentT = TypeVar("DocumentT", CleanedDocument, TokenizedDocument)
 
 
 def run_prepare(run: Run) -> dict[str, Any]:
     """Write `{pretrain,sft}/{source}/{train,validation}/` in the stage's folder; returns counts and fingerprints.
 
-    Can be stopped at any time: the same call goes on behind the last whole shard, to the same bytes.
+    Can be stopped at any time: the same call continues after the last complete shard, to the same bytes.
 
     Raises:
-        UserError: a source is unusable, gives nothing, or changed since the stage was stopped.
+        UserError: a source is unusable, yields nothing to train on, or changed since the stage was stopped.
         KeyLMError: a shard could not be written, or a task failed.
     """
     if run.recipe.prepare.tasks > 1:
-        tokenize_all(run)
-    with _without_collector():
-        facts = {stage: _prepare_stage(run, stage) for stage in STAGES}
-    shutil.rmtree(work_folder(run), ignore_errors=True)
-    rows = [row for stage in facts.values() for row in stage.values() if "missing" not in row]
-    return {**facts, "fingerprint": fingerprint([row[side]["fingerprint"] for row in rows for side in SPLITS])}
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Do not look for cycles of garbage: millions of short lists are made, and none is part of one."""
+        # Below, `tokenized_documents` then reads what the tasks stored.
+        tokenize_units(run)
+    # Millions of short lists are allocated, and none is part of a cycle: collecting garbage would only cost time.
     gc.disable()
     try:
-        yield
+        manifests = {stage: _prepare_stage(run, stage) for stage in STAGES}
     finally:
         gc.enable()
+    shutil.rmtree(work_folder(run), ignore_errors=True)
+    prepared = [source for stage in manifests.values() for source in stage.values() if "missing" not in source]
+    fingerprints = [source[split]["fingerprint"] for source in prepared for split in SPLITS]
+    return {**manifests, "fingerprint": fingerprint(fingerprints)}
 
 
 def _prepare_stage(run: Run, stage: str) -> dict[str, Any]:
-    """Prepare the sources of a stage in turn; returns their manifests."""
+    """Prepare the sources of a stage one after the other; returns their manifests by name."""
     tokenizer = Tokenizer.load(run.stage("tokenizer"))
-    known = _Known(find_stage_near_duplicates(run, stage) if run.recipe.data.clean.near_duplicates else frozenset())
+    is_fuzzy = run.recipe.data.clean.near_duplicates
+    duplicates = _Duplicates(find_stage_near_duplicates(run, stage) if is_fuzzy else frozenset())
     return {
-        source.name: _Job(run, stage, source, tokenizer, known).manifest() for source in run.recipe.sources_of(stage)
+        source.name: _SourcePreparation(run, stage, source, tokenizer, duplicates).run_or_load()
+        for source in run.recipe.sources_of(stage)
     }
 
 
 @dataclass
-class _Known:
-    """The documents of a stage so far, in all of its sources."""
+class _Duplicates:
+    """Recognizes documents that occurred earlier in the stage, in any of its sources."""
 
     near_duplicates: DigestSet | frozenset[int]
-    seen: ExactDeduplicator = field(default_factory=ExactDeduplicator)
+    exact: ExactDeduplicator = field(default_factory=ExactDeduplicator)
 
-    def why_not(self, digest: int) -> str | None:
-        """The reason not to take the document with this digest, if there is one; it is known from now on."""
-        if not self.seen.add(digest):
+    def drop_reason(self, digest: int) -> str | None:
+        """Why a document with this digest is dropped, if it is; records it as seen."""
+        if not self.exact.add(digest):
             return DUPLICATE
         return NEAR_DUPLICATE if digest in self.near_duplicates else None
 
 
-class _Job:
-    """One source on its way into its stores."""
+class _SourcePreparation:
+    """One source of a stage: its documents on their way into its two token stores."""
 
-    def __init__(self, run: Run, stage: str, source: SourceConfig, tokenizer: Tokenizer, known: _Known) -> None:
-        self.run, self.stage, self.source, self.tokenizer, self.known = run, stage, source, tokenizer, known
+    def __init__(
+        self, run: Run, stage: str, source: SourceConfig, tokenizer: Tokenizer, duplicates: _Duplicates
+    ) -> None:
+        self.run, self.stage, self.source = run, stage, source
+        self.tokenizer, self.duplicates = tokenizer, duplicates
         self.folder = run.stage("prepare") / stage / source.name
-        self.reading, self.dropped = ReadProgress(), DropLog(run.recipe.data.clean.samples)
+        self.progress, self.dropped = ReadProgress(), DropLog(run.recipe.data.clean.samples)
 
-    def manifest(self) -> dict[str, Any]:
-        """What became of the source: done now, or read where it was done before."""
+    def run_or_load(self) -> dict[str, Any]:
+        """Prepare the source unless an earlier call has; returns its manifest."""
         path = self.folder / "manifest.json"
         if path.exists():
-            self._remember()
-        else:
-            write_json(path, self._write_or_leave_out())
-        return read_json(path)
-
-    def _remember(self) -> None:
-        """Take note of the documents of a source that was finished before."""
-        for store in self.folder.glob("*/manifest.json"):
-            for digest in TokenStore(store.parent).document_digests.tolist():
-                self.known.seen.add(digest)
-
-    def _write_or_leave_out(self) -> dict[str, Any]:
-        settings = self.source.model_dump(mode="json", exclude={"weight"})
-        self.writers = {side: self._writer(side) for side in SPLITS}
+            # Later sources are still compared with its documents.
+            for store in self.folder.glob("*/manifest.json"):
+                for digest in TokenStore(store.parent).document_digests.tolist():
+                    self.duplicates.exact.add(digest)
+            return read_json(path)
+        manifest: dict[str, Any] = {"source": self.source.model_dump(mode="json", exclude={"weight"})}
+        self.writers = {
+            split: StoreWriter(self.folder / split, self.run.recipe.data.shard_tokens, self.stage == "sft")
+            for split in SPLITS
+        }
         try:
-            return {"source": settings, **self._write()}
+            manifest |= self._write_stores()
         except MissingSourceError as error:
+            # What an earlier call stored must not be lost because the source is unavailable now.
             if self.source.on_missing == "stop" or any(writer.shards for writer in self.writers.values()):
                 raise
             console.print(f"  [yellow]{self.source.name} is left out[/]: {error}")
-            return {"source": settings, "missing": str(error)}
+            manifest |= {"missing": str(error)}
+        write_json(path, manifest)
+        return read_json(path)
 
-    def _writer(self, side: str) -> StoreWriter:
-        return StoreWriter(self.folder / side, self.run.recipe.data.shard_tokens, conversations=self.stage == "sft")
-
-    def _write(self) -> dict[str, Any]:
-        for item in self._encoded():
-            self.writers[self._side(item)].add(item.digest, item.tokens, item.learned, item.num_bytes)
-        stores = {side: _summary(writer.finish()) for side, writer in self.writers.items()}
+    def _write_stores(self) -> dict[str, Any]:
+        """Store all documents; returns the metadata and counts for the manifest."""
+        for document in self._tokenized_documents():
+            writer = self.writers[self._split(document)]
+            writer.add(document.digest, document.tokens, document.loss_mask, document.num_bytes)
+        stores = {
+            split: {key: totals[key] for key in ("documents", "tokens", "bytes", "fingerprint")}
+            for split, totals in ((split, writer.finish()) for split, writer in self.writers.items())
+        }
         if not stores["train"]["documents"]:
-            raise UserError(f"the source `{self.source.name}` gives nothing to train on ({_reasons(self.dropped)})")
+            reasons = [f"{count:,} {reason}" for reason, count in sorted(self.dropped.counts.items())]
+            why = "left out: " + ", ".join(reasons) if reasons else "it has no documents"
+            raise UserError(f"the source `{self.source.name}` gives nothing to train on ({why})")
         self.dropped.save(self.folder / "dropped.json")
-        return {**self.reading.facts, "dropped": self.dropped.counts, **stores}
+        return {**self.progress.metadata, "dropped": self.dropped.counts, **stores}
 
-    def _encoded(self) -> Iterator[TokenizedDocument]:
-        """The documents that are not stored yet: as the tasks encoded them, or encoded here and now."""
+    def _tokenized_documents(self) -> Iterator[TokenizedDocument]:
+        """The documents that are not stored yet: tokenized by the tasks, or here and now."""
         units = source_units(self.run.recipe, self.stage, self.source)
         if self.run.recipe.prepare.tasks > 1:
-            return self._fresh(tokenized_documents(self.run, units, self.reading, self.dropped))
-        items = cleaned_documents(self.run, units[0], self.reading, self.dropped)
-        return tokenize_documents(self._fresh(items), self.tokenizer)
+            return self._new_documents(tokenized_documents(self.run, units, self.progress, self.dropped))
+        # Duplicates are dropped before tokenization, which is by far the most expensive step.
+        cleaned = cleaned_documents(self.run, units[0], self.progress, self.dropped)
+        return tokenize_documents(self._new_documents(cleaned), self.tokenizer)
 
-    def _fresh(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items that come for the first time and are not stored yet, under a progress bar."""
-        with progress(f"prepare {self.stage}/{self.source.name}", None, "MB") as bar:
+    def _new_documents(self, documents: Iterable[DocumentT]) -> Iterator[DocumentT]:
+        """The documents that are no duplicates and not stored yet, under a progress bar."""
+        with progress_bar(f"prepare {self.stage}/{self.source.name}", None, "MB") as bar:
             megabytes = 0.0
-            for item in items:
-                megabytes += item.num_bytes / 1e6
-                bar.advance(item.num_bytes / 1e6)
-                if self.reading.share:
-                    bar.set_total(megabytes / self.reading.share)
-                reason = self.known.why_not(item.digest)
+            for document in documents:
+                megabytes += document.num_bytes / 1e6
+                bar.advance(document.num_bytes / 1e6)
+                # Nobody knows the megabytes in advance: extrapolate from the fraction that has been read.
+                if self.progress.fraction:
+                    bar.set_total(megabytes / self.progress.fraction)
+                reason = self.duplicates.drop_reason(document.digest)
                 if reason:
-                    self.dropped.add(reason, self._text(item))
-                elif not self.writers[self._side(item)].has(item.digest):
-                    yield item
+                    self.dropped.add(reason, self._text(document))
+                elif not self.writers[self._split(document)].has(document.digest):
+                    yield document
 
-    def _side(self, item: CleanedDocument | TokenizedDocument) -> str:
-        return "validation" if is_held_out(item.digest, self.run.recipe.data.validation_fraction) else "train"
+    def _split(self, document: CleanedDocument | TokenizedDocument) -> str:
+        return "validation" if is_held_out(document.digest, self.run.recipe.data.validation_fraction) else "train"
 
-    def _text(self, item: CleanedDocument | TokenizedDocument) -> str:
-        return item.document.plain if isinstance(item, CleanedDocument) else self.tokenizer.decode(item.tokens.tolist())
-
-
-def _summary(manifest: dict[str, Any]) -> dict[str, Any]:
-    return {key: manifest[key] for key in ("documents", "tokens", "bytes", "fingerprint")}
-
-
-def _reasons(dropped: DropLog) -> str:
-    if not dropped.counts:
-        return "it has no documents"
-    return "left out: " + ", ".join(f"{count:,} {reason}" for reason, count in sorted(dropped.counts.items()))
+    def _text(self, document: CleanedDocument | TokenizedDocument) -> str:
+        if isinstance(document, CleanedDocument):
+            return document.document.plain
+        return self.tokenizer.decode(document.tokens.tolist())

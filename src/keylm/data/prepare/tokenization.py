@@ -1,4 +1,4 @@
-"""From documents to token ids, many at a time: the tokenizer's threads encode while the caller makes the next ones."""
+"""Tokenization of many documents at a time: the tokenizer's threads work while the caller makes the next batch."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _BATCH_BYTES = 2_000_000
-_CALLERS = 2
-"""Batches that are encoded at a time: while one waits for Python, the tokenizer's threads work on the other."""
+_NUM_THREADS = 2
+"""Batches in work at a time: while one waits for Python's lock, the tokenizer's own threads work on the other."""
 _BATCHES_AHEAD = 3
 
 
 @dataclass(frozen=True, slots=True)
 class CleanedDocument:
-    """A document that is learned from or validated on."""
+    """A document after cleaning."""
 
     document: Document
     digest: int
@@ -35,54 +35,51 @@ class CleanedDocument:
 
 @dataclass(frozen=True, slots=True)
 class TokenizedDocument:
-    """A document as the store keeps it."""
+    """A document as it is stored."""
 
     digest: int
     num_bytes: int
-    """UTF-8 bytes of what was encoded."""
+    """UTF-8 bytes of the text."""
     tokens: Array
-    """(n,) uint16, closed by the end-of-text token."""
-    learned: Array
-    """(n,) bool, which of the tokens are learned from."""
+    """Token ids, the last of them end-of-text: (num_tokens,) uint16."""
+    loss_mask: Array
+    """Which tokens are trained on: (num_tokens,) bool."""
 
 
-def tokenize_documents(items: Iterable[CleanedDocument], tokenizer: Tokenizer) -> Iterator[TokenizedDocument]:
-    """The items' token ids, in order."""
-    for encoded in _ahead(lambda batch: _encode_batch(batch, tokenizer), _batches(items)):
-        yield from encoded
+def tokenize_documents(documents: Iterable[CleanedDocument], tokenizer: Tokenizer) -> Iterator[TokenizedDocument]:
+    """Tokenize documents, in order, in batches of about `_BATCH_BYTES`."""
+    for batch in _map_ahead(lambda batch: _tokenize_batch(batch, tokenizer), _batches(documents)):
+        yield from batch
 
 
-def _encode_batch(items: list[CleanedDocument], tokenizer: Tokenizer) -> list[TokenizedDocument]:
-    documents = [item.document for item in items]
+def _tokenize_batch(batch: list[CleanedDocument], tokenizer: Tokenizer) -> list[TokenizedDocument]:
+    documents = [item.document for item in batch]
     texts = iter(tokenizer.encode_batch([document.text for document in documents if document.text is not None]))
-    talks = iter(encode_conversations(tokenizer, [talk.messages for talk in documents if talk.messages is not None]))
-    encoded = []
-    for item in items:
-        ids, answers = (next(texts), None) if item.document.messages is None else next(talks)
-        ids.append(tokenizer.end_of_text)
-        encoded.append(
-            TokenizedDocument(item.digest, item.num_bytes, np.array(ids, dtype=np.uint16), _mask(len(ids), answers))
-        )
-    return encoded
+    conversations = iter(
+        encode_conversations(tokenizer, [document.messages for document in documents if document.messages is not None])
+    )
+    # Texts and conversations are encoded in one call each, and taken apart again in the order of the batch.
+    tokenized = []
+    for item in batch:
+        if item.document.messages is None:
+            ids = next(texts)
+            loss_mask = np.ones(len(ids) + 1, dtype=np.bool_)
+        else:
+            ids, answer_spans = next(conversations)
+            loss_mask = np.zeros(len(ids) + 1, dtype=np.bool_)
+            for start, stop in answer_spans:
+                loss_mask[start:stop] = True
+        tokens = np.array([*ids, tokenizer.end_of_text], dtype=np.uint16)
+        tokenized.append(TokenizedDocument(item.digest, item.num_bytes, tokens, loss_mask))
+    return tokenized
 
 
-def _mask(num_tokens: int, answers: list[tuple[int, int]] | None) -> Array:
-    """What is learned of so many tokens: everything in plain text, the answers in a conversation."""
-    if answers is None:
-        return np.ones(num_tokens, dtype=np.bool_)
-    mask = np.zeros(num_tokens, dtype=np.bool_)
-    for start, stop in answers:
-        mask[start:stop] = True
-    return mask
-
-
-def _batches(items: Iterable[CleanedDocument]) -> Iterator[list[CleanedDocument]]:
-    """The items in lists of about `_BATCH_BYTES`."""
+def _batches(documents: Iterable[CleanedDocument]) -> Iterator[list[CleanedDocument]]:
     batch: list[CleanedDocument] = []
     num_bytes = 0
-    for item in items:
-        batch.append(item)
-        num_bytes += item.num_bytes
+    for document in documents:
+        batch.append(document)
+        num_bytes += document.num_bytes
         if num_bytes >= _BATCH_BYTES:
             yield batch
             batch, num_bytes = [], 0
@@ -90,19 +87,17 @@ def _batches(items: Iterable[CleanedDocument]) -> Iterator[list[CleanedDocument]
         yield batch
 
 
-def _ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """`function` of every item, in order, computed by threads while this one makes the next items.
-
-    Where making them fails, what was made before comes first, then the failure.
-    """
+def _map_ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """`function` of every item, in order, computed in threads while this one makes the next items."""
     waiting: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(_CALLERS) as threads:
+    with ThreadPoolExecutor(_NUM_THREADS) as threads:
         try:
             for item in items:
                 waiting.append(threads.submit(function, item))
                 if len(waiting) > _BATCHES_AHEAD:
                     yield waiting.popleft().result()
         except Exception:
+            # What was made before the failure is stored first, so that the next call continues there.
             yield from (future.result() for future in waiting)
             raise
         yield from (future.result() for future in waiting)

@@ -1,4 +1,4 @@
-"""Documents from a data set on the Hugging Face hub, at a pinned commit, through the shard cache."""
+"""`hub`: a data set on the Hugging Face hub, read at a pinned commit through the shard cache."""
 
 from __future__ import annotations
 
@@ -7,81 +7,89 @@ import re
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from keylm.common.documents import Document
 from keylm.common.errors import MissingSourceError, UserError
 from keylm.data.sources import hub_cache
-from keylm.data.sources.files import read_file
+from keylm.data.sources.base import ReadRequest, SourceType
+from keylm.data.sources.file_formats import read_file
 from keylm.data.sources.hub_cache import Listing, Shard
 from keylm.data.sources.progress import FULL, ReadProgress, SourceSlice
 from keylm.data.sources.retries import TRANSIENT_STATUS, Retries, TransientError, retry_after_seconds
+from keylm.data.sources.rows import RowFormat
 from keylm.recipe import fingerprint
+from keylm.recipe.presets import Preset, find_preset
 from keylm.recipe.sources import HubConfig
 
 ALL_SPLITS = "*"
 _COMMIT = re.compile("[0-9a-f]{40}")
-_LINE_FAILURES = {"ConnectionError", "TimeoutError", "TransportError", "RequestException"}
-"""Names of the base classes of a lost line: Python's, and those of httpx and requests, one of which is below
-huggingface_hub, whatever its version."""
+_CONNECTION_ERRORS = {"ConnectionError", "TimeoutError", "TransportError", "RequestException"}
+"""Names of the base classes of connection errors: Python's, and those of httpx and requests. Which of the two
+huggingface_hub raises depends on its version."""
 
 
 def read_hub(
-    source: HubConfig, reading: ReadProgress, part: SourceSlice = FULL, retries: Retries | None = None
+    source: HubConfig, progress: ReadProgress, source_slice: SourceSlice = FULL, retries: Retries | None = None
 ) -> Iterator[Document]:
-    """The documents of one configuration and split, or of a part of its files.
+    """The documents of one configuration and split, or of a slice of its files.
 
-    Files come in the order of a hash of their paths, so that the first of them, where only these are read, are a fair
-    sample of all subreddits or years. The commit that the revision stands for is kept in `reading.facts`. While a file
-    is read, the next is fetched.
+    Files come in the order of a hash of their paths: if only the first few are read, they are a fair sample of all
+    subreddits or years. The resolved commit is kept in `progress.metadata`. While a file is read, the next one is
+    downloaded.
 
     Raises:
-        MissingSourceError: the data set is gated, private, unknown, out of reach, or, offline, not in the cache.
+        MissingSourceError: the data set is gated, private, unknown, unreachable, or, offline, not in the cache.
         UserError: there is no such configuration or split, or a row is not a document.
     """
     retries = retries or Retries()
     listing = resolve(source, retries)
-    reading.facts["commit"] = listing.commit
-    wanted = part.of(listing.shards)
-    reading.total = sum(shard.size for shard in wanted)
-    done = 0
-    with closing(_paths(source, listing, wanted, retries)) as paths:
-        for shard, path in zip(wanted, paths, strict=True):
-            yield from read_file(path, source, reading)
-            done += shard.size
-            reading.done = done
+    progress.metadata["commit"] = listing.commit
+    shards = source_slice.select(listing.shards)
+    progress.total = sum(shard.size for shard in shards)
+    row_format = RowFormat(
+        source.text_column,
+        source.messages_column,
+        source.system_column,
+        source.include_rows,
+        source.exclude_rows,
+        source.message_trees,
+    )
+    bytes_done = 0
+    # Closing stops the download that is ahead when the caller takes no more documents.
+    with closing(_local_paths(source, listing, shards, retries)) as paths:
+        for shard, path in zip(shards, paths, strict=True):
+            yield from read_file(path, row_format, progress)
+            bytes_done += shard.size
+            # Message trees come after the last row of a file has been read; the file counts in full once it is done.
+            progress.done = bytes_done
 
 
 def resolve(source: HubConfig, retries: Retries | None = None) -> Listing:
-    """The commit and the files of a source; kept on this machine, so that they can be had offline afterwards.
+    """The commit and the files of a source; kept on this machine for use offline.
 
-    A revision that is a commit is asked for only once.
+    A revision that is a commit is looked up only once.
 
     Raises:
         MissingSourceError: as for `read_hub`.
         UserError: there is no such configuration or split.
     """
-    key = listing_key(source)
-    known = hub_cache.load_listing(key)
-    if known and (_is_offline() or _COMMIT.fullmatch(source.revision)):
-        return known
+    cached = hub_cache.load_listing(_listing_key(source))
+    # A branch may have moved since; a commit never changes.
+    if cached and (_is_offline() or _COMMIT.fullmatch(source.revision)):
+        return cached
     if _is_offline():
-        raise MissingSourceError(
-            f"offline, and the list of files of {source.dataset} at `{source.revision}` is not in the cache: run once "
-            f"without --offline (and HF_HUB_OFFLINE), or replace the source `{source.name}` by local files"
-        )
+        raise _not_cached(source, f"the list of files of {source.dataset} at `{source.revision}`")
     try:
         listing = (retries or Retries()).call(lambda: _look_up(source))
     except TransientError as error:
         raise _unreachable(source, str(error)) from error
-    hub_cache.save_listing(key, listing)
+    hub_cache.save_listing(_listing_key(source), listing)
     return listing
 
 
-def listing_key(source: HubConfig) -> str:
-    """Under which name the cache keeps the list of files of a source."""
+def _listing_key(source: HubConfig) -> str:
     return fingerprint(source.dataset, source.config, source.split, source.revision)
 
 
@@ -91,12 +99,17 @@ def _is_offline() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def _paths(source: HubConfig, listing: Listing, wanted: list[Shard], retries: Retries) -> Generator[Path]:
+def _local_paths(source: HubConfig, listing: Listing, shards: list[Shard], retries: Retries) -> Generator[Path]:
+    """Paths of the shards on this machine, each downloaded if it is not there."""
     if _is_offline():
-        yield from (_cached(source, listing, shard) for shard in wanted)
+        for shard in shards:
+            path = listing.local_path(shard)
+            if path is None:
+                raise _not_cached(source, f"{shard.path} of {source.dataset}")
+            yield path
         return
     try:
-        yield from hub_cache.download(listing, wanted, retries)
+        yield from hub_cache.download(listing, shards, retries)
     except httpx.HTTPStatusError as error:
         if error.response.headers.get("X-Error-Code") == "GatedRepo":
             raise _gated(source) from error
@@ -105,27 +118,31 @@ def _paths(source: HubConfig, listing: Listing, wanted: list[Shard], retries: Re
         raise _unreachable(source, str(error)) from error
 
 
-def _cached(source: HubConfig, listing: Listing, shard: Shard) -> Path:
-    path = listing.local(shard)
-    if path is None:
-        raise MissingSourceError(
-            f"offline, and {shard.path} of {source.dataset} is not in the cache: run once without --offline (and "
-            f"HF_HUB_OFFLINE), or replace the source `{source.name}` by local files"
-        )
-    return path
-
-
 def _look_up(source: HubConfig) -> Listing:
-    """Ask the hub once.
+    """Ask the hub once for the commit and the files.
 
     Raises:
-        PassingError: it is busy or out of reach.
+        TransientError: the hub is busy or unreachable.
         MissingSourceError, UserError: as for `resolve`.
     """
+    from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.hf_api import RepoFile
 
+    hub = HfApi()
     try:
-        return _ask(source)
+        # The listing of a gated data set is public: without this check the error would come with the first file.
+        hub.auth_check(source.dataset, repo_type="dataset")
+        commit = str(hub.dataset_info(source.dataset, revision=source.revision).sha)
+        names = _file_names(source, commit)
+        tree = hub.list_repo_tree(source.dataset, recursive=True, revision=commit, repo_type="dataset")
+        shards = {
+            entry.path: Shard(entry.path, entry.size, entry.lfs.sha256 if entry.lfs else entry.blob_id)
+            for entry in tree
+            if isinstance(entry, RepoFile)
+        }
+        names.sort(key=lambda name: hashlib.sha256(name.encode()).digest())
+        return Listing(source.dataset, commit, tuple(shards[name] for name in names))
     except UserError:
         raise
     except GatedRepoError as error:
@@ -138,28 +155,11 @@ def _look_up(source: HubConfig) -> Listing:
             f"`{source.name}`, or log in with `hf auth login`"
         ) from error
     except Exception as error:
-        raise _passing(error) or _unreachable(source, _reason(error)) from error
-
-
-def _ask(source: HubConfig) -> Listing:
-    from huggingface_hub import HfApi
-    from huggingface_hub.hf_api import RepoFile
-
-    hub = HfApi()
-    hub.auth_check(source.dataset, repo_type="dataset")
-    commit = str(hub.dataset_info(source.dataset, revision=source.revision).sha)
-    names = _file_names(source, commit)
-    tree = hub.list_repo_tree(source.dataset, recursive=True, revision=commit, repo_type="dataset")
-    found = {entry.path: _shard(entry) for entry in tree if isinstance(entry, RepoFile)}
-    return Listing(source.dataset, commit, tuple(found[name] for name in sorted(names, key=_scatter)))
-
-
-def _scatter(name: str) -> bytes:
-    return hashlib.sha256(name.encode()).digest()
+        raise _as_transient(error) or _unreachable(source, _reason(error)) from error
 
 
 def _file_names(source: HubConfig, commit: str) -> list[str]:
-    """Paths, within the repository, of the files of this configuration and split, as `datasets` finds them."""
+    """Paths within the repository of the files of this configuration and split, as `datasets` resolves them."""
     from datasets import load_dataset_builder
 
     try:
@@ -170,30 +170,35 @@ def _file_names(source: HubConfig, commit: str) -> list[str]:
     if source.split not in (ALL_SPLITS, *splits):
         raise UserError(f"{source.dataset} has no split `{source.split}`; it has {', '.join(splits) or 'none'}")
     prefix = f"hf://datasets/{source.dataset}@{commit}/"
-    chosen = splits if source.split == ALL_SPLITS else [source.split]
-    return [str(name).removeprefix(prefix) for split in chosen for name in splits[split]]
+    selected = splits if source.split == ALL_SPLITS else [source.split]
+    return [str(name).removeprefix(prefix) for split in selected for name in splits[split]]
 
 
-def _shard(file: Any) -> Shard:
-    return Shard(file.path, file.size, file.lfs.sha256 if file.lfs else file.blob_id)
-
-
-def _passing(error: BaseException | None) -> TransientError | None:
-    """What `error`, or what it came from, is for a second try; `None` where another try is in vain."""
+def _as_transient(error: BaseException | None) -> TransientError | None:
+    """`error`, or its cause, as one that the next try may not meet; None if another try is useless."""
     if error is None:
         return None
     response = getattr(error, "response", None)
     if response is not None:
-        passing = response.status_code in TRANSIENT_STATUS
-        return TransientError(str(response.status_code), retry_after_seconds(response.headers)) if passing else None
-    if _LINE_FAILURES & {kind.__name__ for kind in type(error).__mro__}:
+        # The hub answered, so whatever caused the exception to be wrapped, the status decides.
+        if response.status_code not in TRANSIENT_STATUS:
+            return None
+        return TransientError(str(response.status_code), retry_after_seconds(response.headers))
+    if _CONNECTION_ERRORS & {base.__name__ for base in type(error).__mro__}:
         return TransientError(_reason(error))
-    return _passing(error.__cause__)
+    return _as_transient(error.__cause__)
 
 
 def _reason(error: BaseException) -> str:
     first_line = (str(error).strip() or "no reason given").splitlines()[0]
     return f"{type(error).__name__}: {first_line}"
+
+
+def _not_cached(source: HubConfig, what: str) -> MissingSourceError:
+    return MissingSourceError(
+        f"offline, and {what} is not in the cache: run once without --offline (and HF_HUB_OFFLINE), or replace the "
+        f"source `{source.name}` by local files"
+    )
 
 
 def _gated(source: HubConfig) -> MissingSourceError:
@@ -208,3 +213,47 @@ def _unreachable(source: HubConfig, reason: str) -> MissingSourceError:
         f"cannot get the data set {source.dataset} from the hub ({reason}): check the network, run with --offline if "
         f"it was downloaded before, or replace the source `{source.name}` by local files"
     )
+
+
+class HubSource(SourceType[HubConfig]):
+    """A data set on the hub."""
+
+    def read_documents(self, source: HubConfig, request: ReadRequest) -> Iterator[Document]:
+        """See `read_hub`."""
+        return read_hub(source, request.progress, request.source_slice)
+
+    def availability(self, source: HubConfig) -> str:
+        """How many files and gigabytes are in the cache."""
+        listing = hub_cache.load_listing(_listing_key(source))
+        local = [shard for shard in listing.shards if listing.local_path(shard)] if listing else []
+        if not listing or not local:
+            return "not downloaded"
+        size = f"{sum(shard.size for shard in local) / 1e9:,.2f} GB"
+        if len(local) == len(listing.shards):
+            return f"cached, {size}"
+        return f"partly: {len(local)} of {len(listing.shards)} files, {size}"
+
+    def location(self, source: HubConfig) -> str:
+        """Data set, configuration and split."""
+        return " ".join(part for part in (source.dataset, source.config, source.split) if part)
+
+    def preset(self, source: HubConfig) -> Preset | None:
+        """The preset named in the recipe."""
+        return find_preset(source.preset) if source.preset else None
+
+    def pin(self, source: HubConfig) -> HubConfig:
+        """Replace the revision by its commit; a source that is missing and may be stays as it is."""
+        try:
+            return source.model_copy(update={"revision": resolve(source).commit})
+        except MissingSourceError:
+            if source.on_missing == "stop":
+                raise
+            return source
+
+    def label(self, source: HubConfig) -> str:
+        """A link to the data set."""
+        return f"[{source.dataset}](https://huggingface.co/datasets/{source.dataset})"
+
+    def hub_dataset(self, source: HubConfig) -> str:
+        """The id in the recipe."""
+        return source.dataset

@@ -1,9 +1,9 @@
-"""The shard cache: files of a data set on this machine, each fetched once, whole and checked.
+"""The shard cache: files of hub data sets on this machine, each downloaded once and verified by its hash.
 
-The files lie in the cache that all tools of the hub share (`HF_HUB_CACHE`), under huggingface_hub's names and locks:
+Files are stored in the cache that all tools of the hub share (`HF_HUB_CACHE`), under huggingface_hub's names and locks:
 `hf cache` lists and removes them, and what another tool has downloaded is not downloaded again. The transfer is our
-own, because huggingface_hub 2 begins a file anew after a kill, and does not compare hashes. The listing of a data set
-is kept as well, for use offline.
+own, because huggingface_hub 2 restarts a file after a kill and does not compare hashes. The listing of a data set is
+stored as well, for use offline.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Shard:
     size: int
     """In bytes."""
     digest: str
-    """SHA-256 of a file in large file storage; of another one, git's SHA-1 of it as a blob."""
+    """SHA-256 of a file in large file storage; git's SHA-1 (of the file as a blob) otherwise."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,14 @@ class Listing:
     commit: str
     shards: tuple[Shard, ...]
 
-    def local(self, shard: Shard) -> Path | None:
-        """Where the shard is on this machine, if it is there whole."""
+    def local_path(self, shard: Shard) -> Path | None:
+        """Where the shard is on this machine; None unless it is there in full."""
         path = _repository(self.dataset) / "snapshots" / self.commit / shard.path
         return path if path.exists() and path.stat().st_size == shard.size else None
 
 
 def load_listing(key: str) -> Listing | None:
-    """The listing that was kept under `key`, if any."""
+    """The listing that was stored under `key`, if any."""
     path = _listing_path(key)
     if not path.exists():
         return None
@@ -62,7 +62,7 @@ def load_listing(key: str) -> Listing | None:
 
 
 def save_listing(key: str, listing: Listing) -> None:
-    """Keep a listing under `key`."""
+    """Store a listing under `key`."""
     path = _listing_path(key)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f"{path.name}.lock")):
@@ -70,18 +70,19 @@ def save_listing(key: str, listing: Listing) -> None:
 
 
 def download(listing: Listing, shards: list[Shard], retries: Retries) -> Generator[Path]:
-    """Where the shards are, in order; each is fetched while the one before it is in use.
+    """Local paths of the shards, in order; each is downloaded while the one before it is in use.
 
     Raises:
-        PassingError: the hub failed in every try.
+        TransientError: the hub failed in every try.
         httpx.HTTPStatusError: the hub refuses the file.
         KeyLMError: the file cannot be written.
     """
     stopped = Event()
 
     def start(shard: Shard) -> Future[Path]:
-        return pool.submit(_fetch, listing, shard, retries, stopped)
+        return pool.submit(_download_shard, listing, shard, retries, stopped)
 
+    # One download at a time: it takes the whole line anyway, and the hub limits the rate of requests.
     with ThreadPoolExecutor(max_workers=1) as pool:
         try:
             ahead = [start(shard) for shard in shards[:1]]
@@ -90,13 +91,14 @@ def download(listing: Listing, shards: list[Shard], retries: Retries) -> Generat
                 ahead = [start(shard) for shard in shards[number + 1 : number + 2]]
                 yield path
         finally:
+            # The reader has had enough: the pool must not wait for a file of gigabytes that nobody needs.
             stopped.set()
 
 
-def _fetch(listing: Listing, shard: Shard, retries: Retries, stopped: Event) -> Path:
-    found = listing.local(shard)
-    if found:
-        return found
+def _download_shard(listing: Listing, shard: Shard, retries: Retries, stopped: Event) -> Path:
+    local = listing.local_path(shard)
+    if local:
+        return local
     repository = _repository(listing.dataset)
     blob = repository / "blobs" / shard.digest
     pointer = repository / "snapshots" / listing.commit / shard.path
@@ -105,8 +107,9 @@ def _fetch(listing: Listing, shard: Shard, retries: Retries, stopped: Event) -> 
         blob.parent.mkdir(parents=True, exist_ok=True)
         lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):
-            if listing.local(shard):  # Another process has fetched it meanwhile.
+            if listing.local_path(shard):  # Another process downloaded it while this one waited for the lock.
                 return pointer
+            # Another revision may have the same file under the same blob.
             if _size(blob) != shard.size:
                 partial = blob.with_name(f"{blob.name}.incomplete")
                 retries.call(lambda: _transfer(listing, shard, partial, stopped), stopped)
@@ -118,7 +121,11 @@ def _fetch(listing: Listing, shard: Shard, retries: Retries, stopped: Event) -> 
 
 
 def _transfer(listing: Listing, shard: Shard, partial: Path, stopped: Event) -> None:
-    """Bring `partial` from whatever it holds to the whole shard."""
+    """One try to complete `partial`, whatever it holds already, and to verify it.
+
+    Raises:
+        TransientError: the file is incomplete or wrong; `progressed` if there is more of it than before.
+    """
     partial.touch()
     before = _size(partial)
     if before < shard.size:
@@ -127,23 +134,31 @@ def _transfer(listing: Listing, shard: Shard, partial: Path, stopped: Event) -> 
     if size < shard.size:
         raise TransientError(f"{shard.path} ended after {size:,} of {shard.size:,} bytes", progressed=size > before)
     if size > shard.size or _digest(partial, shard) != shard.digest:
+        # Nothing tells which bytes are wrong, so the next try begins with an empty file.
         partial.unlink()
         raise TransientError(f"{shard.path} came with the wrong content")
 
 
 def _append(listing: Listing, shard: Shard, partial: Path, stopped: Event) -> None:
-    """Fetch the bytes that `partial` does not have yet, or all where the server cannot begin in the middle."""
+    """Download the bytes that `partial` lacks; all of them if the server ignores the range."""
     from huggingface_hub import constants, hf_hub_url
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
     url = hf_hub_url(listing.dataset, shard.path, repo_type="dataset", revision=listing.commit)
     before = _size(partial)
+    # The bytes must be those of the file: a compressed response could not be resumed.
     headers = {**build_hf_headers(), "Accept-Encoding": "identity", "Range": f"bytes={before}-"}
     timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
     try:
         with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=timeout) as response:
-            _check(response, shard, partial)
-            with partial.open("ab" if response.status_code == httpx.codes.PARTIAL_CONTENT else "wb") as file:
+            if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+                partial.unlink(missing_ok=True)
+                raise TransientError(f"{shard.path} is shorter than {shard.size:,} bytes")
+            if response.status_code in TRANSIENT_STATUS:
+                raise TransientError(str(response.status_code), retry_after_seconds(response.headers))
+            response.raise_for_status()
+            is_resumed = response.status_code == httpx.codes.PARTIAL_CONTENT
+            with partial.open("ab" if is_resumed else "wb") as file:
                 for chunk in response.iter_raw():
                     if stopped.is_set():
                         raise TransientError(f"{shard.path} is not needed any more")
@@ -151,16 +166,6 @@ def _append(listing: Listing, shard: Shard, partial: Path, stopped: Event) -> No
     except httpx.TransportError as error:
         reason = f"{shard.path}, {type(error).__name__}"
         raise TransientError(reason, progressed=_size(partial) > before) from error
-
-
-def _check(response: httpx.Response, shard: Shard, partial: Path) -> None:
-    status = response.status_code
-    if status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-        partial.unlink(missing_ok=True)
-        raise TransientError(f"{shard.path} is shorter than {shard.size:,} bytes")
-    if status in TRANSIENT_STATUS:
-        raise TransientError(str(status), retry_after_seconds(response.headers))
-    response.raise_for_status()
 
 
 def _size(path: Path) -> int:
@@ -171,12 +176,13 @@ def _digest(path: Path, shard: Shard) -> str:
     with path.open("rb") as file:
         if len(shard.digest) == _SHA256_DIGITS:
             return hashlib.file_digest(file, "sha256").hexdigest()
+        # git hashes a header before the content.
         head = hashlib.sha1(b"blob %d\0" % shard.size)
         return hashlib.file_digest(file, head.copy).hexdigest()
 
 
 def _link(blob: Path, pointer: Path) -> None:
-    """Let `pointer` stand for the blob, as huggingface_hub does: by a relative link, or by moving the blob there."""
+    """Make `pointer` a relative link to the blob, as huggingface_hub does; without links, move the blob there."""
     pointer.parent.mkdir(parents=True, exist_ok=True)
     pointer.unlink(missing_ok=True)
     try:

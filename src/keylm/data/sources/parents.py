@@ -1,4 +1,4 @@
-"""The sources that another source is made of, read as training reads them."""
+"""Reading the sources that another source is made from, as training sees them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from keylm.recipe.sources import SourceConfig
 
 T = TypeVar("T")
 Clean = Callable[[Document], Document | str]
+"""From a document to the cleaned one, or to the reason why it is dropped."""
 
 
 @dataclass(frozen=True)
@@ -20,35 +21,40 @@ class ParentSources:
     """All sources of a mixture, and what decides which of their documents are trained on."""
 
     sources: Sequence[SourceConfig] = ()
-    cleaner: Callable[[SourceConfig], Clean] = field(default=lambda _: lambda document: document)
-    """Makes what cleans the documents of a source, and gives the reason where it drops one."""
+    make_cleaner: Callable[[SourceConfig], Clean] = field(default=lambda _: lambda document: document)
+    """Makes the cleaner of a source's documents."""
     validation_fraction: float = 0.0
-    """Share of the documents that are held out, by the digest of the cleaned document."""
+    """Fraction of the documents that is held out, by the digest of the cleaned document."""
 
     def named(self, name: str) -> SourceConfig:
-        """The source of that name.
+        """The source with this name.
 
         Raises:
             KeyError: there is none.
         """
         return {source.name: source for source in self.sources}[name]
 
-    def trained_on(self, source: SourceConfig, documents: Iterable[Document]) -> Iterator[Document]:
-        """Those of a source's documents, cleaned, that are neither dropped nor held out, up to `source.max_bytes`."""
-        clean, room = self.cleaner(source), source.max_bytes or float("inf")
+    def training_documents(self, source: SourceConfig, documents: Iterable[Document]) -> Iterator[Document]:
+        """A source's `documents`, cleaned, without those that are dropped or held out, up to `source.max_bytes`."""
+        clean, remaining_bytes = self.make_cleaner(source), source.max_bytes or float("inf")
         for document in documents:
             cleaned = clean(document)
             if isinstance(cleaned, str):
                 continue
             if not is_held_out(cleaned.digest, self.validation_fraction):
                 yield cleaned
-            room -= cleaned.num_bytes
-            if room <= 0:
+            # Held-out documents count too: `prepare` stops at the same document.
+            remaining_bytes -= cleaned.num_bytes
+            if remaining_bytes <= 0:
                 return
 
 
+NO_PARENTS = ParentSources()
+"""For sources that are not made from others."""
+
+
 def interleave(streams: Iterable[Iterable[T]]) -> Iterator[T]:
-    """One item of each stream in turn; the others go on when one ends."""
+    """One item of each stream in turn; when a stream ends, the others go on."""
     waiting = deque(map(iter, streams))
     while waiting:
         stream = waiting.popleft()

@@ -1,8 +1,8 @@
-"""What a reader is to read, how far it is, and what it found out on the way."""
+"""Which slice of a source a task reads, and how far it has got."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -14,31 +14,38 @@ class SourceSlice:
     """The share of a source that one of `count` tasks reads."""
 
     index: int = 0
-    """Which task it is, counted from 0."""
+    """Number of the task, from 0."""
     count: int = 1
-    """How many tasks there are."""
+    """Number of tasks."""
 
-    def of(self, items: Sequence[T]) -> list[T]:
-        """A contiguous range of the items; the ranges of all tasks, one after the other, are the whole."""
+    def select(self, items: Sequence[T]) -> list[T]:
+        """This slice's contiguous range of `items`; the ranges of all slices in order are the whole sequence."""
         return list(items[self.index * len(items) // self.count : (self.index + 1) * len(items) // self.count])
 
 
 FULL = SourceSlice()
-"""All of a source."""
+"""The whole source."""
 
 
 @dataclass
 class ReadProgress:
-    """Kept up to date by whoever reads a source, for whoever shows or records it."""
+    """Updated by the reader of a source while it reads; shown and recorded by its caller."""
 
     done: float = 0
-    """How much of the source has been read, in the reader's own unit."""
+    """How much has been read, in the reader's own unit (bytes, files, documents)."""
     total: float | None = None
-    """How much there is, in the same unit; `None` as long as nobody knows."""
-    facts: dict[str, str] = field(default_factory=dict)
-    """What is worth keeping in the manifest, such as the commit that a revision stood for."""
+    """How much there is in all, in the same unit; None while unknown."""
+    metadata: dict[str, str] = field(default_factory=dict)
+    """What belongs in the manifest, such as the commit that a hub revision resolved to."""
 
     @property
-    def share(self) -> float | None:
-        """Share of the source that has been read, if it is known."""
+    def fraction(self) -> float | None:
+        """Fraction of the source that has been read; None while unknown."""
         return min(self.done / self.total, 1.0) if self.total else None
+
+    def count(self, items: Iterable[T], total: int) -> Iterator[T]:
+        """Pass on `items`, of which `total` are expected, and count them."""
+        self.total = total
+        for item in items:
+            self.done += 1
+            yield item

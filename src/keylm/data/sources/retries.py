@@ -1,4 +1,4 @@
-"""Trying again: what a busy server or a bad line refuses now, it may grant in a while."""
+"""Retrying requests that failed for a reason that may pass: a busy server, a lost connection."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from keylm.common.console import console
 T = TypeVar("T")
 
 TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
-"""HTTP status codes that may be over by the next try."""
+"""HTTP status codes after which another try may succeed."""
 
 
 class TransientError(Exception):
-    """A failure that may be over by the next try.
+    """A failure after which another try may succeed.
 
-    `wait_seconds` is what the server asks to wait. `progressed` says that the try was not in vain, so that it does not
-    count: a large file may come in many pieces.
+    Args:
+        reason: what failed.
+        wait_seconds: how long the server asks to wait, if it does.
+        progressed: the try brought something new, so it does not count: a large file may come in many pieces.
     """
 
     def __init__(self, reason: str, wait_seconds: float | None = None, progressed: bool = False) -> None:
@@ -33,18 +35,22 @@ class TransientError(Exception):
 
 @dataclass(frozen=True)
 class Retries:
-    """How often something is tried, and how long is waited in between: twice as long every time."""
+    """How often to try, and how long to wait in between: exponential backoff."""
 
     tries: int = 6
     first_wait_seconds: float = 1.0
     longest_wait_seconds: float = 60.0
-    """Limit of the doubling; a server that asks for longer is obeyed."""
+    """Limit of the backoff. A server that asks for a longer wait is obeyed."""
 
     def call(self, action: Callable[[], T], stopped: Event | None = None) -> T:
-        """What `action` returns at last; one line on the console for every time that it failed.
+        """The result of `action`, tried until it succeeds; prints one line per failure.
+
+        Args:
+            action: what to try; only a `TransientError` is retried.
+            stopped: once set, there are no more tries, and a wait ends at once.
 
         Raises:
-            PassingError: it failed in the last try too, or `stopped` was set meanwhile.
+            TransientError: the last try failed too, or `stopped` was set.
         """
         stopped = stopped or Event()
         failures = 0
@@ -52,19 +58,17 @@ class Retries:
             try:
                 return action()
             except TransientError as failure:
+                # A failure with progress does not count, but does not reset the count either.
                 failures += not failure.progressed
                 if failures >= self.tries or stopped.is_set():
                     raise
-                wait = self._wait(failure, failures)
+                wait = failure.wait_seconds
+                if wait is None:
+                    wait = min(self.first_wait_seconds * 2.0 ** max(failures - 1, 0), self.longest_wait_seconds)
                 then = f"try {failures + 1} of {self.tries}" if failures else "then goes on"
                 console.print(f"hub: {failure}, waits {wait:.3g} s, {then}", markup=False, soft_wrap=True)
                 if stopped.wait(wait):
                     raise
-
-    def _wait(self, failure: TransientError, failures: int) -> float:
-        if failure.wait_seconds is not None:
-            return failure.wait_seconds
-        return min(self.first_wait_seconds * 2.0 ** max(failures - 1, 0), self.longest_wait_seconds)
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:

@@ -1,8 +1,8 @@
-"""Public benchmarks, as lm_eval words them: its tasks with their documents, from the hub or from a folder.
+"""The items of public benchmarks: lm_eval's tasks with their documents, from the hub or from a folder.
 
-Where a folder is named, that folder alone is read:
+If a folder is given, nothing else is read:
 
-    DIR/NAME.jsonl.gz    the documents that task NAME scores, in the columns of its original data set
+    DIR/NAME.jsonl.gz    the documents that task NAME is scored on, with the columns of its original data set
     DIR/nltk_data/       nltk's `punkt_tab`, for `ifeval`
 """
 
@@ -30,7 +30,7 @@ _NEEDS_PUNKT = ("ifeval", "leaderboard_ifeval")
 
 @dataclass(frozen=True)
 class ScoredItem:
-    """A document that a task scores: what the model is given, and what it may or should say to it."""
+    """A document that a task is scored on: the prompts, and the choices or answers."""
 
     task: str
     contexts: list[str]
@@ -38,24 +38,25 @@ class ScoredItem:
 
 
 def scored_items(names: Sequence[str], data: Path | None = None) -> Iterator[ScoredItem]:
-    """Every document that these tasks score, with its choices or its answers, as lm_eval words them.
+    """Every document that these tasks are scored on, formatted by lm_eval.
 
     Raises:
-        UserError: a task is unknown, or its data are not there.
+        UserError: a task is unknown, or its data is not available.
     """
-    for part in load_tasks(names, data):
-        for name, task in part["tasks"].items():
+    for loaded in load_tasks(names, data):
+        for name, task in loaded["tasks"].items():
             for document in task.eval_docs:
-                yield ScoredItem(name, *_readings(task, document))
+                yield ScoredItem(name, *_item_texts(task, document))
 
 
 def load_tasks(names: Sequence[str], data: Path | None = None) -> list[TaskDict]:
-    """What lm_eval knows of each name, with the data.
+    """lm_eval's task or group of tasks of each name, with its data.
 
     Raises:
-        UserError: a task is unknown, or its data are not there.
+        UserError: a task is unknown, or its data is not available.
     """
-    _check_files(names, data)
+    if data is not None:
+        _check_folder(names, data)
     manager = _task_manager()
     for name in names:
         if name not in manager.all_tasks:
@@ -65,7 +66,7 @@ def load_tasks(names: Sequence[str], data: Path | None = None) -> list[TaskDict]
 
 @cache
 def _task_manager() -> TaskManager:
-    """lm_eval's index of its tasks; it takes seconds to read. Its warnings are about models that it loads itself."""
+    """lm_eval's index of its tasks, which takes seconds to build. Its warnings only concern models that it loads."""
     import datasets
     from lm_eval.tasks import TaskManager
 
@@ -74,21 +75,16 @@ def _task_manager() -> TaskManager:
     return TaskManager()
 
 
-def _check_files(names: Sequence[str], data: Path | None) -> None:
-    if data is None:
-        return
+def _check_folder(names: Sequence[str], data: Path) -> None:
+    """Refuse a folder that lacks a file before lm_eval looks for it on the hub."""
+    import nltk
+
     for name in names:
         if not (data / f"{name}.jsonl.gz").exists():
             raise UserError(
                 f"task `{name}` needs its data, and {data} has no {name}.jsonl.gz: "
                 f"put it there, or leave --data out where there is a network"
             )
-    _check_punkt(names, data)
-
-
-def _check_punkt(names: Sequence[str], data: Path) -> None:
-    import nltk
-
     nltk.data.path.insert(0, str((data / "nltk_data").resolve()))
     for name in set(names).intersection(_NEEDS_PUNKT):
         try:
@@ -110,8 +106,8 @@ def _from_hub(manager: TaskManager, name: str) -> TaskDict:
 
 
 def _from_folder(manager: TaskManager, name: str, data: Path) -> TaskDict:
-    """lm_eval's own task, but for where its documents come from."""
-    changed = {
+    """lm_eval's own task, with the documents of a file: a task configuration that includes the original one."""
+    config = {
         "include": str(manager.task_index[name].yaml_path),
         "task": name,
         "dataset_path": "json",
@@ -122,13 +118,13 @@ def _from_folder(manager: TaskManager, name: str, data: Path) -> TaskDict:
         "test_split": "test",
     }
     with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / f"{name}.yaml"
-        config.write_text(yaml.safe_dump(changed), encoding="utf-8")
-        return manager.load([str(config)])
+        path = Path(folder) / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(config), encoding="utf-8")
+        return manager.load([str(path)])
 
 
-def _readings(task: Task, document: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Contexts and continuations of a document; some tasks have several contexts, each with a choice filled in."""
+def _item_texts(task: Task, document: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Contexts and continuations of a document. WinoGrande, for example, has a context for each choice."""
     if task.OUTPUT_TYPE != "multiple_choice":
         return _strings(task.doc_to_text(document)), _strings(task.doc_to_target(document))
     choices = _strings(task.doc_to_choice(document))
@@ -138,5 +134,5 @@ def _readings(task: Task, document: dict[str, Any]) -> tuple[list[str], list[str
 
 
 def _strings(value: Any) -> list[str]:
-    """The strings of a list, or of one value; a number says which choice is right, and is no text."""
-    return [part for part in (value if isinstance(value, list) else [value]) if isinstance(part, str)]
+    """The strings of a list, or of one value; a number is the index of the right choice, and is left out."""
+    return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str)]
