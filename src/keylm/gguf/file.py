@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import gguf
 from tokenizers import AddedToken, models
 
 from keylm.common.errors import UserError
-from keylm.gguf import kquants
+from keylm.gguf.quantization import quantize
 from keylm.gguf.tensor_types import FILE_TYPES, tensor_type
 from keylm.recipe import Recipe
 from keylm.recipe.model import ModelConfig
@@ -148,10 +149,15 @@ def _add_tokenizer(writer: gguf.GGUFWriter, run: Run) -> None:
 def _add_tensors(writer: gguf.GGUFWriter, recipe: Recipe, weights: dict[str, torch.Tensor], kind: str) -> None:
     """Add every tensor under llama.cpp's name. Query and key rows keep their order: `qwen3` turns pairs as we do."""
     names = _llama_names(recipe.model, weights)
-    for name, tensor in weights.items():
-        stored = tensor_type(names[name], tuple(tensor.shape), kind, recipe.model.num_hidden_layers)
-        values = kquants.quantize(tensor.float().numpy(), stored)
-        writer.add_tensor(names[name], values, raw_dtype=stored)
+    types = {
+        name: tensor_type(names[name], tuple(tensor.shape), kind, recipe.model.num_hidden_layers)
+        for name, tensor in weights.items()
+    }
+    # The encoder runs outside the interpreter's lock, so threads encode tensors in parallel.
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        encoded = threads.map(quantize, weights.values(), types.values())
+        for name, values in zip(weights, encoded, strict=True):
+            writer.add_tensor(names[name], values, raw_dtype=types[name])
 
 
 def _llama_names(model: ModelConfig, names: Iterable[str]) -> dict[str, str]:
