@@ -208,10 +208,10 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
 ) -> None:
     """Publish a run's export on the Hugging Face hub."""
-    from keylm.export.hub_upload import upload
+    from keylm.export.hub_upload import upload_to_hub
     from keylm.run import open_run
 
-    print(upload(open_run(run_folder), repository, private))
+    print(upload_to_hub(open_run(run_folder), repository, private))
 
 
 @app.command(name="import", rich_help_panel=_USE)
