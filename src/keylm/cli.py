@@ -231,11 +231,11 @@ def push(
     repository: Annotated[str, typer.Argument(help="Repository on the Hugging Face hub, as OWNER/NAME.")],
     private: Annotated[bool, typer.Option("--private", help="Make the repository private if it is new.")] = False,
 ) -> None:
-    """Publish the export of a run on the Hugging Face hub."""
-    from keylm.export.hub_upload import upload
+    """Publish a run's export on the Hugging Face hub."""
+    from keylm.export.hub_upload import upload_to_hub
     from keylm.run import open_run
 
-    print(upload(open_run(run_folder), repository, private))
+    print(upload_to_hub(open_run(run_folder), repository, private))
 
 
 @app.command(name="import", rich_help_panel=_USE)

@@ -1,4 +1,4 @@
-"""Publishing, on a stand-in for the hub; what arrives there is loaded again."""
+"""Uploads to a fake hub; what arrives there is loaded again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-def test_one_repository_serves_transformers_and_llama_cpp(run: Run, tmp_path: Path) -> None:
+def test_one_repository_holds_all_files(run: Run, tmp_path: Path) -> None:
     with upload_server.serve() as hub:
         result = push(hub, run, "me/tiny", "--private")
     assert result.returncode == 0, result.stderr
@@ -38,42 +38,42 @@ def test_one_repository_serves_transformers_and_llama_cpp(run: Run, tmp_path: Pa
     assert AutoTokenizer.from_pretrained(tmp_path).chat_template
 
 
-def test_pushing_again_is_another_commit(run: Run) -> None:
+def test_pushing_again_adds_a_commit(run: Run) -> None:
     with upload_server.serve() as hub:
         assert [push(hub, run, "me/tiny").returncode for _ in range(2)] == [0, 0]
     assert hub.num_commits == 2
     assert hub.private == {"me/tiny": False}
 
 
-def test_refusals_are_sentences(run: Run, tmp_path: Path) -> None:
+def test_errors_are_one_sentence(run: Run, tmp_path: Path) -> None:
     with upload_server.serve() as hub:
-        stranger = push(hub, run, "me/tiny", token="hf_other")
-        misspelt = push(hub, run, "me/ti/ny")
-        early = push(hub, tiny_run(tmp_path / "early"), "me/tiny")
-    absent = push(hub, run, "me/tiny")
-    assert (stranger.returncode, misspelt.returncode, early.returncode, absent.returncode) == (2, 2, 2, 1)
-    assert "hf auth login" in stranger.stderr
-    assert "OWNER/NAME" in misspelt.stderr
-    assert "has no finished `export` stage" in early.stderr
-    assert "cannot publish at http://127" in absent.stderr
-    assert all(result.stderr.count("\n") == 1 for result in (stranger, misspelt, early, absent))
+        denied = push(hub, run, "me/tiny", token="hf_other")
+        misnamed = push(hub, run, "me/ti/ny")
+        unexported = push(hub, tiny_run(tmp_path / "early"), "me/tiny")
+    unreachable = push(hub, run, "me/tiny")
+    assert [result.returncode for result in (denied, misnamed, unexported, unreachable)] == [2, 2, 2, 1]
+    assert "hf auth login" in denied.stderr
+    assert "OWNER/NAME" in misnamed.stderr
+    assert "has no finished `export` stage" in unexported.stderr
+    assert "cannot upload to http://127" in unreachable.stderr
+    assert all(result.stderr.count("\n") == 1 for result in (denied, misnamed, unexported, unreachable))
 
 
-def test_a_changed_file_is_not_published(tmp_path: Path) -> None:
+def test_a_changed_file_is_not_uploaded(tmp_path: Path) -> None:
     run = tiny_run(tmp_path / "changed")
     run_stage(run, STAGES[-1])
     (run.stage("export") / "Modelfile").write_text("FROM elsewhere")
     with upload_server.serve() as hub:
         result = push(hub, run, "me/tiny")
     assert result.returncode == 1
-    assert "Modelfile is not the file that was exported" in result.stderr
+    assert "Modelfile has changed since the export" in result.stderr
     assert hub.num_commits == 0
 
 
 def push(
     hub: upload_server.Hub, run: Run, *arguments: str, token: str = upload_server.TOKEN
 ) -> subprocess.CompletedProcess:
-    """Run the command as a user does, against the stand-in."""
-    hub_of_test = {"HF_ENDPOINT": hub.address, "HF_TOKEN": token, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+    """Run the command as a user does, against the fake hub."""
+    environment = {"HF_ENDPOINT": hub.address, "HF_TOKEN": token, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
     command = [sys.executable, "-m", "keylm.cli", "push", str(run.folder), *arguments]
-    return subprocess.run(command, env={**os.environ, **hub_of_test}, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120)

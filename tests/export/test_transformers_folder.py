@@ -1,4 +1,4 @@
-"""The transformers folder, asked of transformers itself."""
+"""The transformers folder, loaded by transformers itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, Qwen3Config
 
 from keylm.run import Run
 from keylm.tokenizer.chat_template import render
@@ -31,7 +31,7 @@ def test_loads_without_remote_code_in_bfloat16(exported: Run) -> None:
     assert not any(report.values()), report
 
 
-def test_weights_are_the_trained_ones_rounded_to_bfloat16(exported: Run) -> None:
+def test_weights_are_rounded_to_bfloat16(exported: Run) -> None:
     trained = load_file(exported.weights("sft"))
     released = load_file(exported.stage("export") / "transformers" / "model.safetensors")
     assert trained.keys() == released.keys()
@@ -39,7 +39,7 @@ def test_weights_are_the_trained_ones_rounded_to_bfloat16(exported: Run) -> None
         assert torch.equal(tensor.bfloat16(), released[name]), name
 
 
-def test_logits_are_those_of_the_trained_weights(exported: Run) -> None:
+def test_logits_match_the_trained_weights(exported: Run) -> None:
     folder = exported.stage("export") / "transformers"
     released = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     trained = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
@@ -50,7 +50,7 @@ def test_logits_are_those_of_the_trained_weights(exported: Run) -> None:
     assert (actual - expected).std() < 0.03 * expected.std()  # bfloat16 keeps 8 bits: 0.4% a weight, over all layers
 
 
-def test_config_speaks_to_both_major_versions_of_transformers(exported: Run) -> None:
+def test_config_suits_both_transformers_versions(exported: Run) -> None:
     config = json.loads((exported.stage("export") / "transformers" / "config.json").read_text())
     theta = exported.recipe.model.rope_theta
     assert config["rope_theta"] == theta
@@ -63,9 +63,10 @@ def test_config_speaks_to_both_major_versions_of_transformers(exported: Run) -> 
     assert not config["tie_word_embeddings"]
     assert not config["attention_bias"]
     assert "auto_map" not in config
+    assert set(config) - set(Qwen3Config().to_dict()) <= {"rope_theta", "torch_dtype"}
 
 
-def test_generation_stops_at_the_end_of_the_turn_and_of_the_text(exported: Run) -> None:
+def test_generation_config_has_both_stop_tokens(exported: Run) -> None:
     tokenizer = Tokenizer.load(exported.stage("tokenizer"))
     config = GenerationConfig.from_pretrained(exported.stage("export") / "transformers")
     assert config.eos_token_id == [tokenizer.turn_end, tokenizer.end_of_text]
@@ -75,7 +76,7 @@ def test_generation_stops_at_the_end_of_the_turn_and_of_the_text(exported: Run) 
 
 
 @pytest.mark.parametrize("add_generation_prompt", [False, True])
-def test_chat_template_renders_and_encodes_as_we_do(exported: Run, add_generation_prompt: bool) -> None:
+def test_the_chat_template_matches_training(exported: Run, add_generation_prompt: bool) -> None:
     theirs = AutoTokenizer.from_pretrained(exported.stage("export") / "transformers")
     ours = Tokenizer.load(exported.stage("tokenizer"))
     rendered = theirs.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=add_generation_prompt)
@@ -84,8 +85,8 @@ def test_chat_template_renders_and_encodes_as_we_do(exported: Run, add_generatio
     assert encoded["input_ids"] == encode_messages(ours, MESSAGES, add_generation_prompt)[0]
 
 
-def test_the_snippet_of_the_card_gives_the_model_what_it_takes(exported: Run) -> None:
-    """In transformers 4 the tokenizer adds token_type_ids unless told not to, and `generate` refuses them."""
+def test_the_snippet_of_the_card_works(exported: Run) -> None:
+    """By default, transformers 4 adds token_type_ids, which `generate` rejects."""
     tokenizer = AutoTokenizer.from_pretrained(exported.stage("export") / "transformers")
     inputs = tokenizer.apply_chat_template(MESSAGES, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     assert set(inputs) == {"input_ids", "attention_mask"}
@@ -93,7 +94,7 @@ def test_the_snippet_of_the_card_gives_the_model_what_it_takes(exported: Run) ->
     assert config["model_input_names"] == ["input_ids", "attention_mask"]
 
 
-def test_tokenizer_is_the_trained_one(exported: Run) -> None:
+def test_the_tokenizer_is_the_trained_one(exported: Run) -> None:
     theirs = AutoTokenizer.from_pretrained(exported.stage("export") / "transformers")
     ours = Tokenizer.load(exported.stage("tokenizer"))
     text = "Don't panic:  it's\n\n12345 Straße 東京 🐕‍🦺 \x00\u200b"

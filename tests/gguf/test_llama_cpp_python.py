@@ -1,4 +1,4 @@
-"""The GGUF files in llama-cpp-python: llama.cpp as others build it, in a version of their own."""
+"""GGUF files in llama-cpp-python, which builds its own version of llama.cpp."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from keylm.run import Run
 from keylm.tokenizer.messages import encode_messages
 from keylm.tokenizer.tokenizer import Tokenizer
 
-llama_cpp = pytest.importorskip("llama_cpp", reason="`pip install llama-cpp-python` compiles it, for half an hour")
+llama_cpp = pytest.importorskip("llama_cpp", reason="`pip install llama-cpp-python` takes half an hour")
 
 
 @pytest.fixture(scope="module")
@@ -25,19 +25,19 @@ def llama(exported: Run) -> llama_cpp.Llama:
     return llama_cpp.Llama(str(gguf_path(exported, "F16")), n_ctx=context, n_threads=1, verbose=False)
 
 
-def test_token_ids_are_those_of_transformers(exported: Run, llama: llama_cpp.Llama) -> None:
-    theirs = AutoTokenizer.from_pretrained(exported.stage("export") / "transformers")
+def test_token_ids_match_transformers(exported: Run, llama: llama_cpp.Llama) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(exported.stage("export") / "transformers")
     for text in stress_texts(2000):
-        assert llama.tokenize(text.encode(), add_bos=False, special=True) == theirs(text)["input_ids"]
+        assert llama.tokenize(text.encode(), add_bos=False, special=True) == tokenizer(text)["input_ids"]
 
 
-def test_greedy_text_is_that_of_transformers(exported: Run, llama: llama_cpp.Llama) -> None:
+def test_greedy_text_matches_transformers(exported: Run, llama: llama_cpp.Llama) -> None:
     folder = exported.stage("export") / "transformers"
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = Tokenizer.load(exported.stage("tokenizer"))
-    compared = 0
+    num_compared = 0
     for messages in CONVERSATIONS:
         prompt = encode_messages(tokenizer, messages, add_generation_prompt=True)[0]
         written = list(islice(llama.generate(prompt, temp=0.0, repeat_penalty=1.0), 48))
-        compared += num_equal(model, prompt, written)
-    assert compared > 48
+        num_compared += num_equal(model, prompt, written)
+    assert num_compared > 48

@@ -1,4 +1,4 @@
-"""What another program wrote, held against transformers' choices."""
+"""Greedy decoding of another program, compared with that of transformers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from transformers import PreTrainedModel
 
 
 def num_equal(model: PreTrainedModel, prompt: list[int], written: list[int]) -> int:
-    """How many tokens of `written` are the model's likeliest, up to the first choice between two that lie closer than
-    the rounding of F16 activations; a choice that is further off fails the test."""
+    """Number of leading tokens of `written` that are the model's greedy choice.
+
+    Counting stops at the first other choice, which must be a near tie: the logits may differ by no more than the
+    rounding of F16 activations.
+    """
     with torch.no_grad():
         logits = model(torch.tensor([prompt + written])).logits[0, len(prompt) - 1 : -1]
     for count, (token, row) in enumerate(zip(written, logits, strict=True)):

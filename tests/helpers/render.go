@@ -1,4 +1,4 @@
-// Renders a template as Ollama does: Go's text/template over messages with a role and a content.
+// Renders a template as Ollama does, with Go's text/template, over messages with a role and a content.
 package main
 
 import (
@@ -15,12 +15,12 @@ type request struct {
 }
 
 func main() {
-	var asked request
-	if err := json.NewDecoder(os.Stdin).Decode(&asked); err != nil {
+	var input request
+	if err := json.NewDecoder(os.Stdin).Decode(&input); err != nil {
 		panic(err)
 	}
-	parsed := template.Must(template.New("").Parse(asked.Template))
-	if err := parsed.Execute(os.Stdout, map[string]any{"Messages": asked.Messages}); err != nil {
+	parsed := template.Must(template.New("").Parse(input.Template))
+	if err := parsed.Execute(os.Stdout, map[string]any{"Messages": input.Messages}); err != nil {
 		panic(err)
 	}
 }

@@ -1,4 +1,4 @@
-"""A run whose SFT weights are random, for what only needs some model: export, serving, llama.cpp."""
+"""A run with random SFT weights, for tests that need any model: export, serving, llama.cpp."""
 
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -30,7 +30,7 @@ SIZES = {
 
 
 def tiny_recipe(pre_tokenizer: str = "qwen2", **parts: dict) -> Recipe:
-    """The recipe of a model with 340,000 parameters; `parts` replaces whole sections of it."""
+    """The recipe of a model with 340,000 parameters; `parts` replaces whole sections."""
     return Recipe.model_validate(
         {
             "name": "tiny",
@@ -48,16 +48,15 @@ def tiny_recipe(pre_tokenizer: str = "qwen2", **parts: dict) -> Recipe:
 def tiny_run(folder: Path, pre_tokenizer: str = "qwen2", **parts: dict) -> runs.Run:
     """A run in `folder` with a tokenizer and random SFT weights.
 
-    The weights are larger than a fresh model's, so that greedy choices are clear-cut: next to a tie, the rounding
-    of one engine and of another may choose differently, and both would be right.
+    The weights are larger than those of a freshly initialized model, so that greedy choices are rarely near ties, which
+    the rounding of two engines may resolve differently.
     """
     run = runs.create(tiny_recipe(pre_tokenizer, **parts), folder)
     tokenizer = train_tokenizer(TEXTS, SIZES["vocab_size"], pre_tokenizer)
     tokenizer.save(run.stage("tokenizer"), SIZES["max_position_embeddings"])
     torch.manual_seed(0)
-    model = Qwen3ForCausalLM(
-        Qwen3Config(**run.recipe.model.model_dump(), tie_word_embeddings=False, initializer_range=0.2)
-    )
+    sizes = run.recipe.model.model_dump(exclude={"initialization"})
+    model = Qwen3ForCausalLM(Qwen3Config(**sizes, tie_word_embeddings=False, initializer_range=0.2))
     for name, parameter in model.named_parameters():
         if "norm" in name:
             torch.nn.init.uniform_(parameter, 0.5, 1.5)

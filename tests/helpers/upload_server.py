@@ -1,4 +1,4 @@
-"""A small stand-in for the Hugging Face hub on the loopback: the endpoints that writing a repository needs."""
+"""A fake Hugging Face hub on the loopback interface, with the endpoints for writing a repository."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOKEN = "hf_test"
 
 @dataclass
 class Hub:
-    """What was uploaded: repositories by name, whether each is private, and the objects that LFS holds."""
+    """What was uploaded: repositories by name, whether each is private, and LFS objects by SHA-256."""
 
     address: str = ""
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class _Handler(BaseHTTPRequestHandler):
     hub: Hub
 
     def log_message(self, *_: object) -> None:
-        """Say nothing on the terminal."""
+        """Keep the terminal clean."""
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))

@@ -1,1 +1,1 @@
-"""The release: the transformers folder, the model card, the proof that every file is the same model."""
+"""Export: the transformers folder, GGUF files, Modelfile and model card, their verification, and the upload."""

@@ -1,7 +1,8 @@
-"""The model card: a README whose YAML header the hub understands, filled from the run."""
+"""The model card: a README with the YAML header of the Hugging Face hub, filled in from the run."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 from string import Template
 from typing import Any
@@ -9,23 +10,25 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from keylm.data.sources.registry import source_type
-from keylm.export.card_scores import markdown_table, scores_section
-from keylm.export.quantization_quality import quantization_section
-from keylm.export.verify import verification_section
+from keylm.export.card_scores import scores_section
+from keylm.export.markdown import markdown_table
+from keylm.export.quantization_quality import NUM_TOKENS
 from keylm.gguf.file import license_of
-from keylm.gguf.tensor_types import best_type
+from keylm.gguf.tensor_types import preferred_file_type
 from keylm.recipe import Recipe
+from keylm.recipe.train import TrainConfig
 from keylm.run import Run
+from keylm.stages import Stage, stages_of
 
 _GGUF_USAGE = """
-With llama.cpp, on the file of your choice ($kinds):
+With llama.cpp, using any of the GGUF files ($file_types):
 
 ```sh
-llama-cli -m $name-$kind.gguf
-llama-server -m $name-$kind.gguf
+llama-cli -m $name-$file_type.gguf
+llama-server -m $name-$file_type.gguf
 ```
 
-With Ollama, in the folder that holds the Modelfile:
+With Ollama, in the folder with the Modelfile:
 
 ```sh
 ollama create $name -f Modelfile
@@ -33,33 +36,20 @@ ollama run $name
 ```
 """
 
-
-_PRETRAINING = """\
-Pretraining read $tokens tokens, with $optimizer. Mixture, by share of tokens:
-
-$sources"""
-_TUNING = """\
-Instruction tuning read $tokens tokens, with the loss on the assistant's words alone. Mixture:
-
-$sources"""
-_PREFERENCE = """\
-Preference tuning (DPO) read $pairs pairs of answers, of which the first follows its request and the second breaks one
-constraint of it.
-"""
-_REINFORCEMENT = """\
-Reinforcement learning (GRPO) judged $answers answers of the model's own, by whether they follow their requests and are
-about them.
-"""
-_LICENCES = {
-    "apache-2.0": "The weights are under Apache-2.0. The texts they learned from are under the licences listed above.",
-    "other": "The weights are under the licence of the model that they were imported from.",
+_LICENSES = {
+    "apache-2.0": "The weights are licensed under Apache-2.0. The training texts have the licenses listed above.",
+    "other": "The weights have the license of the model that they were imported from.",
 }
 
 
-def render_model_card(run: Run, num_parameters: int, quality: dict[str, Any], checked: dict[str, Any]) -> str:
-    """The card of a run's release, YAML header included.
+def render_model_card(run: Run, num_parameters: int, quality: dict[str, Any], verification: dict[str, Any]) -> str:
+    """Render the card of a run's export, including its YAML header.
 
-    `quality` is what `quantization_quality.measure` found, `checked` what `verify.check` did.
+    Args:
+        run: The run; scores are included if its `eval` stage has any.
+        num_parameters: Number of parameters of the model.
+        quality: The result of `quantization_quality.measure_quantization`.
+        verification: The result of `verify.verify_export`.
     """
     recipe = run.recipe
     model = recipe.model
@@ -76,23 +66,41 @@ def render_model_card(run: Run, num_parameters: int, quality: dict[str, Any], ch
         context=f"{model.max_position_embeddings:,}",
         vocab=f"{model.vocab_size:,}",
         pre_tokenizer=recipe.tokenizer.pre_tokenizer,
+        made=_origin_of_weights(run),
         gguf_usage=_gguf_usage(recipe),
-        made=_made(run),
-        training=_training(run),
-        licence=_LICENCES[license_of(run)],
         gguf_files=quantization_section(quality),
+        training=_training(run),
         scores=scores_section(run),
-        checked=verification_section(checked),
+        verification=_verification_section(verification),
+        license=_LICENSES[license_of(run)],
     )
     return f"---\n{_header(run).to_yaml()}\n---\n\n{body}"
 
 
+def quantization_section(quality: dict[str, Any]) -> str:
+    """The table of GGUF files, from the result of `measure_quantization`; empty if there are none."""
+    if not quality:
+        return ""
+    exact = quality.get("F32", {}).get("perplexity")
+    header, measured = ["file type", "size", "bits per weight"], ""
+    if exact:
+        header += ["perplexity", "change from F32"]
+        measured = f", and their perplexity on {NUM_TOKENS:,} tokens of held-out text"
+    rows = []
+    for file_type, row in quality.items():
+        # F32 has a row for its perplexity even if no such file is exported.
+        size = f"{row['bytes'] / 1e6:,.1f} MB" if "bytes" in row else ""
+        cells = [f"`{file_type}`", size, row.get("bits_per_weight", "")]
+        if exact:
+            cells += [f"{row['perplexity']:.3f}", f"{row['perplexity'] / exact - 1:+.2%}"]
+        rows.append(cells)
+    return f"\nThe GGUF files{measured}:\n\n{markdown_table(header, *rows)}"
+
+
 def _header(run: Run) -> ModelCardData:
     recipe = run.recipe
-    learned = [
-        source for stage in ("pretrain", "sft") if not run.imported_from(stage) for source in recipe.sources_of(stage)
-    ]
-    datasets = {source_type(source).hub_dataset(source) for source in learned}
+    sources = [source for stage in _stages_trained_here(run) for source in _sources(run, stage)]
+    datasets = {source_type(source).hub_dataset(source) for source in sources}
     return ModelCardData(
         model_name=recipe.title or recipe.name,
         language="en",
@@ -104,36 +112,43 @@ def _header(run: Run) -> ModelCardData:
     )
 
 
-def _made(run: Run) -> str:
+def _origin_of_weights(run: Run) -> str:
     if not run.imported_from("pretrain"):
         return "trained from scratch"
-    return "exported" if run.imported_from("sft") else "tuned"
-
-
-def _training(run: Run) -> str:
-    """What shaped the weights: two stages with their mixtures, or where the weights came from."""
-    recipe, origin = run.recipe, run.imported_from("pretrain")
-    parts = [f"The weights were imported from `{origin}`: how they were trained is told there.\n"] if origin else []
-    for stage, template in {"pretrain": _PRETRAINING, "sft": _TUNING}.items():
-        if not run.imported_from(stage):
-            training = recipe.training(stage)
-            facts = {"tokens": f"{training.tokens:,}", "optimizer": training.optimizer.type}
-            parts.append(Template(template).substitute(**facts, sources=_source_table(recipe.sources_of(stage))))
-    if recipe.dpo:
-        parts.append(Template(_PREFERENCE).substitute(pairs=f"{recipe.dpo.num_pairs:,}"))
-    if recipe.grpo:
-        parts.append(Template(_REINFORCEMENT).substitute(answers=f"{recipe.grpo.num_answers:,}"))
-    return "\n".join([*parts, "Everything that shaped the model here is in the recipe, `recipe.yaml`, of its run."])
+    return "exported" if run.imported_from("sft") else "fine-tuned"
 
 
 def _gguf_usage(recipe: Recipe) -> str:
-    kinds = recipe.export.gguf
-    if not kinds:
+    file_types = recipe.export.gguf
+    if not file_types:
         return ""
-    return Template(_GGUF_USAGE).substitute(name=recipe.name, kind=best_type(kinds), kinds=", ".join(kinds))
+    best = preferred_file_type(file_types)
+    return Template(_GGUF_USAGE).substitute(name=recipe.name, file_type=best, file_types=", ".join(file_types))
 
 
-def _source_table(sources: list[Any]) -> str:
+def _training(run: Run) -> str:
+    """One paragraph per training stage, with a table of sources where the stage has a mixture."""
+    paragraphs = []
+    if imported_from := run.imported_from("pretrain"):
+        paragraphs.append(f"The weights were imported from `{imported_from}`; see there for their training.\n")
+    for stage in _stages_trained_here(run):
+        paragraphs.append(stage.card_text.format(config=stage.config(run)) + "\n")
+        if sources := _sources(run, stage):
+            paragraphs.append(_source_table(sources))
+    return "\n".join([*paragraphs, "The complete configuration is in `recipe.yaml` of the run."])
+
+
+def _stages_trained_here(run: Run) -> list[Stage]:
+    """The training stages of the recipe, in order, without those whose weights were imported."""
+    return [stage for stage in stages_of(run) if stage.trains and not run.imported_from(stage.name)]
+
+
+def _sources(run: Run, stage: Stage) -> list[Any]:
+    """The sources of a stage that trains on a mixture; DPO and GRPO have none of their own."""
+    return run.recipe.sources_of(stage.name) if isinstance(stage.config(run), TrainConfig) else []
+
+
+def _source_table(sources: Sequence[Any]) -> str:
     total = sum(source.weight for source in sources)
     rows = [
         [
@@ -144,4 +159,16 @@ def _source_table(sources: list[Any]) -> str:
         ]
         for source in sources
     ]
-    return markdown_table(["source", "category", "share", "licence"], *rows)
+    return markdown_table(["source", "category", "share", "license"], *rows)
+
+
+def _verification_section(verification: dict[str, Any]) -> str:
+    rows = [[name, "equal", "equal", f"{value:.2g}"] for name, value in verification["differences"].items()]
+    header = ["engine and file", "token ids", "rendered conversations", "largest log-probability difference"]
+    return (
+        "\n## Verification\n\n"
+        f"During export, each engine tokenized {verification['texts']:,} stress texts (every assigned Unicode code "
+        f"point, emoji sequences, whitespace, control tokens) and rendered {verification['conversations']} "
+        "conversations. The results were compared with those of the training code, in float32. The difference is in "
+        f"nats, over the ten most likely next tokens:\n\n{markdown_table(header, *rows)}"
+    )

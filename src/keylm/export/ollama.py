@@ -1,4 +1,7 @@
-"""Ollama's Modelfile, with the template and the stop tokens spelt out: guessed ones are what goes wrong there."""
+"""Ollama's Modelfile.
+
+The chat template and the stop tokens are written out, because Ollama guesses them otherwise, often wrongly.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ TEMPLATE = """{{- range .Messages }}<|im_start|>{{ .Role }}
 {{ .Content }}<|im_end|>
 {{ end }}<|im_start|>assistant
 """
-"""`keylm.tokenizer.chat_template.CHAT_TEMPLATE` in Go's template language, always with the generation prompt."""
+"""`keylm.tokenizer.chat_template.CHAT_TEMPLATE` as a Go template, always with the generation prompt."""
 
 
 def write_modelfile(recipe: Recipe, gguf_name: str, path: Path) -> None:
-    """Write a Modelfile for the GGUF named `gguf_name` in the same folder."""
+    """Write a Modelfile to `path` that refers to the GGUF named `gguf_name` in the same folder."""
     parameters = {
         "num_ctx": recipe.model.max_position_embeddings,
         "temperature": recipe.export.temperature,

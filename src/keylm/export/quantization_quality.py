@@ -1,4 +1,4 @@
-"""What each GGUF file loses: its weights, decoded again, on held-out text beside the weights that it was made of."""
+"""The loss of quality in each GGUF file: the perplexity of its decoded weights on held-out text."""
 
 from __future__ import annotations
 
@@ -18,49 +18,44 @@ NUM_TOKENS = 16_384
 
 
 def measure_quantization(run: Run, weights: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """Bytes, bits per weight, and the perplexity on held-out text of each GGUF of the run's export, by kind.
+    """Measure the size and the perplexity of every GGUF file in a run's export.
 
-    `weights` are those that the files were made of; their perplexity is that of `F32`. What is measured is the file,
-    decoded: llama.cpp also rounds activations, to eight bits where weights have eight or fewer. A run that has no
-    held-out text has no perplexities.
+    The weights are decoded to float32 first. llama.cpp also rounds activations, to eight bits where weights have eight
+    or fewer, which is not measured here.
+
+    Args:
+        run: A run with GGUF files in its export folder.
+        weights: The weights that the files were made from, of any float dtype.
+
+    Returns:
+        `bytes`, `bits_per_weight` and `perplexity` by file type. `F32` has the perplexity of `weights`, also where
+        there is no such file. A run without held-out text has no perplexities.
     """
-    from keylm.gguf.file import read_weights
+    from keylm.gguf.file import read_gguf_weights
     from keylm.gguf.locate import gguf_path
 
-    text = _held_out(run)
-    paths = {kind: gguf_path(run, kind) for kind in run.recipe.export.gguf}
-    count = sum(tensor.numel() for tensor in weights.values())
-    found: dict[str, Any] = {
-        kind: {"bytes": path.stat().st_size, "bits_per_weight": round(8 * path.stat().st_size / count, 2)}
-        for kind, path in paths.items()
-    }
+    paths = {file_type: gguf_path(run, file_type) for file_type in run.recipe.export.gguf}
+    num_parameters = sum(tensor.numel() for tensor in weights.values())
+    quality: dict[str, Any] = {}
+    for file_type, path in paths.items():
+        num_bytes = path.stat().st_size
+        quality[file_type] = {"bytes": num_bytes, "bits_per_weight": round(8 * num_bytes / num_parameters, 2)}
+
+    text = _held_out_tokens(run)
     if not paths or not len(text):
-        return found
-    found = {"F32": {}, **found}
-    found["F32"]["perplexity"] = _perplexity(run, {name: tensor.float() for name, tensor in weights.items()}, text)
-    for kind, path in paths.items():
-        if kind != "F32":
-            found[kind]["perplexity"] = _perplexity(run, read_weights(path, run.recipe.model, weights), text)
-    return found
+        return quality
+    quality = {"F32": {}, **quality}
+    exact = {name: tensor.float() for name, tensor in weights.items()}
+    quality["F32"]["perplexity"] = _perplexity(run, exact, text)
+    for file_type, path in paths.items():
+        if file_type != "F32":  # such a file holds the very numbers of `weights`
+            decoded = read_gguf_weights(path, run.recipe.model, weights)
+            quality[file_type]["perplexity"] = _perplexity(run, decoded, text)
+    return quality
 
 
-def quantization_section(found: dict[str, Any]) -> str:
-    """The card's table of GGUF files; empty where there are none."""
-    from keylm.export.card_scores import markdown_table
-
-    if not found:
-        return ""
-    exact = found.get("F32", {}).get("perplexity")
-    rows = [
-        [f"`{kind}`", _size(row), row.get("bits_per_weight", ""), *_losses(row, exact)] for kind, row in found.items()
-    ]
-    head = ["kind", "size", "bits per weight", *(["perplexity", "against F32"] if exact else [])]
-    tested = f", and their perplexity on {NUM_TOKENS:,} tokens of held-out text" if exact else ""
-    return f"\nThe GGUF files{tested}:\n\n{markdown_table(head, *rows)}"
-
-
-def _held_out(run: Run) -> Array:
-    """The same number of validation tokens from every pretraining source that has any: (n,) uint16."""
+def _held_out_tokens(run: Run) -> Array:
+    """`NUM_TOKENS` validation tokens (n,) of uint16, an equal number from each pretraining source that has any."""
     from keylm.data.prepare.token_store import TokenStore
 
     folders = [run.stage("prepare") / "pretrain" / source.name / "validation" for source in run.recipe.data.sources]
@@ -74,18 +69,8 @@ def _perplexity(run: Run, weights: dict[str, torch.Tensor], text: Array) -> floa
     from keylm.model.transformer import KeyLM
     from keylm.tokenizer.tokenizer import Tokenizer
 
-    model = KeyLM(run.recipe.model)
+    model = KeyLM(run.recipe.model).eval()
     model.load_state_dict(weights)
     separator = Tokenizer.load(run.stage("tokenizer")).end_of_text
-    bits = model_bits(model.eval(), text, separator, run.recipe.train.sequence_length)
+    bits = model_bits(model, text, separator, run.recipe.train.sequence_length)
     return round(2 ** (bits / len(text)), 4)
-
-
-def _size(row: dict[str, Any]) -> str:
-    return f"{row['bytes'] / 1e6:,.1f} MB" if "bytes" in row else ""
-
-
-def _losses(row: dict[str, Any], exact: float | None) -> list[str]:
-    if not exact:
-        return []
-    return [f"{row['perplexity']:.3f}", f"{row['perplexity'] / exact - 1:+.2%}"]

@@ -1,4 +1,4 @@
-"""The release: what a run hands to transformers, llama.cpp, LM Studio and Ollama."""
+"""The export stage: everything that transformers, llama.cpp, LM Studio and Ollama need to run the model."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ CHECKSUMS = "SHA256SUMS"
 
 
 def run_export(run: Run) -> dict[str, Any]:
-    """Write every release of the run's last weights into `run.stage("export")`.
+    """Export the weights of the run's last training stage into `run.stage("export")`, and verify the result.
 
-    The weights are rounded to bfloat16 once and every file is made of those, so all releases are the same model.
-    Returns the number of parameters, and the bytes and the SHA-256 of each file.
+    Returns:
+        `num_parameters`; `gguf`, the result of `measure_quantization`; `verification`, the result of `verify_export`;
+        and `files`, the bytes and the SHA-256 of each file by its path.
 
     Raises:
-        UserError: the run does not have them yet.
+        UserError: The run has no trained weights yet.
+        KeyLMError: The export failed verification.
     """
     import torch
     from safetensors.torch import load_file
@@ -32,34 +34,43 @@ def run_export(run: Run) -> dict[str, Any]:
     from keylm.export.transformers_folder import write_transformers_folder
     from keylm.export.verify import verify_export
     from keylm.gguf.file import write_gguf
-    from keylm.gguf.tensor_types import best_type
+    from keylm.gguf.tensor_types import preferred_file_type
 
     stage = training_stages(run)[-1]
     if not run.weights(stage).exists():
         raise UserError(f"{run.folder} has no trained weights to export: run `keylm {stage} {run.folder}` first")
-    folder = run.stage("export")
-    weights = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(run.weights(stage)).items()}
-    num_parameters = sum(tensor.numel() for tensor in weights.values())
+    folder, file_types = run.stage("export"), run.recipe.export.gguf
 
+    # All files are made from weights that were rounded to bfloat16 once, so they hold the same model.
+    weights = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(run.weights(stage)).items()}
     write_transformers_folder(run, weights, folder / "transformers")
-    for kind in run.recipe.export.gguf:
-        write_gguf(run, weights, kind, gguf_path(run, kind))
-    if run.recipe.export.gguf:
-        best = best_type(run.recipe.export.gguf)
-        write_modelfile(run.recipe, gguf_path(run, best).name, folder / "Modelfile")
-    quality, checked = measure_quantization(run, weights), verify_export(run, weights)
-    for place in (folder, folder / "transformers"):
-        write_text(place / "README.md", render_model_card(run, num_parameters, quality, checked))
-    return {"num_parameters": num_parameters, "gguf": quality, "checked": checked, "files": _write_checksums(folder)}
+    for file_type in file_types:
+        write_gguf(run, weights, file_type, gguf_path(run, file_type))
+    if file_types:
+        best = gguf_path(run, preferred_file_type(file_types))
+        write_modelfile(run.recipe, best.name, folder / "Modelfile")
+
+    # The card reports what was measured, so it comes last. `transformers/` has a copy, to be published on its own.
+    num_parameters = sum(tensor.numel() for tensor in weights.values())
+    quality = measure_quantization(run, weights)
+    verification = verify_export(run, weights)
+    card = render_model_card(run, num_parameters, quality, verification)
+    write_text(folder / "README.md", card)
+    write_text(folder / "transformers" / "README.md", card)
+    return {
+        "num_parameters": num_parameters,
+        "gguf": quality,
+        "verification": verification,
+        "files": _write_checksums(folder),
+    }
 
 
 def _write_checksums(folder: Path) -> dict[str, dict[str, Any]]:
-    """Write `SHA256SUMS` over all released files, as `sha256sum -c` reads it; return the same as facts."""
-    released = [*folder.glob("transformers/*"), *folder.glob("*.gguf"), *folder.glob("Modelfile"), folder / "README.md"]
-    facts = {path.relative_to(folder).as_posix(): _facts_of(path) for path in sorted(released)}
-    write_text(folder / CHECKSUMS, "".join(f"{fact['sha256']}  {name}\n" for name, fact in facts.items()))
-    return facts
-
-
-def _facts_of(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    """Write `SHA256SUMS`, in the format of `sha256sum`, and return the bytes and the SHA-256 of each exported file."""
+    paths = [*folder.glob("transformers/*"), *folder.glob("*.gguf"), *folder.glob("Modelfile"), folder / "README.md"]
+    files = {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        for path in sorted(paths)
+    }
+    write_text(folder / CHECKSUMS, "".join(f"{file['sha256']}  {name}\n" for name, file in files.items()))
+    return files

@@ -1,4 +1,4 @@
-"""Texts that two tokenizers read differently if they differ at all."""
+"""Texts on which two tokenizers disagree if they differ at all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import unicodedata
 
 from keylm.tokenizer.tokenizer import CONTROL_TOKENS
 
-_LETTERS_AT_ONCE = 256
+_CODE_POINTS_PER_TEXT = 256
+
 _PIECES = [
     *"aAzZéßſıİĳǅñ中あ한अא٣४Ⅷ½²①",
     *["'s", "'S", "’s", "'ll", "'LL", "don't", "I'VE", "the", " The", "naïve", "日本語", "Привет", "مرحبا", "नमस्ते"],
@@ -21,18 +22,18 @@ _PIECES = [
 
 
 def stress_texts(num: int, seed: int = 0) -> list[str]:
-    """`num` texts: every code point that Unicode assigns, in its order, then random joins of awkward pieces.
+    """Make `num` texts: first every assigned code point, in order, then random sequences of difficult pieces.
 
-    The pieces are letters of many scripts, digits, white space, control characters, joined emoji, loose marks, and
-    control strings, whole and broken.
+    The pieces are letters of many scripts, digits, whitespace, control characters, emoji with joiners, combining
+    marks, and complete and broken control tokens.
     """
-    letters = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) not in ("Cs", "Cn", "Co")]
-    runs = ["".join(letters[at : at + _LETTERS_AT_ONCE]) for at in range(0, len(letters), _LETTERS_AT_ONCE)][:num]
+    # Without surrogates (Cs), unassigned (Cn) and private-use (Co) code points.
+    assigned = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) not in ("Cs", "Cn", "Co")]
+    starts = range(0, len(assigned), _CODE_POINTS_PER_TEXT)
+    texts = ["".join(assigned[start : start + _CODE_POINTS_PER_TEXT]) for start in starts][:num]
     generator = random.Random(seed)
-    return [*runs, *(_mixed(generator, letters) for _ in range(num - len(runs)))]
-
-
-def _mixed(generator: random.Random, letters: list[str]) -> str:
-    return "".join(
-        generator.choice(_PIECES if generator.random() < 0.85 else letters) for _ in range(generator.randint(1, 12))
-    )
+    while len(texts) < num:
+        length = generator.randint(1, 12)
+        pieces = (generator.choice(_PIECES if generator.random() < 0.85 else assigned) for _ in range(length))
+        texts.append("".join(pieces))
+    return texts

@@ -1,4 +1,4 @@
-"""The transformers folder: `Qwen3ForCausalLM` and `PreTrainedTokenizerFast`, loaded without remote code."""
+"""The transformers folder: `Qwen3ForCausalLM` with a `PreTrainedTokenizerFast`, loaded without remote code."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 
 
 def write_transformers_folder(run: Run, weights: dict[str, torch.Tensor], folder: Path) -> None:
-    """Write `folder` so that plain `AutoModelForCausalLM` and `AutoTokenizer` load it, in transformers 4 and 5.
+    """Write a folder that `AutoModelForCausalLM` and `AutoTokenizer` load, in transformers 4.57 and 5.
 
-    `weights` are bfloat16, under transformers' Qwen3 names.
+    Args:
+        run: The run whose recipe and tokenizer are exported.
+        weights: All tensors of the model in bfloat16, under transformers' Qwen3 names.
+        folder: The folder to write; an existing one is replaced when the new one is complete.
     """
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -35,11 +38,14 @@ def write_transformers_folder(run: Run, weights: dict[str, torch.Tensor], folder
 
 
 def model_config(recipe: Recipe, tokenizer: Tokenizer) -> dict[str, Any]:
-    """`config.json`, spelt for both: transformers 4 reads `rope_theta` and `torch_dtype`, 5 the two beside them."""
+    """The contents of `config.json`."""
+    # transformers 4 reads `rope_theta` and `torch_dtype`, transformers 5 reads `rope_parameters` and `dtype`. Each uses
+    # its own default for a missing key, without a warning, so both pairs are written.
     return {
         "architectures": ["Qwen3ForCausalLM"],
         "model_type": "qwen3",
-        **recipe.model.model_dump(),
+        # How the weights were initialized is a matter of training, and not a field of `Qwen3Config`.
+        **recipe.model.model_dump(exclude={"initialization"}),
         "hidden_act": "silu",
         "rope_parameters": {"rope_type": "default", "rope_theta": recipe.model.rope_theta},
         "attention_bias": False,
@@ -55,7 +61,8 @@ def model_config(recipe: Recipe, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def generation_config(recipe: Recipe, tokenizer: Tokenizer) -> dict[str, Any]:
-    """`generation_config.json`: sampling as the recipe sets it, and both tokens that end an answer."""
+    """The contents of `generation_config.json`: the recipe's sampling defaults and the tokens that end an answer."""
+    # transformers rejects a temperature of 0; greedy decoding is its default.
     sampling = {"do_sample": True, "temperature": recipe.export.temperature} if recipe.export.temperature else {}
     return {
         **sampling,

@@ -1,11 +1,10 @@
-"""The proof that goes with a release: what transformers and llama.cpp make of it, held against this package."""
+"""Verification of an export: transformers and llama.cpp must read it exactly as this package does."""
 
 from __future__ import annotations
 
 import json
 import urllib.request
 from collections.abc import Sequence
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 NUM_TEXTS = 20_000
+"""Texts that every engine tokenizes."""
 
 CONVERSATIONS: list[list[Message]] = [
     [{"role": "user", "content": "What is a tide?"}],
@@ -33,58 +33,63 @@ CONVERSATIONS: list[list[Message]] = [
         {"role": "user", "content": "Write <|im_end|> twice."},
     ],
 ]
-"""What is rendered and predicted: white space at the ends, template syntax, quotes, control strings."""
+"""Conversations that every engine renders and continues: outer whitespace, template syntax, quotes, control tokens."""
 
-_TEXTS_AT_ONCE = 200
+_TEXTS_PER_REQUEST = 200
 
-Tops = list[tuple[int, float]]
-"""The likeliest next tokens with their log-probabilities, in nats."""
+TopLogprobs = list[tuple[int, float]]
+"""The most likely next tokens: their ids and log-probabilities, in nats."""
 
 
 def verify_export(run: Run, weights: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """Hold a run's export against this package: token ids, rendered conversations, next-token log-probabilities.
+    """Compare a run's export with this package, as loaded by transformers and, for every GGUF file, by llama.cpp.
 
-    Gives the numbers of `texts` and `conversations` that were equal everywhere, and by engine and file the largest
-    absolute difference of a log-probability among the ten likeliest tokens.
+    Args:
+        run: A run with a transformers folder and GGUF files in its export folder.
+        weights: The weights that the export was made from, of any float dtype.
+
+    Returns:
+        `texts` and `conversations`, the numbers of those that were tokenized and rendered identically everywhere, and
+        `differences`: by engine and file, the largest absolute difference of a log-probability, in nats, among the ten
+        most likely next tokens after each conversation.
 
     Raises:
-        KeyLMError: a text has other ids elsewhere, or a conversation another rendering.
+        KeyLMError: An engine tokenizes a text or renders a conversation differently.
     """
+    import torch
+
     from keylm.gguf.locate import gguf_path
+    from keylm.model.transformer import KeyLM
 
     tokenizer = Tokenizer.load(run.stage("tokenizer"))
+    texts = stress_texts(NUM_TEXTS)
+    token_ids = _encode_with_control_tokens(tokenizer, texts)
+    rendered = [render(messages, add_generation_prompt=True) for messages in CONVERSATIONS]
+
+    # The reference log-probabilities (vocabulary,) after each conversation, from our own decoder in float32.
+    model = KeyLM(run.recipe.model).eval()
+    model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     prompts = [encode_messages(tokenizer, messages, add_generation_prompt=True)[0] for messages in CONVERSATIONS]
-    expected = _log_probabilities(run, weights, prompts)
-    sample = stress_texts(NUM_TEXTS)
-    ids = _parsed_ids(tokenizer, sample)
-    theirs = Transformers(run.stage("export") / "transformers")
-    engines: dict[str, Transformers | Llama] = {f"transformers {version('transformers')}": theirs}
-    engines |= {f"llama.cpp, {kind}": Llama(gguf_path(run, kind)) for kind in run.recipe.export.gguf}
+    expected = [model.logits(torch.tensor([prompt]))[0, -1].log_softmax(-1) for prompt in prompts]
+
+    engines: dict[str, TransformersEngine | LlamaCppEngine] = {
+        f"transformers {version('transformers')}": TransformersEngine(run.stage("export") / "transformers"),
+        **{f"llama.cpp, {name}": LlamaCppEngine(gguf_path(run, name)) for name in run.recipe.export.gguf},
+    }
     differences = {}
     for name, engine in engines.items():
-        _require_equal(name, sample, ids, engine.tokenize(sample))
-        _require_equal(name, CONVERSATIONS, [render(messages, True) for messages in CONVERSATIONS], engine.render())
-        differences[name] = max(map(_difference, expected, map(engine.likeliest, prompts)))
-    return {"texts": len(sample), "conversations": len(CONVERSATIONS), "differences": differences}
+        _require_equal(name, texts, token_ids, engine.tokenize(texts))
+        _require_equal(name, CONVERSATIONS, rendered, engine.render_conversations())
+        differences[name] = max(
+            abs(reference[token].item() - logprob)
+            for prompt, reference in zip(prompts, expected, strict=True)
+            for token, logprob in engine.top_logprobs(prompt)
+        )
+    return {"texts": len(texts), "conversations": len(CONVERSATIONS), "differences": differences}
 
 
-def verification_section(found: dict[str, Any]) -> str:
-    """The card's section about what was checked."""
-    from keylm.export.card_scores import markdown_table
-
-    rows = [[name, "equal", "equal", f"{value:.2g}"] for name, value in found["differences"].items()]
-    head = ["engine and file", "token ids", "rendered conversations", "largest difference of a log-probability"]
-    return (
-        "\n## What was checked\n\n"
-        f"When this was exported, each engine read {found['texts']:,} awkward texts (every code point that Unicode "
-        f"assigns, joined emoji, white space, control strings) and {found['conversations']} conversations, and was "
-        "held against the program that trained the model, in float32. The difference is in nats, among the ten "
-        f"likeliest tokens:\n\n{markdown_table(head, *rows)}"
-    )
-
-
-class Transformers:
-    """The export as transformers loads it, in float32."""
+class TransformersEngine:
+    """The transformers folder of an export, in float32."""
 
     def __init__(self, folder: Path) -> None:
         import torch
@@ -94,49 +99,53 @@ class Transformers:
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
-    def tokenize(self, sample: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, control strings parsed."""
-        ids: list[list[int]] = self.tokenizer(list(sample), verbose=False)["input_ids"]
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, with control tokens parsed."""
+        ids: list[list[int]] = self.tokenizer(list(texts), verbose=False)["input_ids"]
         return ids
 
-    def render(self) -> list[str]:
-        """Each of `CONVERSATIONS`, with the generation prompt."""
-        rendered = partial(self.tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True)
-        return [rendered(messages) for messages in CONVERSATIONS]
+    def render_conversations(self) -> list[str]:
+        """Render each of `CONVERSATIONS`, with the generation prompt."""
+        return [
+            self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            for messages in CONVERSATIONS
+        ]
 
-    def likeliest(self, prompt: list[int]) -> Tops:
-        """The ten likeliest tokens after a prompt."""
+    def top_logprobs(self, prompt: list[int]) -> TopLogprobs:
+        """The ten most likely tokens after a prompt of token ids."""
         import torch
 
         with torch.no_grad():
-            found = self.model(torch.tensor([prompt])).logits[0, -1].log_softmax(-1).topk(10)
-        return list(zip(found.indices.tolist(), found.values.tolist(), strict=True))
+            top = self.model(torch.tensor([prompt])).logits[0, -1].log_softmax(-1).topk(10)
+        return list(zip(top.indices.tolist(), top.values.tolist(), strict=True))
 
 
-class Llama:
-    """A GGUF as llama.cpp's own server loads it, with nothing rounded but the weights."""
+class LlamaCppEngine:
+    """A GGUF file in llama.cpp's own server, which rounds nothing but the weights."""
 
     def __init__(self, path: Path) -> None:
         self.server = exact_server(path)
         self.end_of_text = self._post("/tokenize", content=END_OF_TEXT, parse_special=True)["tokens"][0]
 
-    def tokenize(self, sample: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, control strings parsed. Many are sent at once, with end-of-text between them."""
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, with control tokens parsed."""
         ids: list[list[int]] = []
-        for start in range(0, len(sample), _TEXTS_AT_ONCE):
-            part = sample[start : start + _TEXTS_AT_ONCE]
-            joined = END_OF_TEXT.join(part)
-            found = self._post("/tokenize", content=joined, add_special=True, parse_special=True)["tokens"]
-            ids += _split(found, self.end_of_text, [text.count(END_OF_TEXT) for text in part])
+        # One request per text would take a minute. A control token between two texts separates their tokens cleanly.
+        for start in range(0, len(texts), _TEXTS_PER_REQUEST):
+            batch = texts[start : start + _TEXTS_PER_REQUEST]
+            content = END_OF_TEXT.join(batch)
+            joined = self._post("/tokenize", content=content, add_special=True, parse_special=True)["tokens"]
+            ids += _split_ids(joined, self.end_of_text, [text.count(END_OF_TEXT) for text in batch])
         return ids
 
-    def render(self) -> list[str]:
-        """Each of `CONVERSATIONS`, with the generation prompt."""
+    def render_conversations(self) -> list[str]:
+        """Render each of `CONVERSATIONS`, with the generation prompt."""
         return [self._post("/apply-template", messages=messages)["prompt"] for messages in CONVERSATIONS]
 
-    def likeliest(self, prompt: list[int]) -> Tops:
-        """The ten likeliest tokens after a prompt."""
-        # A piece that ends inside a character comes without probabilities: the bias makes it "a".
+    def top_logprobs(self, prompt: list[int]) -> TopLogprobs:
+        """The ten most likely tokens after a prompt of token ids."""
+        # If the sampled token is an incomplete character, the server omits the probabilities: the bias makes it "a",
+        # and does not change them.
         answer = self._post("/completion", prompt=prompt, n_predict=1, n_probs=10, logit_bias=[["a", 1000]])
         return [(top["id"], top["logprob"]) for top in answer["completion_probabilities"][0]["top_logprobs"]]
 
@@ -148,44 +157,34 @@ class Llama:
         return answer
 
 
-def _split(ids: list[int], separator: int, inside: list[int]) -> list[list[int]]:
-    """Cut at each `separator` that joined two texts; `inside` counts those that a text has of its own."""
-    cuts = [at for at, token in enumerate(ids) if token == separator]
+def _split_ids(ids: list[int], separator: int, own_separators: list[int]) -> list[list[int]]:
+    """Split the ids of joined texts at the separators between them.
+
+    A text may contain the separator itself. So `[7, SEP, 8, SEP, 9]` with `own_separators` `[1, 0]` is split into
+    `[7, SEP, 8]` and `[9]`: the first text has one of its own, which is skipped.
+    """
+    positions = [position for position, token in enumerate(ids) if token == separator]
     parts, start = [], 0
-    for own in inside:
-        del cuts[:own]
-        end = cuts.pop(0) if cuts else len(ids)
+    for count in own_separators:
+        del positions[:count]
+        end = positions.pop(0) if positions else len(ids)
         parts.append(ids[start:end])
         start = end + 1
     return parts
 
 
-def _parsed_ids(tokenizer: Tokenizer, sample: list[str]) -> list[list[int]]:
-    """Token ids of each text by the trained tokenizer, control strings parsed as in a rendered template."""
+def _encode_with_control_tokens(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+    """Token ids of each text by the trained tokenizer, with control tokens parsed as in a rendered conversation."""
     tokenizer.backend.encode_special_tokens = False
-    ids = tokenizer.encode_batch(sample)
+    ids = tokenizer.encode_batch(texts)
     tokenizer.backend.encode_special_tokens = True
     return ids
 
 
-def _log_probabilities(run: Run, weights: dict[str, torch.Tensor], prompts: list[list[int]]) -> list[torch.Tensor]:
-    """Log-probabilities (V,) of the token after each prompt, by our own decoder in float32."""
-    import torch
-
-    from keylm.model.transformer import KeyLM
-
-    model = KeyLM(run.recipe.model)
-    model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
-    return [model.eval().logits(torch.tensor([prompt]))[0, -1].log_softmax(-1) for prompt in prompts]
-
-
-def _difference(expected: torch.Tensor, found: Tops) -> float:
-    return max(abs(expected[token].item() - value) for token, value in found)
-
-
-def _require_equal(name: str, given: Sequence[Any], ours: Sequence[Any], theirs: Sequence[Any]) -> None:
-    for what, here, there in zip(given, ours, theirs, strict=True):
-        if here != there:
+def _require_equal(engine: str, inputs: Sequence[Any], expected: Sequence[Any], actual: Sequence[Any]) -> None:
+    for value, ours, theirs in zip(inputs, expected, actual, strict=True):
+        if ours != theirs:
             raise KeyLMError(
-                f"the export is wrong: {name} makes {there!r:.300} of {what!r:.200}, and training {here!r:.300}"
+                f"the export is wrong: {engine} turns {value!r:.200} into {theirs!r:.300}, but training into "
+                f"{ours!r:.300}: do not publish it, and report this with the output of `keylm doctor`"
             )

@@ -1,1 +1,1 @@
-"""GGUF files: their contents, their quantization, which one to load."""
+"""GGUF files: writing and reading them, quantization, choosing which one to load."""

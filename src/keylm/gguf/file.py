@@ -1,9 +1,10 @@
-"""GGUF files for llama.cpp, LM Studio and Ollama, written straight from the weights; and their header read back."""
+"""GGUF files for llama.cpp, LM Studio and Ollama: written directly from the weights, and read back."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,8 @@ import gguf
 from tokenizers import AddedToken, models
 
 from keylm.common.errors import UserError
-from keylm.gguf import kquants
+from keylm.gguf.quantization import quantize
 from keylm.gguf.tensor_types import FILE_TYPES, tensor_type
-from keylm.recipe import Recipe
 from keylm.recipe.model import ModelConfig
 from keylm.run import Run
 from keylm.tokenizer.chat_template import CHAT_TEMPLATE
@@ -26,14 +26,35 @@ if TYPE_CHECKING:
 _ARCHITECTURE = gguf.MODEL_ARCH.QWEN3
 
 
-def write_gguf(run: Run, weights: dict[str, torch.Tensor], kind: str, path: Path) -> None:
-    """Write one GGUF of `kind` (a key of `mixtures.FILE_TYPES`) from weights under transformers' Qwen3 names."""
+@dataclass(frozen=True)
+class GGUFHeader:
+    """The metadata of a GGUF that chatting needs."""
+
+    name: str
+    """Display name of the model."""
+    context_length: int
+    """Tokens that fit into the context."""
+    temperature: float
+    """Default sampling temperature."""
+    repetition_penalty: float
+    """Default repetition penalty."""
+    tokenizer: Tokenizer
+
+
+def write_gguf(run: Run, weights: dict[str, torch.Tensor], file_type: str, path: Path) -> None:
+    """Write a GGUF file atomically.
+
+    Args:
+        run: The run whose recipe and tokenizer go into the metadata.
+        weights: All tensors of the model, of any float dtype, under transformers' Qwen3 names.
+        file_type: A key of `tensor_types.FILE_TYPES`.
+        path: The file to write.
+    """
     partial = path.with_name(path.name + ".partial")
     writer = gguf.GGUFWriter(partial, gguf.MODEL_ARCH_NAMES[_ARCHITECTURE])
-    _add_facts(writer, run, kind)
-    _add_sizes(writer, run.recipe)
+    _add_metadata(writer, run, file_type)
     _add_tokenizer(writer, run)
-    _add_tensors(writer, run.recipe, weights, kind)
+    _add_tensors(writer, run.recipe.model, weights, file_type)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -43,76 +64,63 @@ def write_gguf(run: Run, weights: dict[str, torch.Tensor], kind: str, path: Path
     partial.replace(path)
 
 
-@dataclass(frozen=True)
-class Header:
-    """What a chat needs to know of a GGUF besides its weights."""
-
-    name: str
-    context_length: int
-    temperature: float
-    repetition_penalty: float
-    tokenizer: Tokenizer
-
-
-def read_header(path: Path) -> Header:
-    """The header of a GGUF that `write_gguf` wrote.
+def read_gguf_header(path: Path) -> GGUFHeader:
+    """Read the metadata and the tokenizer of a GGUF that `write_gguf` wrote.
 
     Raises:
-        UserError: the file is not a GGUF, or not one of ours.
+        UserError: The file is not a GGUF, is damaged, or was not written by KeyLM.
     """
     try:
         fields = gguf.GGUFReader(path).fields
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not a GGUF file: {error}") from error
-    values = {key: field.contents() for key, field in fields.items() if not key.startswith("GGUF.")}
+        values = {key: field.contents() for key, field in fields.items() if not key.startswith("GGUF.")}
+    except (OSError, ValueError, LookupError) as error:  # the reader indexes past the end of a truncated file
+        raise UserError(f"{path} is not a GGUF file, or is damaged: {error}") from error
     try:
-        return Header(
+        return GGUFHeader(
             name=values[gguf.Keys.General.NAME],
             context_length=values[gguf.Keys.LLM.CONTEXT_LENGTH.format(arch=values[gguf.Keys.General.ARCHITECTURE])],
             temperature=values[gguf.Keys.General.SAMPLING_TEMP],
             repetition_penalty=values[gguf.Keys.General.SAMPLING_PENALTY_REPEAT],
-            tokenizer=_tokenizer(values),
+            tokenizer=_read_tokenizer(values),
         )
     except KeyError as error:
-        raise UserError(f"{path} was not written by keylm: its header lacks {error}") from error
+        raise UserError(f"{path} was not written by keylm: its metadata lacks {error}") from error
 
 
-def read_weights(path: Path, model: ModelConfig, names: Iterable[str]) -> dict[str, torch.Tensor]:
-    """The weights of a GGUF, decoded to float32, under the transformers' Qwen3 `names` that are asked for."""
+def read_gguf_weights(path: Path, model: ModelConfig, names: Iterable[str]) -> dict[str, torch.Tensor]:
+    """Decode tensors of a GGUF to float32.
+
+    Args:
+        path: The GGUF file.
+        model: The sizes of the model.
+        names: The tensors to decode, by transformers' Qwen3 names.
+    """
     import torch
 
     stored = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
-    decoded = {name: stored[theirs] for name, theirs in _llama_names(model, names).items()}
-    return {name: torch.tensor(gguf.quants.dequantize(part.data, part.tensor_type)) for name, part in decoded.items()}
+    decoded = {}
+    for name, gguf_name in _gguf_names(model, names).items():
+        tensor = stored[gguf_name]
+        decoded[name] = torch.tensor(gguf.quants.dequantize(tensor.data, tensor.tensor_type))
+    return decoded
 
 
 def license_of(run: Run) -> str:
-    """The licence of a run's weights, by the hub's names: ours, or that of whoever made imported ones."""
+    """The license of a run's weights as a Hugging Face license identifier; `other` for imported weights."""
     return "other" if run.imported_from("pretrain") else "apache-2.0"
 
 
-def _tokenizer(values: dict[str, Any]) -> Tokenizer:
-    vocabulary = {token: index for index, token in enumerate(values[gguf.Keys.Tokenizer.LIST])}
-    pairs = [tuple(merge.split(" ")) for merge in values[gguf.Keys.Tokenizer.MERGES]]
-    backend = byte_level_backend(models.BPE(vocabulary, pairs), values[gguf.Keys.Tokenizer.PRE])
-    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL_TOKENS])
-    return Tokenizer(backend)
-
-
-def _add_facts(writer: gguf.GGUFWriter, run: Run, kind: str) -> None:
-    recipe = run.recipe
+def _add_metadata(writer: gguf.GGUFWriter, run: Run, file_type: str) -> None:
+    recipe, model = run.recipe, run.recipe.model
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_name(recipe.title or recipe.name)
     writer.add_license(license_of(run))
     writer.add_languages(["en"])
-    writer.add_file_type(FILE_TYPES[kind])
+    writer.add_file_type(FILE_TYPES[file_type])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_sampling_temp(recipe.export.temperature)
     writer.add_sampling_penalty_repeat(recipe.export.repetition_penalty)
 
-
-def _add_sizes(writer: gguf.GGUFWriter, recipe: Recipe) -> None:
-    model = recipe.model
     writer.add_vocab_size(model.vocab_size)
     writer.add_context_length(model.max_position_embeddings)
     writer.add_embedding_length(model.hidden_size)
@@ -130,8 +138,10 @@ def _add_sizes(writer: gguf.GGUFWriter, recipe: Recipe) -> None:
 def _add_tokenizer(writer: gguf.GGUFWriter, run: Run) -> None:
     tokenizer = Tokenizer.load(run.stage("tokenizer"))
     tokens = [tokenizer.backend.id_to_token(index) for index in range(tokenizer.vocab_size)]
+    # Tokens that are not marked as control tokens would be printed by llama.cpp as text.
     types = [gguf.TokenType.CONTROL if token in CONTROL_TOKENS else gguf.TokenType.NORMAL for token in tokens]
     writer.add_tokenizer_model("gpt2")
+    # llama.cpp selects the split regex by this name; a wrong name is not an error there, it only gives other tokens.
     writer.add_tokenizer_pre(run.recipe.tokenizer.pre_tokenizer)
     writer.add_token_list(tokens)
     writer.add_token_types(types)
@@ -140,21 +150,39 @@ def _add_tokenizer(writer: gguf.GGUFWriter, run: Run) -> None:
     writer.add_eos_token_id(tokenizer.turn_end)
     writer.add_eot_token_id(tokenizer.turn_end)
     writer.add_pad_token_id(tokenizer.end_of_text)
+    # Training adds neither token to a prompt.
     writer.add_add_bos_token(False)
     writer.add_add_eos_token(False)
     writer.add_chat_template(CHAT_TEMPLATE)
 
 
-def _add_tensors(writer: gguf.GGUFWriter, recipe: Recipe, weights: dict[str, torch.Tensor], kind: str) -> None:
-    """Add every tensor under llama.cpp's name. Query and key rows keep their order: `qwen3` turns pairs as we do."""
-    names = _llama_names(recipe.model, weights)
-    for name, tensor in weights.items():
-        stored = tensor_type(names[name], tuple(tensor.shape), kind, recipe.model.num_hidden_layers)
-        values = kquants.quantize(tensor.float().numpy(), stored)
-        writer.add_tensor(names[name], values, raw_dtype=stored)
+def _add_tensors(writer: gguf.GGUFWriter, model: ModelConfig, weights: dict[str, torch.Tensor], file_type: str) -> None:
+    """Add every tensor under llama.cpp's name.
+
+    The rows of query and key projections keep their order: llama.cpp rotates the two halves of a `qwen3` head, as
+    transformers does, whereas for `llama` it expects rotated dimensions side by side.
+    """
+    names = _gguf_names(model, weights)
+    types = {
+        name: tensor_type(names[name], tuple(tensor.shape), file_type, model.num_hidden_layers)
+        for name, tensor in weights.items()
+    }
+    # The encoder runs outside the interpreter's lock, so threads encode tensors in parallel.
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        encoded = threads.map(quantize, weights.values(), types.values())
+        for name, values in zip(weights, encoded, strict=True):
+            writer.add_tensor(names[name], values, raw_dtype=types[name])
 
 
-def _llama_names(model: ModelConfig, names: Iterable[str]) -> dict[str, str]:
+def _read_tokenizer(values: dict[str, Any]) -> Tokenizer:
+    vocabulary = {token: index for index, token in enumerate(values[gguf.Keys.Tokenizer.LIST])}
+    pairs = [tuple(merge.split(" ")) for merge in values[gguf.Keys.Tokenizer.MERGES]]
+    backend = byte_level_backend(models.BPE(vocabulary, pairs), values[gguf.Keys.Tokenizer.PRE])
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL_TOKENS])
+    return Tokenizer(backend)
+
+
+def _gguf_names(model: ModelConfig, names: Iterable[str]) -> dict[str, str]:
     """llama.cpp's name of each tensor, by transformers' name."""
     known = gguf.get_tensor_name_map(_ARCHITECTURE, model.num_hidden_layers)
     return {name: known.get_name(name, try_suffixes=(".weight",)) for name in names}

@@ -11,7 +11,7 @@ from typing import Any
 from keylm.common.documents import Message
 from keylm.common.errors import KeyLMError
 from keylm.common.hardware import physical_cores
-from keylm.gguf.file import read_header
+from keylm.gguf.file import read_gguf_header
 from keylm.tokenizer.messages import encode_messages
 
 Chunk = dict[str, Any]
@@ -45,7 +45,7 @@ class Engine:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
         import xllamacpp
 
-        self.header = read_header(path)
+        self.header = read_gguf_header(path)
         params = xllamacpp.CommonParams()
         params.model.path = str(path)
         params.model_alias = {self.header.name}

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from keylm.common.documents import Message
 from keylm.common.errors import UserError
-from keylm.gguf.file import Header
+from keylm.gguf.file import GGUFHeader
 from keylm.serve.engine import Chunk, Engine
 from keylm.serve.parameters import IGNORED, Parameters
 
@@ -89,12 +89,12 @@ def error(problem: RequestError) -> Body:
     return {"error": {"message": str(problem), "type": kind, "param": problem.param, "code": problem.code}}
 
 
-def models(header: Header, created: int) -> Body:
+def models(header: GGUFHeader, created: int) -> Body:
     """The one model that is served."""
     return {"object": "list", "data": [model(header, created)]}
 
 
-def model(header: Header, created: int) -> Body:
+def model(header: GGUFHeader, created: int) -> Body:
     """A model, with its context length (tokens) and its defaults of sampling; `created` in seconds since 1970."""
     meta = {
         "context_length": header.context_length,

@@ -20,7 +20,7 @@ from pathlib import Path
 from keylm.common.console import console
 from keylm.common.errors import KeyLMError, UserError
 from keylm.common.files import replace_folder
-from keylm.gguf.file import read_header
+from keylm.gguf.file import read_gguf_header
 from keylm.gguf.locate import find_gguf
 from keylm.run import Run
 from keylm.serve import openai
@@ -124,7 +124,7 @@ def _write_page(folder: Path) -> None:
 
 def _write_model(gguf: Path, version: str, path: Path) -> None:
     size = gguf.stat().st_size
-    facts = {**openai.model(read_header(gguf), 0), "file": gguf.name, "bytes": size, "version": version}
+    facts = {**openai.model(read_gguf_header(gguf), 0), "file": gguf.name, "bytes": size, "version": version}
     path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
