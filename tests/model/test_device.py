@@ -23,10 +23,10 @@ def test_the_processor_is_chosen_without_a_gpu() -> None:
 
 def test_flex_attention_sees_what_the_boolean_mask_lets_through() -> None:
     q, k, v = torch.randn(2, 4, 32, 8), torch.randn(2, 2, 32, 8), torch.randn(2, 2, 32, 8)
-    segments = torch.tensor([[0] * 5 + [1] * 20 + [2] * 7, [0] * 31 + [1]])
-    alike = segments[:, None, :, None] == segments[:, None, None, :]
+    document_ids = torch.tensor([[0] * 5 + [1] * 20 + [2] * 7, [0] * 31 + [1]])
+    alike = document_ids[:, None, :, None] == document_ids[:, None, None, :]
     plain = attention(q, k, v, alike & torch.ones(32, 32, dtype=torch.bool).tril())
-    blocks = attention(q, k, v, block_mask(segments))
+    blocks = attention(q, k, v, block_mask(document_ids))
     torch.testing.assert_close(plain, blocks)
     assert not torch.allclose(plain, attention(q, k, v, None))
 

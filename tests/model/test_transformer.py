@@ -76,9 +76,9 @@ def test_chunks_of_the_loss_change_nothing(model: KeyLM, monkeypatch: pytest.Mon
 
 def test_packed_documents_do_not_see_each_other(model: KeyLM) -> None:
     first, second = torch.randint(300, (1, 13)), torch.randint(300, (1, 20))
-    segments = torch.tensor([[0] * 13 + [1] * 20])
+    document_ids = torch.tensor([[0] * 13 + [1] * 20])
     with torch.no_grad():
-        packed = model(torch.cat([first, second], dim=1), segments)
+        packed = model(torch.cat([first, second], dim=1), document_ids)
         torch.testing.assert_close(packed[:, :13], model(first), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(packed[:, 13:], model(second), rtol=1e-4, atol=1e-5)
 

@@ -19,10 +19,10 @@ from keylm.recipe.model import ModelConfig
 
 Operation = Callable[..., Tensor | tuple[Tensor, ...]]
 
-pytestmark = pytest.mark.skipif(build.library() is None, reason="no C++ compiler")
+pytestmark = pytest.mark.skipif(build.kernel_library() is None, reason="no C++ compiler")
 
-needs_block_products = pytest.mark.skipif(
-    build.library() is None or build.block_products() is None, reason="no bfloat16 products of blocks here"
+needs_brgemm = pytest.mark.skipif(
+    build.kernel_library() is None or build.brgemm_functions() is None, reason="torch has no fast bfloat16 brgemm here"
 )
 
 
@@ -94,7 +94,7 @@ def test_heads(rotary_batch: int) -> None:
     )
 
 
-@needs_block_products
+@needs_brgemm
 @pytest.mark.parametrize(("time", "width", "keys"), [(64, 64, 2), (640, 32, 1), (1088, 64, 4)])
 def test_attention(time: int, width: int, keys: int) -> None:
     check(ops.causal_attention, 2 * low(2, 4, time, width), 2 * low(2, keys, time, width), low(2, keys, time, width))
@@ -156,7 +156,7 @@ def test_a_models_gradients_are_as_near_to_float32_as_torchs(monkeypatch: pytest
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
     exact, compiled = gradient(torch.float32), gradient(torch.bfloat16)
-    monkeypatch.setattr(build, "library", lambda: None)
+    monkeypatch.setattr(ops, "kernel_library", lambda: None)
     plain = gradient(torch.bfloat16)
     assert not torch.equal(compiled, plain)
     assert (compiled - exact).norm() <= 1.1 * (plain - exact).norm() < 0.1 * exact.norm()
@@ -184,7 +184,7 @@ def test_the_same_bits_every_time_and_with_any_threads() -> None:
 
 def test_without_a_compiler_torch_does_the_work(tmp_path: Path) -> None:
     code = (
-        "import torch; from keylm.model.kernels import build, ops; assert build.library() is None;"
+        "import torch; from keylm.model.kernels import build, ops; assert build.kernel_library() is None;"
         "total, out = ops.add_rms_norm(torch.ones(2, 8).bfloat16(), None, torch.ones(8), 1e-6); print(out.sum().item())"
     )
     environment = {**os.environ, "PATH": str(tmp_path)}
@@ -194,7 +194,7 @@ def test_without_a_compiler_torch_does_the_work(tmp_path: Path) -> None:
 
 
 def test_a_compiler_that_fails_is_a_warning(tmp_path: Path) -> None:
-    code = "from keylm.model.kernels import build; assert build.library() is None"
+    code = "from keylm.model.kernels import build; assert build.kernel_library() is None"
     environment = {**os.environ, "CXX": "/bin/false", "XDG_CACHE_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert "cannot build kernels.cpp" in done.stderr
