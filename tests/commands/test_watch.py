@@ -34,7 +34,7 @@ def step(number: int, **changes: object) -> dict:
         "tokens": 512 * number,
         "loss": 6.0 - number / 10,
         "learning_rate": 1e-3,
-        "gradient_norm": 1.5,
+        "grad_norm": 1.5,
         "tokens_per_second": 256.0,
         "mfu": 0.41,
         "memory_bytes": 3 * 2**29,
@@ -70,7 +70,7 @@ def test_recorded_metrics_are_shown(tiny_run: Run) -> None:
     assert "12 of 30 (40%)" in text
     assert re.search(r"loss █\S+▁ 5\.318", text)
     assert "tokens/s 256" in text
-    assert "of the product rate 41%" in text
+    assert "MFU 41%" in text
     assert "memory 1.50 GiB" in text
     # 18 steps of 512 tokens at 256 tokens per second
     assert "time left 0:00:36" in text

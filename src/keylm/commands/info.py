@@ -56,6 +56,7 @@ def _step(model: KeyLM, optimizer: Optimizer, tokens: torch.Tensor) -> float:
     targets[:, -1] = IGNORE_INDEX
     model.loss(tokens, targets).backward()  # type: ignore[no-untyped-call]
     optimizer.step(0.0)
+    optimizer.zero_grad()
     return time.perf_counter() - start
 
 

@@ -101,10 +101,10 @@ def _numbers(steps: list[dict[str, Any]], total: int) -> list[tuple[str, str]]:
     rate = _mean(recent, "tokens_per_second")
     left = max(0, total - steps[-1]["step"]) * steps[-1]["tokens"] / steps[-1]["step"] / rate
     losses = [row["loss"] for row in steps]
-    shares = {"of the product rate": "mfu", "rather the chosen answer": "preferred", "reward": "reward"}
+    shares = {"MFU": "mfu", "rather the chosen answer": "preferred", "reward": "reward"}
     return [
         ("loss", f"{sparkline(losses)}  {_mean(recent, 'loss'):.3f}"),
-        ("gradient norm", f"{_mean(recent, 'gradient_norm'):.3f}"),
+        ("gradient norm", f"{_mean(recent, 'grad_norm'):.3f}"),
         ("tokens/s", f"{rate:,.0f}"),
         *((name, f"{_mean(recent, key):.0%}") for name, key in shares.items() if key in steps[-1]),
         ("memory", f"{steps[-1]['memory_bytes'] / 2**30:.2f} GiB"),

@@ -170,11 +170,11 @@ def loader(stores: dict[str, TokenStore], packing: str) -> Loader:
 @settings(max_examples=40, deadline=None)
 def test_every_world_size_makes_the_same_global_batch(stores, packing: str, world_size: int, step: int) -> None:
     whole = loader(stores, packing).batch(step)
-    assert whole.tokens.shape == whole.targets.shape == whole.segments.shape
+    assert whole.tokens.shape == whole.targets.shape == whole.document_ids.shape
     assert whole.tokens.size == 128
     for rank in range(min(world_size, len(whole.tokens))):
         part = loader(stores, packing).batch(step, rank, world_size)
-        for column in ("tokens", "targets", "segments"):
+        for column in ("tokens", "targets", "document_ids"):
             assert np.array_equal(getattr(part, column), getattr(whole, column)[rank::world_size])
 
 
@@ -182,7 +182,7 @@ def test_rows_are_padded_behind_their_text(stores) -> None:
     batches = [loader(stores, "documents").batch(step) for step in range(40)]
     padded = 0
     for batch in batches:
-        for tokens, targets, segments in zip(batch.tokens, batch.targets, batch.segments, strict=True):
+        for tokens, targets, segments in zip(batch.tokens, batch.targets, batch.document_ids, strict=True):
             is_padding = tokens == PADDING
             padded += int(is_padding.sum())
             assert (targets[is_padding] == IGNORE_INDEX).all()

@@ -16,12 +16,12 @@ from keylm.data.loading.packing import Sequences
 class Batch:
     """Rows for one step: each array (batch, time) of int64; targets of -100 are not learned from.
 
-    `segments` numbers the documents of each row, padding last; None where attention runs across documents.
+    `document_ids` numbers the documents of each row, padding last; None where attention runs across documents.
     """
 
     tokens: Array
     targets: Array
-    segments: Array | None
+    document_ids: Array | None
     addresses: SequenceRefs
 
 
@@ -32,7 +32,7 @@ class Loader:
         curriculum: the addresses.
         blocks: the stores by source name.
         padding: token behind the end of what a row holds.
-        intra_document_masking: give the batches `segments`.
+        intra_document_masking: give the batches `document_ids`.
     """
 
     def __init__(
