@@ -1,4 +1,4 @@
-"""Packed documents against the same documents one by one: in float32 the hidden states are equal to the bit."""
+"""Packed documents against the same documents one by one: in float32, hidden states are bit-equal."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ packed_rows = st.lists(st.lists(st.integers(1, 120), min_size=1, max_size=6), mi
 
 @given(packed_rows)
 @settings(max_examples=25, deadline=None)
-def test_attention_has_the_bits_of_each_document_alone(lengths: list[list[int]]) -> None:
+def test_packed_attention_is_bit_equal(lengths: list[list[int]]) -> None:
     _, document_ids = rows(lengths)
     q, k, v = (torch.randn(*document_ids.shape, heads, 16).transpose(1, 2) for heads in (4, 2, 2))
     packed = PackedDocuments.of(document_ids, torch.float32).attend(q, k, v)
@@ -91,7 +91,7 @@ def compare_bits() -> None:
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])
-def test_hidden_states_have_the_bits_of_each_document_alone(threads: str) -> None:
+def test_packed_hidden_states_are_bit_equal(threads: str) -> None:
     """MKL adds in one order whatever the number of rows only if it is told so before it is loaded."""
     environment = {**os.environ, "MKL_CBWR": "AVX2,STRICT", "OMP_NUM_THREADS": threads}
     code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_document_attention as t; "
@@ -101,7 +101,7 @@ def test_hidden_states_have_the_bits_of_each_document_alone(threads: str) -> Non
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_loss_and_gradients_are_those_of_the_documents_one_by_one(dtype: torch.dtype) -> None:
+def test_packed_loss_and_gradients_equal_single_documents(dtype: torch.dtype) -> None:
     lengths = [[37, 5, 64, 1], [33, 33, 20]]
     tokens, document_ids = rows(lengths)
     targets = torch.randint(300, tokens.shape)

@@ -23,7 +23,7 @@ GOLDEN_LM_HEAD = [0.0568677, 0.0985254, 0.0424701, 0.0411331]
 GOLDEN_NORMS = {"q_proj": 8.763329, "k_proj": 6.208154, "v_proj": 8.398918, "o_proj": 9.428095}
 
 
-def test_fresh_weights_are_a_function_of_the_seed(tiny_model: ModelConfig) -> None:
+def test_initial_weights_depend_on_the_seed_alone(tiny_model: ModelConfig) -> None:
     first, again, other = (init_model(tiny_model, seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["lm_head.weight"], other["lm_head.weight"])
@@ -80,7 +80,7 @@ def test_initial_weights_have_golden_values() -> None:
     )
 
 
-def test_every_shape_that_a_recipe_allows_gets_weights() -> None:
+def test_any_shape_of_a_recipe_can_be_initialized() -> None:
     for heads, groups, layers, width in ((1, 1, 1, 8), (6, 2, 2, 48), (4, 4, 3, 16)):
         config = ModelConfig(
             vocab_size=300,
