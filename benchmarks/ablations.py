@@ -1,4 +1,4 @@
-"""What each part of the training recipe is worth: `python benchmarks/ablations.py DATA OUT [VARIANT ...]`.
+"""What each part of the training recipe contributes: `python benchmarks/ablations.py DATA OUT [VARIANT ...]`.
 
 `DATA` is a run whose `prepare` stage is done; its recipe gives the model and the text. For docs/log.md it was made by
 
@@ -6,8 +6,8 @@
     keylm prepare runs/ablations/data
 
 which is keylm-nano's shape on real text. Each variant trains the model on the same tokens in the same order, once per
-seed. Its held-out bits per byte, the mean over sources by their weights, go to `OUT/results.jsonl`; what is there
-already is left out, and what was interrupted goes on. What a variant does and the product does not stands here.
+seed. Its bits per byte on held-out text, the weighted mean over sources, go to `OUT/results.jsonl`. Runs that are there
+already are skipped, and interrupted runs resume. What a variant does and the package does not is implemented here.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from keylm.common.arrays import IGNORE_INDEX
 from keylm.data.loading.loader import Batch
 from keylm.data.prepare.outputs import available_sources, open_store
 from keylm.model.flops import num_matmul_parameters
@@ -33,31 +34,31 @@ from keylm.recipe import load_recipe
 from keylm.recipe.model import ModelConfig
 from keylm.recipe.train import TrainConfig
 from keylm.run import Run
-from keylm.train import metrics as rows
 from keylm.train import optimizer
 from keylm.train.distributed import init_distributed
 from keylm.train.lr_schedule import lr_factor
+from keylm.train.metrics import read_metrics
 from keylm.train.optimizer import Muon
-from keylm.train.signals import StopRequest
 from keylm.train.stages import make_loader
 from keylm.train.trainer import Trainer
 from keylm.train.validation import Validation
 
 VALIDATION_BYTES = 250_000
-ADAMW = {"optimizer.kind": "adamw", "optimizer.weight_decay": 0.1, "decay": "cosine", "decay_fraction": 0.98}
+ADAMW = {"optimizer.type": "adamw", "optimizer.weight_decay": 0.1, "decay": "cosine", "decay_fraction": 0.98}
 RATES = (0.0005, 0.001, 0.002, 0.004)
 ROLES = ("hidden", "embedding", "head", "norm")
 
 
 class Averaging(Trainer):
-    """At the end, the weights are the mean over the last fifth of the steps (Kaddour 2022, "LAWA")."""
+    """The final weights are the mean over the last fifth of the steps (Kaddour 2022, "LAWA")."""
 
     mean: dict[str, Tensor] | None = None
     count = 0
 
-    def _one_step(self, *args: Any) -> None:
-        super()._one_step(*args)
-        if self.step < 0.8 * self.training.num_steps:
+    def train_step(self, *args: Any) -> None:
+        """Add the weights after the step to the mean."""
+        super().train_step(*args)
+        if self.step < 0.8 * self.config.num_steps:
             return
         weights = self.model.state_dict()
         self.count += 1
@@ -71,83 +72,95 @@ class Averaging(Trainer):
 
 
 class Ramp(Trainer):
-    """In the first third of training every batch is taken in four parts, each with an update of its own."""
+    """In the first third of training, every batch is split into four, each with an update of its own."""
 
-    def _gradient(self, batch: Batch, stop: StopRequest) -> float:
-        if self.step > self.training.num_steps / 3:
-            return super()._gradient(batch, stop)
-        each = len(batch.tokens) // 4
-        for part in range(4):
-            if part:
-                self._clip()
-                self.optimizer.step(lr_factor(self.step, self.training))
-            taken = slice(part * each, (part + 1) * each)
-            loss = super()._gradient(Batch(batch.tokens[taken], batch.targets[taken], None, batch.sequence_refs), stop)
-        return loss
+    def train_step(self, *args: Any) -> None:
+        """Run three extra updates before the ordinary step."""
+        if self.step > self.config.num_steps / 3:
+            super().train_step(*args)
+            return
+        loader, batch = self.loader, self.loader.batch(self.step)
+        size = len(batch.tokens) // 4
+        parts = [slice(first, first + size) for first in range(0, 4 * size, size)]
+        batches = [Batch(batch.tokens[part], batch.targets[part], None, batch.sequence_refs) for part in parts]
+        for part in batches[:-1]:
+            tokens, targets = torch.from_numpy(part.tokens), torch.from_numpy(part.targets)
+            (self.objective(tokens, targets) / (targets != IGNORE_INDEX).sum()).backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+            self.optimizer.step(lr_factor(self.step, self.config))
+            self.optimizer.zero_grad()
+        # The last part goes through the ordinary step, which logs it.
+        self.loader = OneBatch(batches[-1])  # type: ignore[assignment]
+        super().train_step(*args)
+        self.loader = loader
+
+
+class OneBatch:
+    """A loader of one batch."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+
+    def batch(self, *_: int) -> Batch:
+        """The batch, for any step."""
+        return self._batch
 
 
 class CautiousMuon(Muon):
-    """Weights decay only where the update, too, points to zero (Chen et al. 2025, "Cautious Weight Decay")."""
+    """Weights decay only where the update points to zero too (Chen et al. 2025, "Cautious Weight Decay")."""
 
-    def _apply(self, p: Tensor, update: Tensor, lr: float, scale: float, decay: float) -> None:
-        p.sub_(p * ((update * p) > 0), alpha=lr * decay).add_(update, alpha=-scale)
+    def _apply(self, p: Tensor, update: Tensor, lr: float, scale: float, weight_decay: float) -> None:
+        p.sub_(p * ((update * p) > 0), alpha=lr * weight_decay).add_(update, alpha=-scale)
 
 
-class NormalisedMuon(Muon):
-    """The rows of an orthogonal update are brought to one size, by a running mean (Li et al. 2025, "NorMuon")."""
+class NormalizedMuon(Muon):
+    """Rows of the orthogonal update are normalized by a running mean of their squares (Li et al. 2025, "NorMuon")."""
 
-    def _apply(self, p: Tensor, update: Tensor, lr: float, scale: float, decay: float) -> None:
+    def _apply(self, p: Tensor, update: Tensor, lr: float, scale: float, weight_decay: float) -> None:
         squares = update.square().mean(dim=1, keepdim=True)
         second = self.state[p].setdefault("second", torch.zeros_like(squares)).lerp_(squares, 0.05)
         normed = update / second.sqrt().clamp(min=1e-8)
-        p.mul_(1 - lr * decay).add_(normed * (update.norm() / normed.norm().clamp(min=1e-8)), alpha=-scale)
-
-
-def ours(config: ModelConfig, seed: int) -> KeyLM:
-    """The product's first weights: zero outputs, and heads that copy."""
-    return init_model(config, seed)
-
-
-def ordinary(config: ModelConfig, seed: int) -> KeyLM:
-    """Normal weights of 0.02; what a layer writes is scaled down by the square root of the depth (as in GPT-2)."""
-    return _normal(config, seed, 1 / math.sqrt(2 * config.num_hidden_layers))
-
-
-def zero_outputs(config: ModelConfig, seed: int) -> KeyLM:
-    """Normal weights of 0.02; what a layer writes is zero."""
-    return _normal(config, seed, 0.0)
+        p.mul_(1 - lr * weight_decay).add_(normed * (update.norm() / normed.norm().clamp(min=1e-8)), alpha=-scale)
 
 
 @torch.no_grad()
-def _normal(config: ModelConfig, seed: int, outputs: float) -> KeyLM:
+def gpt2_init(config: ModelConfig, seed: int) -> KeyLM:
+    """Normal weights of 0.02, with output projections scaled down by the square root of the depth, as in GPT-2."""
     model, generator = KeyLM(config), torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if parameter.dim() == 2:
             nn.init.normal_(parameter, std=0.02, generator=generator)
         if name.endswith(("o_proj.weight", "down_proj.weight")):
-            parameter.mul_(outputs)
+            parameter.mul_(1 / math.sqrt(2 * config.num_hidden_layers))
     return model
+
+
+def normal_init(config: ModelConfig, seed: int) -> KeyLM:
+    """`model.initialization: normal`: normal weights of 0.02, with output projections of zero."""
+    return init_model(config.model_copy(update={"initialization": "normal"}), seed)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What is changed: settings of `stages`, the first weights, the trainer, Muon, the share of the tokens."""
+    """What differs from the default."""
 
     settings: dict[str, Any] = field(default_factory=dict)
-    weights: Callable[[ModelConfig, int], KeyLM] = ours
+    """Dotted keys of the recipe's section `train`."""
+    init: Callable[[ModelConfig, int], KeyLM] = init_model
     trainer: type[Trainer] = Trainer
     muon: type[Muon] = Muon
     share: float = 1.0
+    """Fraction of the tokens to train on."""
 
 
 def variants() -> dict[str, Variant]:
-    """Everything that can be asked for, by name."""
-    found = {
+    """All variants by name."""
+    by_name = {
         "default": Variant(),
         "default-0.7": Variant(share=0.7),
         "default-0.5": Variant(share=0.5),
-        "ordinary-weights": Variant(weights=ordinary),
-        "zero-outputs": Variant(weights=zero_outputs),
+        "ordinary-weights": Variant(init=gpt2_init),
+        "zero-outputs": Variant(init=normal_init),
         "one-adamw-rate": Variant({f"optimizer.learning_rates.{role}": 1e-3 for role in ROLES[1:]}),
         "cosine": Variant({"decay": "cosine", "decay_fraction": 0.98}),
         "decay-0.2": Variant({"decay_fraction": 0.2}),
@@ -157,26 +170,26 @@ def variants() -> dict[str, Variant]:
         "ramp": Variant(trainer=Ramp),
         "weight-decay": Variant({"optimizer.weight_decay": 0.3}),
         "weight-decay-cautious": Variant({"optimizer.weight_decay": 0.3}, muon=CautiousMuon),
-        "normalised": Variant(muon=NormalisedMuon),
+        "normalised": Variant(muon=NormalizedMuon),
     }
     for scale in (0.5, 2.0):
-        found[f"scale-{scale:g}"] = Variant({"optimizer.learning_rate_scale": scale})
+        by_name[f"scale-{scale:g}"] = Variant({"optimizer.learning_rate_scale": scale})
     for rate in RATES:
         same = {f"optimizer.learning_rates.{role}": rate for role in ROLES}
-        found[f"adamw-{rate:g}"] = Variant(ADAMW | same, ordinary)
-        found[f"adamw-our-weights-{rate:g}"] = Variant(ADAMW | same)
-    return found
+        by_name[f"adamw-{rate:g}"] = Variant(ADAMW | same, gpt2_init)
+        by_name[f"adamw-our-weights-{rate:g}"] = Variant(ADAMW | same)
+    return by_name
 
 
 def main() -> None:
-    """Train what is missing."""
+    """Train the runs that are missing."""
     options = _options()
     recipe = load_recipe(options.data / "recipe.yaml", options.set)
     run, results = Run(options.data, recipe), options.out / "results.jsonl"
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.variants or list(variants()):
         for seed in options.seeds:
-            if not any((row["variant"], row["seed"]) == (name, seed) for row in rows.read_metrics(results)):
+            if not any((row["variant"], row["seed"]) == (name, seed) for row in read_metrics(results)):
                 row = {"variant": name, "seed": seed} | _train(run, options, name, seed)
                 print(row, flush=True)
                 with results.open("a") as file:
@@ -184,7 +197,7 @@ def main() -> None:
 
 
 def _train(run: Run, options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
-    """Train one variant; say what was measured."""
+    """Train one variant, and return its row of the results."""
     variant = variants()[name]
     common = {
         "tokens": round(options.tokens * variant.share),
@@ -193,29 +206,37 @@ def _train(run: Run, options: argparse.Namespace, name: str, seed: int) -> dict[
         "validation_every": 1.0,
         "validation_bytes": VALIDATION_BYTES,
     }
-    training = _changed(run.recipe.train, common | variant.settings)
-    run = Run(run.folder, run.recipe.model_copy(update={"seed": seed, "train": training}))
+    # Through the schema, so that a variant is checked as a recipe is.
+    values = run.recipe.train.model_dump()
+    for key, value in (common | variant.settings).items():
+        *parents, last = key.split(".")
+        section = values
+        for parent in parents:
+            section = section[parent]
+        section[last] = value
+    config = TrainConfig.model_validate(values)
+    run = Run(run.folder, run.recipe.model_copy(update={"seed": seed, "train": config}))
     folder = options.out / f"{name}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     names = [source.name for source in available_sources(run, "pretrain")]
     stores = {name: open_store(run, "pretrain", name, "validation") for name in names}
-    with _muon(variant.muon):
+    with _replace_muon(variant.muon):
         trainer = variant.trainer(
             folder=folder,
-            model=variant.weights(run.recipe.model, seed).train(),
-            training=training,
+            model=variant.init(run.recipe.model, seed).train(),
+            config=config,
             loader=make_loader(run, "pretrain"),
-            data="",
-            validation=Validation(stores, VALIDATION_BYTES, training.sequence_length),
-            world=init_distributed(training.timeout_seconds),
+            data_fingerprint="",
+            validation=Validation(stores, VALIDATION_BYTES, config.sequence_length),
+            dist=init_distributed(config.timeout_seconds),
         )
     trainer.run()
-    scores = [row["validation"] for row in rows.read_metrics(folder / "metrics.jsonl") if "validation" in row][-1]
+    scores = [row["validation"] for row in read_metrics(folder / "metrics.jsonl") if "validation" in row][-1]
     weights = {source.name: source.weight for source in run.recipe.data.sources}
     total = sum(weights[source] * score for source, score in scores.items())
     return {
         "parameters": num_matmul_parameters(run.recipe.model),
-        "tokens": training.tokens,
+        "tokens": config.tokens,
         "batch": options.batch,
         "bits_per_byte": round(total / sum(weights[source] for source in scores), 5),
         "by_source": scores,
@@ -224,37 +245,25 @@ def _train(run: Run, options: argparse.Namespace, name: str, seed: int) -> dict[
 
 
 @contextmanager
-def _muon(kind: type[Muon]) -> Iterator[None]:
-    """Have the optimizer take another Muon."""
+def _replace_muon(muon: type[Muon]) -> Iterator[None]:
+    """Let `Optimizer` use another Muon."""
     original = optimizer.Muon
-    optimizer.Muon = kind  # type: ignore[misc]
+    optimizer.Muon = muon  # type: ignore[misc]
     try:
         yield
     finally:
         optimizer.Muon = original  # type: ignore[misc]
 
 
-def _changed(base: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
-    """`base` with dotted keys changed, checked as a recipe is."""
-    values = base.model_dump()
-    for key, value in changes.items():
-        *parents, last = key.split(".")
-        part = values
-        for parent in parents:
-            part = part[parent]
-        part[last] = value
-    return TrainConfig.model_validate(values)
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("variants", nargs="*", help="names; all by default")
-    parser.add_argument("--tokens", type=float, default=655_360, help="tokens of a run")
-    parser.add_argument("--batch", type=int, default=4096, help="tokens of a step")
+    parser.add_argument("variants", nargs="*", help="names of variants (default: all)")
+    parser.add_argument("--tokens", type=float, default=655_360, help="tokens per run")
+    parser.add_argument("--batch", type=int, default=4096, help="tokens per step")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--set", nargs="*", default=[], help="changes of the recipe, such as model.hidden_size=128")
+    parser.add_argument("--set", nargs="*", default=[], help="recipe overrides, such as model.hidden_size=128")
     return parser.parse_args()
 
 

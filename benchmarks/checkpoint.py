@@ -1,8 +1,8 @@
-"""What a checkpoint costs: `python benchmarks/checkpoint.py [RECIPE]` (default: the published model's sizes).
+"""The cost of a checkpoint: `python benchmarks/checkpoint.py [RECIPE]` (default: the published model's sizes).
 
 A save stops training while everything is copied in memory, and slows it down while a thread writes the copy. Both are
-measured beside a loop of matrix products; what is lost is the products that were not made. The target is 2% of the time
-between two checkpoints. Exit code 1 if it is missed.
+measured with a loop of matrix products in the place of training: the cost is the time of the products that were not
+computed. The target is 2% of the time between two checkpoints; the exit code is 1 if it is missed.
 """
 
 from __future__ import annotations
@@ -23,48 +23,46 @@ from keylm.train.optimizer import Optimizer
 
 
 def main() -> None:
-    """Print a line per save."""
-    chosen = load_recipe(Path(sys.argv[1] if len(sys.argv) > 1 else "recipes/keylm-75m.yaml"))
-    model = init_model(chosen.model, chosen.seed)
-    optimizer = Optimizer(model, chosen.train.optimizer, chosen.train.batch_tokens)
+    """Print a line per save, and the share of training time that saving takes."""
+    recipe = load_recipe(Path(sys.argv[1] if len(sys.argv) > 1 else "recipes/keylm-75m.yaml"))
+    model = init_model(recipe.model, recipe.seed)
+    optimizer = Optimizer(model, recipe.train.optimizer, recipe.train.batch_tokens)
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
     optimizer.step(1.0)
-    between = 60 * chosen.train.checkpoint_minutes
+    interval = 60 * recipe.train.checkpoint_minutes
     with tempfile.TemporaryDirectory() as folder:
-        saver = AsyncCheckpointer(Path(folder), keep=1, permanent_every=0)
-        lost = [_save(saver, model, optimizer, step) for step in range(1, 4)]
-    share = sorted(lost)[1] / between
-    print(f"{share:.2%} of the {between:.0f} s between two checkpoints; asked: at most 2%")
+        checkpointer = AsyncCheckpointer(Path(folder), keep=1, permanent_every=0)
+        lost = [_measure_save(checkpointer, model, optimizer, step) for step in range(1, 4)]
+    share = sorted(lost)[1] / interval
+    print(f"{share:.2%} of the {interval:.0f} s between two checkpoints; target: at most 2%")
     sys.exit(share > 0.02)
 
 
-def _save(saver: AsyncCheckpointer, model: torch.nn.Module, optimizer: Optimizer, step: int) -> float:
-    """Seconds of training that a save takes away."""
-    until = time.perf_counter() + 3
-    calm, took = _products(lambda: time.perf_counter() > until)
+def _measure_save(checkpointer: AsyncCheckpointer, model: torch.nn.Module, optimizer: Optimizer, step: int) -> float:
+    """Seconds of training that a save costs."""
+    deadline = time.perf_counter() + 3
+    num_undisturbed, undisturbed_seconds = _count_matmuls(lambda: time.perf_counter() > deadline)
     start = time.perf_counter()
-    weights, state = (
-        full_cpu_state_dict(model.state_dict(), SINGLE_PROCESS),
-        full_cpu_state_dict(optimizer.state(), SINGLE_PROCESS),
-    )
-    copied = time.perf_counter() - start
-    saver.save(Checkpoint(step, weights, state, "", 0.0, 0))
-    slowed, written = _products(saver.is_idle)
-    lost = copied + written - slowed * took / calm
+    weights = full_cpu_state_dict(model.state_dict(), SINGLE_PROCESS)
+    state = full_cpu_state_dict(optimizer.state_dict(), SINGLE_PROCESS)
+    copying = time.perf_counter() - start
+    checkpointer.save(Checkpoint(step, weights, state, "", 0.0, 0))
+    num_disturbed, writing = _count_matmuls(checkpointer.is_idle)
+    lost = copying + writing - num_disturbed * undisturbed_seconds / num_undisturbed
     size = sum(tensor.nbytes for tensor in (*weights.values(), *state.values())) / 2**20
-    print(f"{size:.0f} MiB: copied in {copied:.2f} s, written in {written:.2f} s, {lost:.2f} s of training lost")
+    print(f"{size:.0f} MiB: copied in {copying:.2f} s, written in {writing:.2f} s, {lost:.2f} s of training lost")
     return lost
 
 
-def _products(is_over: Callable[[], bool]) -> tuple[int, float]:
-    """Matrix products made, and the seconds that they took."""
+def _count_matmuls(is_over: Callable[[], bool]) -> tuple[int, float]:
+    """Compute matrix products until `is_over`; return their number and the seconds that they took."""
     x = torch.randn(512, 512)
-    number, start = 0, time.perf_counter()
+    count, start = 0, time.perf_counter()
     while not is_over():
         x @ x
-        number += 1
-    return number, time.perf_counter() - start
+        count += 1
+    return count, time.perf_counter() - start
 
 
 if __name__ == "__main__":

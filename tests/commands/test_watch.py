@@ -36,7 +36,7 @@ def step(number: int, **changes: object) -> dict:
         "tokens": 512 * number,
         "loss": 6.0 - number / 10,
         "learning_rate": 1e-3,
-        "gradient_norm": 1.5,
+        "grad_norm": 1.5,
         "tokens_per_second": 256.0,
         "mfu": 0.41,
         "memory_bytes": 3 * 2**29,

@@ -1,4 +1,4 @@
-"""What differs by device, held on the processor: the kernels meant for a GPU compute what the plain ones do."""
+"""What depends on the device, tested on the CPU: the kernels for GPUs compute the same as the others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keylm.model.initialization import init_model
 from keylm.recipe.model import ModelConfig
 
 
-def test_the_processor_is_chosen_without_a_gpu() -> None:
+def test_cpu_is_the_device_without_a_gpu() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     assert get_device() == torch.device("cpu")
@@ -21,19 +21,19 @@ def test_the_processor_is_chosen_without_a_gpu() -> None:
     assert dist_backend(torch.device("cuda")) == "nccl"
 
 
-def test_flex_attention_sees_what_the_boolean_mask_lets_through() -> None:
+def test_flex_attention_equals_a_boolean_mask() -> None:
     q, k, v = torch.randn(2, 4, 32, 8), torch.randn(2, 2, 32, 8), torch.randn(2, 2, 32, 8)
-    segments = torch.tensor([[0] * 5 + [1] * 20 + [2] * 7, [0] * 31 + [1]])
-    alike = segments[:, None, :, None] == segments[:, None, None, :]
+    document_ids = torch.tensor([[0] * 5 + [1] * 20 + [2] * 7, [0] * 31 + [1]])
+    alike = document_ids[:, None, :, None] == document_ids[:, None, None, :]
     plain = attention(q, k, v, alike & torch.ones(32, 32, dtype=torch.bool).tril())
-    blocks = attention(q, k, v, block_mask(segments))
+    blocks = attention(q, k, v, block_mask(document_ids))
     torch.testing.assert_close(plain, blocks)
     assert not torch.allclose(plain, attention(q, k, v, None))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
-def test_compiled_layers_compute_what_plain_ones_do(tiny_model: ModelConfig) -> None:
+def test_compiled_layers_equal_eager_layers(tiny_model: ModelConfig) -> None:
     tokens = torch.randint(tiny_model.vocab_size, (2, 32))
     plain, compiled = init_model(tiny_model, 0), init_model(tiny_model, 0)
     compile_layers(compiled.model.layers, torch.device("cuda"))

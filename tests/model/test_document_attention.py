@@ -1,4 +1,4 @@
-"""Packed documents against the same documents one by one: in float32 the hidden states are equal to the bit."""
+"""Packed documents against the same documents one by one: in float32, hidden states are bit-equal."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def made(dtype: torch.dtype = torch.float32) -> KeyLM:
 
 
 def rows(lengths: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens and segments of packed rows."""
+    """Tokens and document_ids of packed rows."""
     width = max(map(sum, lengths))
-    segments = torch.tensor(
+    document_ids = torch.tensor(
         [[number for number, n in enumerate([*row, width - sum(row)]) for _ in range(n)] for row in lengths]
     )
-    return torch.randint(300, segments.shape), segments
+    return torch.randint(300, document_ids.shape), document_ids
 
 
 packed_rows = st.lists(st.lists(st.integers(1, 120), min_size=1, max_size=6), min_size=1, max_size=3)
@@ -50,13 +50,13 @@ packed_rows = st.lists(st.lists(st.integers(1, 120), min_size=1, max_size=6), mi
 
 @given(packed_rows)
 @settings(max_examples=25, deadline=None)
-def test_attention_has_the_bits_of_each_document_alone(lengths: list[list[int]]) -> None:
-    _, segments = rows(lengths)
-    q, k, v = (torch.randn(*segments.shape, heads, 16).transpose(1, 2) for heads in (4, 2, 2))
-    packed = PackedDocuments.of(segments, torch.float32).attend(q, k, v)
-    for row in range(len(segments)):
-        for number in segments[row].unique():
-            here = segments[row] == number
+def test_packed_attention_is_bit_equal(lengths: list[list[int]]) -> None:
+    _, document_ids = rows(lengths)
+    q, k, v = (torch.randn(*document_ids.shape, heads, 16).transpose(1, 2) for heads in (4, 2, 2))
+    packed = PackedDocuments.of(document_ids, torch.float32).attend(q, k, v)
+    for row in range(len(document_ids)):
+        for number in document_ids[row].unique():
+            here = document_ids[row] == number
             alone = (x[row : row + 1, :, here].contiguous() for x in (q, k, v))
             seen = torch.nn.functional.scaled_dot_product_attention(*alone, is_causal=True, enable_gqa=True)
             assert torch.equal(packed[row : row + 1, here], seen.transpose(1, 2))
@@ -79,11 +79,11 @@ def compare_bits() -> None:
     with torch.no_grad():
         for _ in range(40):
             drawn = torch.randint(1, 200, (2, 4), generator=generator).tolist()
-            tokens, segments = rows(drawn)
-            hidden = model(tokens, segments)
+            tokens, document_ids = rows(drawn)
+            hidden = model(tokens, document_ids)
             for row in range(2):
-                for number in segments[row].unique():
-                    here = segments[row] == number
+                for number in document_ids[row].unique():
+                    here = document_ids[row] == number
                     if adds_alike(model, int(here.sum())):
                         assert torch.equal(hidden[row, here], model(tokens[row : row + 1, here])[0]), int(here.sum())
                         compared += 1
@@ -91,7 +91,7 @@ def compare_bits() -> None:
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])
-def test_hidden_states_have_the_bits_of_each_document_alone(threads: str) -> None:
+def test_packed_hidden_states_are_bit_equal(threads: str) -> None:
     """MKL adds in one order whatever the number of rows only if it is told so before it is loaded."""
     environment = {**os.environ, "MKL_CBWR": "AVX2,STRICT", "OMP_NUM_THREADS": threads}
     code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_document_attention as t; "
@@ -101,15 +101,15 @@ def test_hidden_states_have_the_bits_of_each_document_alone(threads: str) -> Non
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_loss_and_gradients_are_those_of_the_documents_one_by_one(dtype: torch.dtype) -> None:
+def test_packed_loss_and_gradients_equal_single_documents(dtype: torch.dtype) -> None:
     lengths = [[37, 5, 64, 1], [33, 33, 20]]
-    tokens, segments = rows(lengths)
+    tokens, document_ids = rows(lengths)
     targets = torch.randint(300, tokens.shape)
     packed, alone = made(dtype), made(dtype)
-    packed.loss(tokens, targets, segments).backward()
+    packed.loss(tokens, targets, document_ids).backward()
     for row in range(2):
-        for number in segments[row].unique():
-            here = segments[row] == number
+        for number in document_ids[row].unique():
+            here = document_ids[row] == number
             alone.loss(tokens[row : row + 1, here], targets[row : row + 1, here]).backward()
     tolerance = 1e-4 if dtype == torch.float32 else 4e-2
     for ours, theirs in zip(packed.parameters(), alone.parameters(), strict=True):

@@ -64,7 +64,7 @@ def test_loss_and_gradients_equal_transformers(model: KeyLM) -> None:
         )
 
 
-def test_chunks_of_the_loss_change_nothing(model: KeyLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunk_size_does_not_change_the_loss(model: KeyLM, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = torch.randint(model.config.vocab_size, (2, 31))
     whole = model.loss(tokens[:, :-1], tokens[:, 1:])
     monkeypatch.setattr("keylm.model.loss._CHUNK_ROWS", 7)
@@ -76,13 +76,13 @@ def test_chunks_of_the_loss_change_nothing(model: KeyLM, monkeypatch: pytest.Mon
 
 def test_packed_documents_do_not_see_each_other(model: KeyLM) -> None:
     first, second = torch.randint(300, (1, 13)), torch.randint(300, (1, 20))
-    segments = torch.tensor([[0] * 13 + [1] * 20])
+    document_ids = torch.tensor([[0] * 13 + [1] * 20])
     with torch.no_grad():
-        packed = model(torch.cat([first, second], dim=1), segments)
+        packed = model(torch.cat([first, second], dim=1), document_ids)
         torch.testing.assert_close(packed[:, :13], model(first), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(packed[:, 13:], model(second), rtol=1e-4, atol=1e-5)
 
 
-def test_matmul_parameters_are_those_of_the_linear_layers(model: KeyLM) -> None:
+def test_matmul_parameters_are_the_linear_layers(model: KeyLM) -> None:
     linears = [m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear)]
     assert num_matmul_parameters(model.config) == sum(linears)

@@ -1,4 +1,4 @@
-"""Preference tuning: chosen answers gain on their twins, a stopped stage goes on, the loss is what it should be."""
+"""DPO: chosen answers gain on rejected ones, a stopped stage resumes, the loss is the expected one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from keylm.instructions.task import assistant_message
 from keylm.model.transformer import load_model, weight_shapes
 from keylm.posttrain import dpo
 from keylm.posttrain.preference_pairs import PreferencePair, make_pairs
-from keylm.posttrain.trl_trainer import Recorder
+from keylm.posttrain.trl_trainer import TrainingCallback
 from keylm.recipe import load_recipe
 from keylm.run import Run, open_run
 from keylm.stages import run_until, stages_of
@@ -42,8 +42,8 @@ def log_likelihood(run: Run, stage: str, pair: PreferencePair, answer: str) -> f
     network = load_model(run.recipe.model, run.weights(stage))
     ids, _ = encode_messages(Tokenizer.load(run.stage("tokenizer")), [*pair.prompt, assistant_message(answer)])
     start = len(encode_messages(Tokenizer.load(run.stage("tokenizer")), pair.prompt, add_generation_prompt=True)[0])
-    found = network.logits(torch.tensor([ids]))[0].log_softmax(-1)
-    return sum(found[place - 1, ids[place]].item() for place in range(start, len(ids)))
+    log_p = network.logits(torch.tensor([ids]))[0].log_softmax(-1)
+    return sum(log_p[index - 1, ids[index]].item() for index in range(start, len(ids)))
 
 
 def margin(run: Run, pair: PreferencePair) -> float:
@@ -55,7 +55,7 @@ def margin(run: Run, pair: PreferencePair) -> float:
     return chosen - rejected
 
 
-def test_the_chosen_answers_gain_on_their_twins(run: Run) -> None:
+def test_chosen_answers_gain_on_rejected_ones(run: Run) -> None:
     run = open_run(run.folder, ["dpo.num_pairs=192", "dpo.sft_weight=0", "dpo.learning_rate=1e-2"])
     run_until(run, "dpo")
     rows = read_metrics(run.stage("dpo") / "metrics.jsonl")
@@ -64,12 +64,13 @@ def test_the_chosen_answers_gain_on_their_twins(run: Run) -> None:
         run.recipe.model
     )
     margins = [margin(run, pair) for pair in make_pairs(run, 192)]
-    assert sum(each > 0 for each in margins) > 144
+    assert sum(value > 0 for value in margins) > 144
     assert completed_training_stages(run) == ["pretrain", "sft", "dpo"]
+    assert run.metadata("dpo")["num_pairs"] == 192
     assert run.metadata("dpo")["tokens"] == rows[-1]["tokens"]
 
 
-def test_the_first_loss_is_known(run: Run) -> None:
+def test_first_loss_is_known(run: Run) -> None:
     """On weights that are still the reference's, DPO's loss is log 2; what is beside it is the chosen answers'."""
     run = open_run(run.folder, ["dpo.num_pairs=8", "dpo.sft_weight=0", "dpo.warmup_fraction=0"])
     run_until(run, "dpo")
@@ -91,23 +92,25 @@ def test_the_first_loss_is_known(run: Run) -> None:
 
 def second_term(parts: list[tuple[float, int]]) -> float:
     """Twice the mean negative log-likelihood of a token."""
-    return -2 * sum(each for each, _ in parts) / sum(count for _, count in parts)
+    return -2 * sum(log_p for log_p, _ in parts) / sum(count for _, count in parts)
 
 
-def test_a_stopped_stage_goes_on_to_the_same_weights(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_stage_resumes_to_the_same_weights(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(run.folder, tmp_path / "calm")
     calm = open_run(tmp_path / "calm")
     run_until(calm, "dpo")
 
-    ends = Recorder.on_step_end
+    ends = TrainingCallback.on_step_end
 
-    def stop_after_two(recorder: Recorder, args: object, state: object, control: object, **rest: object) -> None:
+    def stop_after_two(
+        callback: TrainingCallback, args: object, state: object, control: object, **rest: object
+    ) -> None:
         if state.global_step == 2:
-            recorder.stop.ask(15, None)
-        ends(recorder, args, state, control, **rest)
+            callback.stop.ask(15, None)
+        ends(callback, args, state, control, **rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "on_step_end", stop_after_two)
+        patch.setattr(TrainingCallback, "on_step_end", stop_after_two)
         with pytest.raises(signals.TrainingStoppedError, match="stopped after step 2, saved") as stopped:
             run_until(run, "dpo")
     assert stopped.value.exit_code == 143
@@ -119,14 +122,14 @@ def test_a_stopped_stage_goes_on_to_the_same_weights(run: Run, tmp_path: Path, m
     assert run.weights("dpo").read_bytes() == calm.weights("dpo").read_bytes()
 
 
-def test_a_recipe_without_it_leaves_it_out(prepared: Run) -> None:
+def test_recipe_without_the_section_skips_dpo(prepared: Run) -> None:
     assert "dpo" not in [stage.name for stage in stages_of(prepared)]
     assert training_stages(prepared)[-1] == "sft"
     with pytest.raises(UserError, match="has no `dpo`"):
         run_until(prepared, "dpo")
 
 
-def test_pairs_need_a_source_that_knows_what_is_right(tmp_path: Path) -> None:
+def test_pairs_need_a_source_with_verified_answers(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("{name: a, dpo: {}, sft: {sources: [{name: talk, type: files, path: talk.jsonl}]}}")
     with pytest.raises(UserError, match=r"dpo needs a source of type instructions or constrained-chat in sft\.sources"):

@@ -1,4 +1,4 @@
-"""Reinforcement learning: the reward by hand, trl's gradient against our own model's, learning, and going on."""
+"""GRPO: the reward by hand, trl's gradient against our own model's, learning, and resuming."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from keylm.instructions.constraints.length import MinWords
 from keylm.instructions.task import Example, Task, user_message
 from keylm.model.transformer import load_model
 from keylm.posttrain import grpo
-from keylm.posttrain.trl_trainer import Recorder
+from keylm.posttrain.trl_trainer import TrainingCallback
 from keylm.recipe import load_recipe
 from keylm.run import Run, open_run
 from keylm.stages import run_until
@@ -44,11 +44,11 @@ def example(answer: str = "Copper lanterns are warm lights of old streets.") -> 
     return Example(Task([user_message(request)], "copper lanterns", (MinWords(5),)), answer)
 
 
-def test_an_answer_that_follows_is_worth_all() -> None:
+def test_answer_that_follows_has_full_reward() -> None:
     assert grpo.reward(example(), Answer("People hang copper lanterns by the door.")) == 1
 
 
-def test_what_is_no_answer_is_worth_nothing() -> None:
+def test_unusable_answers_have_no_reward() -> None:
     good = "People hang copper lanterns by the door."
     assert grpo.reward(example(), Answer(good, ended=False)) == 0
     assert grpo.reward(example(), Answer("People hang bright lanterns by the door.")) == 0
@@ -64,8 +64,8 @@ def test_echo_and_brevity_cost() -> None:
     assert grpo.reward(long, Answer("People hang copper lanterns up")) == pytest.approx(2 * 5 / 20)
 
 
-class Heard:
-    """What llama.cpp said in every step."""
+class SampledAnswers:
+    """Records the prompts and answers of every step."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.prompts: list[list[list[int]]] = []
@@ -85,7 +85,7 @@ def short(_: Example, answer: Answer) -> float:
     return 1 / (1 + len(answer.text))
 
 
-def gradient_norm(run: Run, prompts: Sequence[list[int]], answers: Sequence[Answer], group: int) -> float:
+def grad_norm(run: Run, prompts: Sequence[list[int]], answers: Sequence[Answer], group: int) -> float:
     """Of GRPO's first step by our own model: advantages times the gradient of the log-likelihood, over all tokens."""
     network = load_model(run.recipe.model, run.weights("sft")).train()
     end = Tokenizer.load(run.stage("tokenizer")).turn_end
@@ -100,25 +100,25 @@ def gradient_norm(run: Run, prompts: Sequence[list[int]], answers: Sequence[Answ
     return torch.nn.utils.get_total_norm([part.grad for part in network.parameters()]).item()
 
 
-def test_the_first_gradient_is_what_our_own_model_has(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard = Heard(monkeypatch)
+def test_first_gradient_equals_our_own_model(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampled = SampledAnswers(monkeypatch)
     monkeypatch.setattr(grpo, "reward", short)
     run_until(run, "grpo")
     rows = read_metrics(run.stage("grpo") / "metrics.jsonl")
     assert [row["step"] for row in rows] == [1, 2, 3]
-    prompts, answers = heard.prompts[0], heard.answers[0]
+    prompts, answers = sampled.prompts[0], sampled.answers[0]
     assert len(answers) == 8
     assert prompts[0] == prompts[3] != prompts[4]
     assert len({answer.text for answer in answers[:4]}) > 1
-    assert rows[0]["gradient_norm"] == pytest.approx(gradient_norm(run, prompts, answers, 4), rel=1e-3)
+    assert rows[0]["grad_norm"] == pytest.approx(grad_norm(run, prompts, answers, 4), rel=1e-3)
     assert rows[0]["reward"] == pytest.approx(sum(short(example(), answer) for answer in answers) / 8, abs=1e-4)
     read_tokens = sum(map(len, prompts)) + sum(len(answer.tokens) + answer.ended for answer in answers)
     assert rows[0]["tokens"] == read_tokens
     assert completed_training_stages(run) == ["pretrain", "sft", "grpo"]
-    assert run.metadata("grpo")["answers"] == 24
+    assert run.metadata("grpo")["num_answers"] == 24
 
 
-def test_what_is_rewarded_becomes_likelier(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rewarded_answers_become_more_likely(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Capital letters: hardly any at first, and then many."""
     monkeypatch.setattr(grpo, "reward", lambda _, answer: sum(map(str.isupper, answer.text)) / max(1, len(answer.text)))
     longer = open_run(run.folder, ["grpo.steps=16", "grpo.batch_prompts=8", "grpo.learning_rate=2e-2"])
@@ -127,27 +127,29 @@ def test_what_is_rewarded_becomes_likelier(run: Run, monkeypatch: pytest.MonkeyP
     assert sum(rewards[-3:]) > 2 * sum(rewards[:3])
 
 
-def test_a_stopped_stage_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_stage_resumes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind the step that it stopped at, with the prompts that were still to come."""
-    heard = Heard(monkeypatch)
-    ends = Recorder.on_step_end
+    sampled = SampledAnswers(monkeypatch)
+    ends = TrainingCallback.on_step_end
 
-    def stop_after_two(recorder: Recorder, args: object, state: object, control: object, **rest: object) -> None:
+    def stop_after_two(
+        callback: TrainingCallback, args: object, state: object, control: object, **rest: object
+    ) -> None:
         if state.global_step == 2:
-            recorder.stop.ask(15, None)
-        ends(recorder, args, state, control, **rest)
+            callback.stop.ask(15, None)
+        ends(callback, args, state, control, **rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "on_step_end", stop_after_two)
+        patch.setattr(TrainingCallback, "on_step_end", stop_after_two)
         with pytest.raises(signals.TrainingStoppedError, match="stopped after step 2, saved"):
             run_until(run, "grpo")
     run_until(run, "grpo")
     rows = read_metrics(run.stage("grpo") / "metrics.jsonl")
     assert [row["step"] for row in rows] == [1, 2, 3]
-    assert len({str(prompts) for prompts in heard.prompts}) == len(heard.prompts) == 3
+    assert len({str(prompts) for prompts in sampled.prompts}) == len(sampled.prompts) == 3
     totals = [
         sum(map(len, prompts)) + sum(len(answer.tokens) + answer.ended for answer in answers)
-        for prompts, answers in zip(heard.prompts, heard.answers, strict=True)
+        for prompts, answers in zip(sampled.prompts, sampled.answers, strict=True)
     ]
     assert [row["tokens"] for row in rows] == [sum(totals[: step + 1]) for step in range(3)]
 

@@ -1,4 +1,4 @@
-"""Pairs for preference tuning: the first answer follows, the second breaks one constraint, nothing held out is used."""
+"""Preference pairs: the chosen answer follows, the rejected one violates one constraint, nothing held out is used."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from keylm.run import Run, open_run
 ANSWER = "The river is wide and slow. Boats carry stone and timber to the old harbour. Children swim there in summer."
 
 
-def test_generated_examples_are_a_function_of_the_seed_and_the_stage() -> None:
+def test_generated_examples_depend_on_seed_and_stage() -> None:
     draws = [(0, "dpo"), (0, "dpo"), (1, "dpo"), (0, "grpo")]
     first, again, *others = (list(islice(generate_requests(*draw, CONSTRAINT_SETS["all"]), 50)) for draw in draws)
     assert first == again
@@ -27,15 +27,15 @@ def test_generated_examples_are_a_function_of_the_seed_and_the_stage() -> None:
 
 
 def test_no_example_asks_what_evaluation_asks() -> None:
-    found = list(islice(generate_requests(0, "dpo", CONSTRAINT_SETS["basic"]), 2000))
-    asked = {example.task.messages[-1]["content"] for example in found}
+    examples = list(islice(generate_requests(0, "dpo", CONSTRAINT_SETS["basic"]), 2000))
+    asked = {example.task.messages[-1]["content"] for example in examples}
     tasks = [task for split in SPLITS for task in held_out(300, 0, split)]
     assert not asked & {task.messages[-1]["content"] for task in tasks}
     assert len(asked) > 1900
-    assert all(all(example.task.followed(example.answer)) for example in found)
+    assert all(all(example.task.followed(example.answer)) for example in examples)
 
 
-def test_sources_give_pairs_by_their_weights(prepared: Run, tmp_path: Path) -> None:
+def test_pairs_are_drawn_by_source_weight(prepared: Run, tmp_path: Path) -> None:
     talk = tmp_path / "talk.jsonl"
     rows = [
         [
@@ -60,14 +60,14 @@ def test_sources_give_pairs_by_their_weights(prepared: Run, tmp_path: Path) -> N
         }
     )
     run = Run(prepared.folder, recipe)
-    found = make_pairs(run, 8)
-    assert sum("near house" in pair.prompt[-1]["content"] for pair in found) == 2
-    assert all(pair.chosen != pair.rejected for pair in found)
+    pairs = make_pairs(run, 8)
+    assert sum("near house" in pair.prompt[-1]["content"] for pair in pairs) == 2
+    assert all(pair.chosen != pair.rejected for pair in pairs)
     with pytest.raises(UserError, match=r"source `real` gives \d+ of the 1,000 examples that dpo\.num_pairs asks"):
         make_pairs(run, 4000)
 
 
-def test_pairs_that_fit_no_sequence_are_left_out(prepared: Run, tmp_path: Path) -> None:
+def test_pairs_longer_than_a_sequence_are_left_out(prepared: Run, tmp_path: Path) -> None:
     short = open_run(prepared.folder / "recipe.yaml", ["dpo.num_pairs=4", "sft.sequence_length=16"], tmp_path)
     with pytest.raises(UserError, match=r"source `talk` gives 0 of the 4 examples that dpo\.num_pairs asks"):
         make_pairs(Run(prepared.folder, short.recipe), 4)

@@ -1,4 +1,4 @@
-"""Checkpoints: which are kept, what they hold, and the thread that writes them."""
+"""Checkpoints: which are kept, what they contain, and the thread that writes them."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ def kept(folder: Path) -> list[int]:
     return sorted(int(path.name.removeprefix("step-")) for path in folder.iterdir())
 
 
-def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_checkpoint_round_trip(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, make(7, 0.25), keep=1)
     assert latest_step(tmp_path) == 7
-    found = load_checkpoint(tmp_path, 7, "data")
-    assert torch.equal(found.weights["weight"], torch.full((4, 3), 0.25))
-    assert torch.equal(found.optimizer["weight/exp_avg"], torch.ones(4, 3))
-    assert (found.step, found.seconds, found.skipped) == (7, 1.5, 2)
+    checkpoint = load_checkpoint(tmp_path, 7, "data")
+    assert torch.equal(checkpoint.weights["weight"], torch.full((4, 3), 0.25))
+    assert torch.equal(checkpoint.optimizer["weight/exp_avg"], torch.ones(4, 3))
+    assert (checkpoint.step, checkpoint.seconds, checkpoint.skipped) == (7, 1.5, 2)
 
 
-def test_the_last_ones_and_every_nth_are_kept(tmp_path: Path) -> None:
+def test_last_and_permanent_checkpoints_are_kept(tmp_path: Path) -> None:
     for step in range(1, 13):
         save_checkpoint(tmp_path, make(step), keep=2, permanent_every=5)
     assert kept(tmp_path) == [5, 10, 11, 12]
 
 
-def test_what_a_kill_left_behind_is_cleared_away(tmp_path: Path) -> None:
+def test_unfinished_checkpoints_are_removed(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, make(1), keep=1)
     (tmp_path / "step-00000002.partial").mkdir()
     (tmp_path / "step-00000002.partial" / "model.safetensors").write_bytes(b"half")
@@ -44,7 +44,7 @@ def test_what_a_kill_left_behind_is_cleared_away(tmp_path: Path) -> None:
     assert kept(tmp_path) == [1]
 
 
-def test_a_snapshot_does_not_follow_the_weights(tmp_path: Path) -> None:
+def test_state_dict_copy_does_not_alias_the_weights(tmp_path: Path) -> None:
     weight = torch.zeros(4, 3)
     saver = AsyncCheckpointer(tmp_path, keep=1, permanent_every=0)
     saver.save(Checkpoint(1, full_cpu_state_dict({"weight": weight}, SINGLE_PROCESS), {}, "data", 0.0, 0))
@@ -53,12 +53,12 @@ def test_a_snapshot_does_not_follow_the_weights(tmp_path: Path) -> None:
     assert torch.equal(load_checkpoint(tmp_path, 1, "data").weights["weight"], torch.zeros(4, 3))
 
 
-def test_what_fails_in_the_thread_is_raised_by_the_next_check(tmp_path: Path) -> None:
+def test_background_errors_are_raised_by_the_next_check(tmp_path: Path) -> None:
     blocked = tmp_path / "checkpoints"
     blocked.write_text("a file where a folder should be")
     saver = AsyncCheckpointer(blocked, keep=1, permanent_every=0)
     saver.save(make(1))
-    with pytest.raises(KeyLMError, match=r"cannot save .*step-00000001 \(Not a directory\): make room"):
+    with pytest.raises(KeyLMError, match=r"cannot save .*step-00000001 \(Not a directory\): free some space"):
         saver.wait()
     with pytest.raises(KeyLMError, match="cannot save"):
         saver.check()

@@ -1,4 +1,4 @@
-"""Several ranks: the same curve as one alone, checkpoints that any number can go on from, and an end with a reason."""
+"""Several ranks: the loss curve of one, checkpoints that any number can resume from, failures with a reason."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ def copy(run: Run, folder: Path) -> Run:
 def alone(prepared: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     """Runs of one rank, by optimizer, to hold the others against."""
     folder = tmp_path_factory.mktemp("alone")
-    runs = {kind: copy(prepared, folder / kind) for kind in ("adamw", "muon")}
-    for kind, run in runs.items():
-        train(run, 1, f"train.optimizer.type={kind}")
+    runs = {optimizer_type: copy(prepared, folder / optimizer_type) for optimizer_type in ("adamw", "muon")}
+    for optimizer_type, run in runs.items():
+        train(run, 1, f"train.optimizer.type={optimizer_type}")
     return runs
 
 
 @pytest.mark.parametrize(
-    ("size", "parallel", "kind"),
+    ("size", "parallel", "optimizer_type"),
     [(2, "ddp", "adamw"), (3, "ddp", "adamw"), (4, "ddp", "muon"), (2, "fsdp", "adamw"), (3, "fsdp", "muon")],
 )
-def test_the_loss_curve_is_that_of_one_rank(
-    size: int, parallel: str, kind: str, alone: dict[str, Run], tiny_run: Run
+def test_loss_curve_equals_that_of_one_rank(
+    size: int, parallel: str, optimizer_type: str, alone: dict[str, Run], tiny_run: Run
 ) -> None:
     """Three ranks share eight sequences unevenly. Micro-batches of one sequence: several to a step on every rank."""
-    overrides = [f"train.optimizer.type={kind}", f"train.parallel={parallel}", "train.micro_batch_tokens=64"]
+    overrides = [f"train.optimizer.type={optimizer_type}", f"train.parallel={parallel}", "train.micro_batch_tokens=64"]
     train(tiny_run, size, *overrides)
-    expected = alone[kind]
+    expected = alone[optimizer_type]
     # Sums differ in their order; Muon iterates in bfloat16 and lets that grow from step to step.
-    tolerance = {"adamw": 1e-5, "muon": 3e-3}[kind]
+    tolerance = {"adamw": 1e-5, "muon": 3e-3}[optimizer_type]
     assert losses(tiny_run) == pytest.approx(losses(expected), rel=tolerance)
     for row, other in zip(rows(tiny_run), rows(expected), strict=True):
         assert row.get("validation", {}) == pytest.approx(other.get("validation", {}), rel=3 * tolerance + 1e-4)
@@ -61,7 +61,7 @@ def test_the_loss_curve_is_that_of_one_rank(
 
 
 @pytest.mark.parametrize(("before", "after"), [("ddp 4", "ddp 1"), ("ddp 1", "fsdp 2"), ("fsdp 2", "ddp 1")])
-def test_any_number_of_ranks_goes_on_from_a_checkpoint(
+def test_any_number_of_ranks_resumes_from_a_checkpoint(
     before: str, after: str, alone: dict[str, Run], tiny_run: Run
 ) -> None:
     parallel, size = before.split()
@@ -74,11 +74,11 @@ def test_any_number_of_ranks_goes_on_from_a_checkpoint(
     assert len(losses(tiny_run)) < 30
     parallel, size = after.split()
     train(tiny_run, int(size), ADAMW, f"train.parallel={parallel}")
-    assert "goes on from step" in screen(tiny_run)
+    assert "resuming from step" in screen(tiny_run)
     assert losses(tiny_run) == pytest.approx(losses(alone["adamw"]), rel=1e-5)
 
 
-def test_a_dead_rank_ends_the_others_with_a_reason(tiny_run: Run) -> None:
+def test_dead_rank_stops_the_others_with_a_reason(tiny_run: Run) -> None:
     processes = start(tiny_run, 2, OFTEN)
     _wait_for_steps(tiny_run, 3)
     processes[1].kill()
@@ -87,7 +87,7 @@ def test_a_dead_rank_ends_the_others_with_a_reason(tiny_run: Run) -> None:
     assert "rank 0 lost contact with another rank" in screen(tiny_run)
 
 
-def test_a_silent_rank_ends_the_others_in_time(tiny_run: Run) -> None:
+def test_silent_rank_stops_the_others_in_time(tiny_run: Run) -> None:
     processes = start(tiny_run, 2, OFTEN, "train.timeout_seconds=3")
     _wait_for_steps(tiny_run, 3)
     _stop_without_a_word(processes[1].pid)

@@ -1,4 +1,4 @@
-"""Learning rates from width and batch, by the rules that the module names."""
+"""Learning rates derived from width and batch size, by the rules in the module's docstring."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ BATCHES = st.integers(64, 10_000_000)
 
 
 @given(WIDTHS, BATCHES)
-def test_twice_the_width_halves_the_rates_of_what_sums_over_it(width: int, batch: int) -> None:
-    for kind, falling in (("muon", {"head"}), ("adamw", {"head", "hidden"})):
-        narrow, wide = (peak_learning_rates(OptimizerConfig(type=kind), size, batch) for size in (width, 2 * width))
+def test_rates_scale_with_the_width(width: int, batch: int) -> None:
+    for optimizer_type, falling in (("muon", {"head"}), ("adamw", {"head", "hidden"})):
+        narrow, wide = (
+            peak_learning_rates(OptimizerConfig(type=optimizer_type), size, batch) for size in (width, 2 * width)
+        )
         assert {role: wide[role] / narrow[role] for role in wide} == pytest.approx(
             {role: 0.5 if role in falling else 1.0 for role in wide}
         )
 
 
 @given(WIDTHS, st.integers(64, 200))
-def test_a_small_batch_counts_by_its_square_root(width: int, batch: int) -> None:
+def test_rates_scale_with_the_root_of_a_small_batch(width: int, batch: int) -> None:
     small, larger = (peak_learning_rates(OptimizerConfig(), width, size) for size in (batch, 4 * batch))
     assert all(larger[role] / small[role] == pytest.approx(2, rel=0.1) for role in small)
 
 
 @given(WIDTHS, BATCHES)
-def test_a_large_batch_has_a_bound(width: int, batch: int) -> None:
+def test_rates_are_bounded_for_large_batches(width: int, batch: int) -> None:
     at_most = peak_learning_rates(OptimizerConfig(), width, 10**12)
     assert all(rate <= at_most[role] for role, rate in peak_learning_rates(OptimizerConfig(), width, batch).items())
     assert at_most["embedding"] == pytest.approx(
@@ -37,7 +39,7 @@ def test_a_large_batch_has_a_bound(width: int, batch: int) -> None:
     )
 
 
-def test_the_recipe_has_the_last_word() -> None:
+def test_recipe_overrides_derived_rates() -> None:
     derived = peak_learning_rates(OptimizerConfig(), 256, 4096)
     doubled = peak_learning_rates(OptimizerConfig(learning_rate_scale=2.0), 256, 4096)
     assert doubled == pytest.approx({role: 2 * rate for role, rate in derived.items()})

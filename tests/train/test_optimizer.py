@@ -13,7 +13,7 @@ from keylm.train.lr_schedule import lr_factor
 from keylm.train.optimizer import Muon, Optimizer
 
 
-def test_muon_takes_the_steps_of_torch() -> None:
+def test_muon_equals_torch_muon() -> None:
     if not hasattr(torch.optim, "Muon"):
         pytest.skip("this torch has no Muon to compare with")
     shapes = [(16, 16), (24, 8), (8, 24), (16, 16)]
@@ -32,10 +32,10 @@ def test_muon_takes_the_steps_of_torch() -> None:
         torch.testing.assert_close(one, other, rtol=0, atol=2e-3)
 
 
-@pytest.mark.parametrize("kind", ["adamw", "muon"])
-def test_every_parameter_is_stepped_and_the_state_survives(kind: str, tiny_model: ModelConfig) -> None:
+@pytest.mark.parametrize("optimizer_type", ["adamw", "muon"])
+def test_optimizer_state_survives_a_save(optimizer_type: str, tiny_model: ModelConfig) -> None:
     model = init_model(tiny_model, 0)
-    optimizer = Optimizer(model, OptimizerConfig(type=kind), batch_tokens=4096)
+    optimizer = Optimizer(model, OptimizerConfig(type=optimizer_type), batch_tokens=4096)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     _fill_gradients(model)
     optimizer.step(1.0)
@@ -43,15 +43,15 @@ def test_every_parameter_is_stepped_and_the_state_survives(kind: str, tiny_model
 
     twin = init_model(tiny_model, 0)
     twin.load_state_dict(model.state_dict())
-    restored = Optimizer(twin, OptimizerConfig(type=kind), batch_tokens=4096)
-    restored.load_state({name: tensor.clone() for name, tensor in optimizer.state().items()})
+    restored = Optimizer(twin, OptimizerConfig(type=optimizer_type), batch_tokens=4096)
+    restored.load_state_dict({name: tensor.clone() for name, tensor in optimizer.state_dict().items()})
     for one, its in ((model, optimizer), (twin, restored)):
         _fill_gradients(one)
         its.step(0.5)
     assert all(torch.equal(tensor, twin.state_dict()[name]) for name, tensor in model.state_dict().items())
 
 
-def test_the_schedule_rises_holds_and_falls_to_zero() -> None:
+def test_schedule_warms_up_and_decays_to_zero() -> None:
     training = TrainConfig(
         tokens=1000, batch_tokens=10, sequence_length=10, micro_batch_tokens=10, warmup_fraction=0.1, decay_fraction=0.5
     )

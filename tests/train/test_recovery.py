@@ -1,4 +1,4 @@
-"""Nothing lost: kills, full disks, damaged files, other data, steps that must be skipped, sources that end."""
+"""Recovery from kills, full disks, damaged files, other data, skipped steps and exhausted sources."""
 
 from __future__ import annotations
 
@@ -82,22 +82,22 @@ def test_kill_at_any_instant_changes_nothing(kills: int, calm: Run, tiny_run: Ru
     assert while_saving or kills < 100
 
 
-def test_a_full_disk_stops_with_a_sentence_and_loses_nothing(calm: Run, tiny_run: Run) -> None:
+def test_disk_full_while_saving_loses_nothing(calm: Run, tiny_run: Run) -> None:
     [process] = start(tiny_run, 1, OFTEN)
     _wait_for_steps(tiny_run, 4)
     _fill_disk(process.pid, 100_000)
     process.join()
     assert process.exitcode == 1
     assert "cannot save" in screen(tiny_run)
-    assert "make room and run the same command again; older checkpoints are whole" in screen(tiny_run)
+    assert "free some space and run the same command again; older checkpoints are intact" in screen(tiny_run)
     assert "Traceback" not in screen(tiny_run)
     assert not list(tiny_run.stage("pretrain").glob("checkpoints/*.partial"))
     train(tiny_run)
-    assert "goes on from step" in screen(tiny_run)
+    assert "resuming from step" in screen(tiny_run)
     assert_equal(tiny_run, calm)
 
 
-def test_a_disk_too_full_for_a_line_of_metrics_stops_with_a_sentence(calm: Run, tiny_run: Run) -> None:
+def test_disk_full_while_writing_metrics(calm: Run, tiny_run: Run) -> None:
     [process] = start(tiny_run)
     _wait_for_steps(tiny_run, 2)
     _fill_disk(process.pid, 1500)
@@ -120,30 +120,30 @@ def test_sigterm_saves_within_ten_seconds(tiny_run: Run, tmp_path: Path) -> None
     process.terminate()
     process.join(10)
     assert process.exitcode == 128 + signal.SIGTERM
-    assert "stopped after step 1, saved: the same command goes on from there" in screen(tiny_run)
+    assert "stopped after step 1, saved: run the same command to resume" in screen(tiny_run)
     assert [path.name for path in checkpoints(tiny_run)] == ["step-00000001"]
     train(tiny_run, 1, *overrides)
     assert_equal(tiny_run, calm)
 
 
-def test_the_checkpoint_before_a_damaged_one_is_taken(
+def test_damaged_checkpoint_falls_back_to_the_previous(
     calm: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = _unfinished(copy(calm, tmp_path / "run"))
     _flip_a_byte(checkpoints(run)[-1] / "model.safetensors")
     run_until(run, "pretrain")
     line = " ".join(capsys.readouterr().err.split())
-    assert "model.safetensors is damaged: put aside as step-00000030.damaged, and step-00000024 taken instead" in line
+    assert "model.safetensors is damaged: renamed to step-00000030.damaged; using step-00000024 instead" in line
     assert_equal(run, calm)
 
 
 @pytest.mark.parametrize("name", ["optimizer.safetensors", "state.json"])
-def test_without_a_whole_checkpoint_it_refuses(name: str, calm: Run, tmp_path: Path) -> None:
+def test_only_damaged_checkpoints_are_refused(name: str, calm: Run, tmp_path: Path) -> None:
     run = _unfinished(copy(calm, tmp_path / "run"))
     for path in checkpoints(run):
         _flip_a_byte(path / name) if name == "optimizer.safetensors" else (path / name).unlink()
     for _ in range(2):
-        with pytest.raises(KeyLMError, match=rf"{name} is (damaged|missing), and there is no whole checkpoint before"):
+        with pytest.raises(KeyLMError, match=rf"{name} is (damaged|missing), and there is no intact checkpoint before"):
             run_until(run, "pretrain")
 
 
@@ -158,14 +158,12 @@ def test_other_data_is_refused(calm: Run, tmp_path: Path) -> None:
     run = _unfinished(copy(calm, tmp_path / "run"))
     manifest = run.folder / "prepare/pretrain/prose/train/manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "fingerprint": "0" * 16}))
-    with pytest.raises(UserError, match="saw other data"):
+    with pytest.raises(UserError, match="was trained on other data"):
         run_until(run, "pretrain")
 
 
-def test_exploding_gradients_are_skipped_and_a_resumed_run_skips_the_same(
-    calm: Run, tiny_run: Run, tmp_path: Path
-) -> None:
-    norms = sorted(row["gradient_norm"] for row in rows(calm) if "loss" in row)
+def test_resumed_run_skips_the_same_exploding_gradients(calm: Run, tiny_run: Run, tmp_path: Path) -> None:
+    norms = sorted(row["grad_norm"] for row in rows(calm) if "loss" in row)
     overrides = [OFTEN, f"train.skip_grad_norm={norms[-4]}", "train.max_skipped_steps=30"]
     skipping = copy(tiny_run, tmp_path / "skipping")
     train(skipping, 1, *overrides)
@@ -184,7 +182,7 @@ def test_exploding_gradients_are_skipped_and_a_resumed_run_skips_the_same(
     assert_equal(tiny_run, skipping)
 
 
-def test_too_many_skipped_steps_stop_with_the_batch(tiny_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_skipped_steps_name_the_batch(tiny_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     create = init_model
 
     def broken(*arguments: object) -> KeyLM:
@@ -201,9 +199,9 @@ def test_too_many_skipped_steps_stop_with_the_batch(tiny_run: Run, monkeypatch: 
     assert [row["skipped"] for row in rows(stubborn)] == [1, 2, 3, 4]
 
 
-def test_a_source_that_ends_early_is_read_again(tiny_run: Run) -> None:
+def test_exhausted_source_is_repeated(tiny_run: Run) -> None:
     train(tiny_run, 1, f"train.tokens={90 * 512}", "data.sources.prose.weight=9")
-    assert "source prose has ended, and is read again in another order" in screen(tiny_run)
+    assert "source prose is exhausted, and is repeated in another order" in screen(tiny_run)
     assert len([row for row in rows(tiny_run) if "loss" in row]) == 90
     realised = tiny_run.metadata("pretrain")["mixture"]["prose"]
     assert realised["realised"] == pytest.approx(realised["asked"], abs=0.005)

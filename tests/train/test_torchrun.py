@@ -1,4 +1,4 @@
-"""The way a cluster is started: `torchrun -m keylm run RECIPE`, with a rank that is killed on the way."""
+"""`torchrun -m keylm run RECIPE`, as on a cluster, with a rank that is killed during training."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def losses(run: Run, stage: str) -> list[float]:
 
 
 @pytest.mark.slow
-def test_the_whole_line_on_two_ranks_one_of_which_is_killed(tmp_path: Path) -> None:
+def test_all_stages_on_two_ranks_with_one_killed(tmp_path: Path) -> None:
     recipe = write_tiny_recipe(tmp_path)
     run = open_run(recipe, SETTINGS, tmp_path / "two")
     with _torchrun(run, "--max-restarts", "2") as process:
@@ -40,7 +40,7 @@ def test_the_whole_line_on_two_ranks_one_of_which_is_killed(tmp_path: Path) -> N
         _, screen = process.communicate(timeout=240)
     assert process.returncode == 0, screen
     assert f"exitcode: -9) local_rank: 1 (pid: {victim})" in screen
-    assert screen.count("goes on from step") == 1
+    assert screen.count("resuming from step") == 1
     assert "Traceback" not in screen, screen
     assert (run.folder / "report.html").exists()
     assert run.metadata("sft")["ranks"] == 2
@@ -57,7 +57,7 @@ def test_sigterm_to_torchrun_saves(prepared: Run, tiny_run: Run) -> None:
         _wait_for_steps(tiny_run, 3)
         process.terminate()
         _, screen = process.communicate(timeout=60)
-    assert "saved: the same command goes on from there" in screen
+    assert "saved: run the same command to resume" in screen
     newest = sorted(tiny_run.stage("pretrain").glob("checkpoints/step-????????"))[-1]
     assert newest.name == f"step-{len(losses(tiny_run, 'pretrain')):08d}"
 

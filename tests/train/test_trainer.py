@@ -1,4 +1,4 @@
-"""The loop: golden losses, one global batch for any division of it, and Ctrl-C. What can go wrong: test_recovery.py."""
+"""The training loop: golden losses, the same global batch for any number of ranks, Ctrl-C. See test_recovery.py too."""
 
 from __future__ import annotations
 
@@ -53,30 +53,30 @@ def test_golden_losses(tiny_run: Run) -> None:
     assert losses(tiny_run)[:20] == pytest.approx(GOLDEN_LOSSES, rel=3e-3)
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(tiny_run: Run) -> None:
+def test_ctrl_c_saves_and_says_how_to_resume(tiny_run: Run) -> None:
     process = _train(tiny_run)
     _wait_for_a_step(tiny_run, process)
     process.send_signal(signal.SIGINT)
     _, screen = process.communicate()
     assert process.returncode == 130
-    assert "saved: the same command goes on from there" in screen
+    assert "saved: run the same command to resume" in screen
     done = len(losses(tiny_run))
     newest = sorted(tiny_run.stage("pretrain").glob("checkpoints/step-*"))[-1]
     assert newest.name == f"step-{done:08d}"
 
 
-def test_sft_changes_the_weights_and_learns_the_answers(tiny_run: Run) -> None:
+def test_sft_lowers_the_loss_of_answers(tiny_run: Run) -> None:
     run_until(tiny_run, "pretrain")
     run_until(tiny_run, "sft")
     before = load_model(tiny_run.recipe.model, tiny_run.weights("pretrain"))
     after = load_model(tiny_run.recipe.model, tiny_run.weights("sft"))
     batch = make_loader(tiny_run, "sft").batch(0)
-    tokens, targets, segments = (torch.from_numpy(a) for a in (batch.tokens, batch.targets, batch.document_ids))
+    tokens, targets, document_ids = (torch.from_numpy(a) for a in (batch.tokens, batch.targets, batch.document_ids))
     with torch.no_grad():
-        assert after.loss(tokens, targets, segments) < before.loss(tokens, targets, segments)
+        assert after.loss(tokens, targets, document_ids) < before.loss(tokens, targets, document_ids)
 
 
-def test_the_size_of_a_micro_batch_changes_no_gradient(tiny_run: Run) -> None:
+def test_micro_batch_size_changes_no_gradient(tiny_run: Run) -> None:
     one = open_run(tiny_run.folder, ["train.micro_batch_tokens=64"])
     many = open_run(tiny_run.folder, ["train.micro_batch_tokens=512"])
     run_until(many, "pretrain")
@@ -99,7 +99,7 @@ def test_ranks_share_the_same_global_batch(tiny_run: Run, world_size: int) -> No
         assert np.array_equal(merged, whole.tokens)
 
 
-def test_the_mixture_is_the_one_asked_for(tiny_run: Run) -> None:
+def test_mixture_matches_the_recipe(tiny_run: Run) -> None:
     run_until(tiny_run, "pretrain")
     for share in tiny_run.metadata("pretrain")["mixture"].values():
         assert share["realised"] == pytest.approx(share["asked"], abs=0.005)

@@ -110,7 +110,7 @@ def _add_training(numbers: Table, steps: list[dict[str, Any]], total: int) -> No
     tokens_per_step = latest["tokens"] / latest["step"]
     seconds_left = max(0, total - latest["step"]) * tokens_per_step / tokens_per_second
     numbers.add_row("loss", f"{sparkline([row['loss'] for row in steps])}  {mean('loss'):.3f}")
-    numbers.add_row("gradient norm", f"{mean('gradient_norm'):.3f}")
+    numbers.add_row("gradient norm", f"{mean('grad_norm'):.3f}")
     numbers.add_row("tokens/s", f"{tokens_per_second:,.0f}")
     # Each is written by some stages only: pretraining and SFT, DPO, GRPO.
     for label, key in (("MFU", "mfu"), ("reward accuracy", "preferred"), ("reward", "reward")):

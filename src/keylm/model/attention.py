@@ -1,4 +1,4 @@
-"""Attention: which kernel computes it, and the masks of packed documents."""
+"""Grouped-query attention: the masks, and the kernel that computes each."""
 
 from __future__ import annotations
 
@@ -11,37 +11,39 @@ from keylm.model.document_attention import PackedDocuments
 from keylm.model.kernels.ops import causal_attention
 
 Mask = Tensor | PackedDocuments | BlockMask | None
-"""What a query may look at: boolean (B, 1, T, S), its own document, or, with None, everything before it."""
+"""What a query may attend to: a boolean tensor (B, 1, T, S), its own document, or, for None, all earlier positions."""
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
-    """Grouped-query attention of queries (B, N, T, D) to keys and values (B, K, S, D): (B, T, N, D), by the kernel that
-    fits `mask`.
+    """Attend queries (B, N, T, D) to keys and values (B, K, S, D), with the kernel that fits the mask.
 
     Args:
-        mask: None (causal), boolean (True where a query may look), or what `document_mask` gave.
+        mask: None (causal), a boolean tensor (True where a query may attend), or the result of `document_mask`.
+
+    Returns:
+        (B, T, N, D)
     """
     if isinstance(mask, PackedDocuments):
         return mask.attend(q, k, v)
     if isinstance(mask, BlockMask):
-        seen = flex_attention(q, k, v, block_mask=mask, enable_gqa=True)
-        assert isinstance(seen, Tensor)
-        return seen.transpose(1, 2)
+        out = flex_attention(q, k, v, block_mask=mask, enable_gqa=True)
+        assert isinstance(out, Tensor)
+        return out.transpose(1, 2)
     if mask is None:
         return causal_attention(q, k, v)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True).transpose(1, 2)
 
 
-def document_mask(segments: Tensor, dtype: torch.dtype) -> Mask:
-    """What lets a query see its own document up to itself, for document numbers (B, T) and attention in `dtype`."""
-    return block_mask(segments) if segments.is_cuda else PackedDocuments.of(segments, dtype)
+def document_mask(document_ids: Tensor, dtype: torch.dtype) -> Mask:
+    """The mask that keeps causal attention within documents, for document ids (B, T) and attention in `dtype`."""
+    return block_mask(document_ids) if document_ids.is_cuda else PackedDocuments.of(document_ids, dtype)
 
 
-def block_mask(segments: Tensor) -> BlockMask:
-    """Flex attention's mask for document numbers (B, T): a query sees the keys of its own document up to itself."""
+def block_mask(document_ids: Tensor) -> BlockMask:
+    """The same mask for flex attention, which skips the blocks that are masked entirely."""
 
-    def sees(batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return (query >= key) & (segments[batch, query] == segments[batch, key])
+    def mask_mod(batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (query >= key) & (document_ids[batch, query] == document_ids[batch, key])
 
-    rows, length = segments.shape
-    return create_block_mask(sees, rows, None, length, length, device=str(segments.device))
+    batch_size, length = document_ids.shape
+    return create_block_mask(mask_mod, batch_size, None, length, length, device=str(document_ids.device))

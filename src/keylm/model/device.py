@@ -1,11 +1,11 @@
-"""The device: which one there is, and what is done differently on it. The one place that knows of CUDA.
+"""Devices: the one that this rank computes on, and what differs between CPU and CUDA.
 
-| | processor | CUDA |
+| | CPU | CUDA |
 |---|---|---|
-| ranks talk by | gloo | NCCL |
-| layers | run as they are | compiled by `torch.compile` |
+| collectives | gloo | NCCL |
+| layers | eager | `torch.compile`, layer by layer |
 | attention within documents | `keylm.model.document_attention` | flex attention, which skips masked blocks |
-| attention without documents | `keylm.model.kernels`, or torch's | torch's own choice: flash attention in bfloat16 |
+| causal attention | `keylm.model.kernels`, or torch's | torch's choice: flash attention in bfloat16 |
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from keylm.common.ranks import local_rank
 
 
 def get_device() -> torch.device:
-    """This rank's GPU where there is one, else the processor."""
+    """The GPU of this rank if there is one, else the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     device = torch.device("cuda", local_rank())
@@ -27,17 +27,17 @@ def get_device() -> torch.device:
 
 
 def dist_backend(device: torch.device) -> str:
-    """Name of the library through which ranks on such devices talk."""
+    """Name of the `torch.distributed` backend for a device."""
     return "nccl" if device.type == "cuda" else "gloo"
 
 
 def compile_layers(layers: nn.ModuleList, device: torch.device) -> None:
-    """Compile each layer in place where that pays: on a processor it was slower than plain torch."""
+    """Compile each layer in place on CUDA. On CPUs this was slower than eager mode."""
     if device.type == "cuda":
         for layer in layers:
             layer.compile()
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Bytes that this process held at most, on the device that it computes on."""
+    """Peak memory of this process on the device that it computes on, in bytes."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else hardware.peak_memory_bytes()

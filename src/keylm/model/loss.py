@@ -1,7 +1,7 @@
-"""Cross entropy of a linear head, computed in chunks: the logits of a whole batch never stand in memory at once.
+"""Cross entropy of a linear head, in chunks, so that the logits of a whole batch are never in memory at once.
 
-The idea is that of Liger Kernel's fused linear cross entropy (Hsu et al. 2024): the gradient of a chunk is known as
-soon as its logits are, so it is taken in the forward pass and the logits are thrown away.
+This is Liger Kernel's fused linear cross entropy (Hsu et al. 2024): the gradient of a chunk is known as soon as its
+logits are, so it is computed in the forward pass, and the logits are discarded.
 """
 
 from __future__ import annotations
@@ -16,20 +16,22 @@ from keylm.common.arrays import IGNORE_INDEX
 from keylm.model.kernels.ops import accumulate, cast_and_pad_lm_head, cross_entropy
 
 _CHUNK_ROWS = 512
-"""Positions whose logits are held at a time. Always as many: every new shape costs oneDNN a kernel and its memory."""
+"""Positions whose logits are in memory at a time. Chunks are always full, because each new shape costs oneDNN a kernel
+and its memory."""
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Sum of the negative log-likelihoods of targets (n,), in nats, for hidden (n, H) and weight (V, H).
+    """Sum of the negative log-likelihoods of targets (n,), in nats, for hidden states (n, H) and weight (V, H).
 
-    Differentiable once, in `hidden` and `weight`. Products run in the dtype of `hidden`, the softmax in float32.
+    Targets of -100 do not count. Differentiable once, with respect to `hidden` and `weight`. Matrix products run in the
+    dtype of `hidden`, the softmax in float32.
     """
     total: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets)  # type: ignore[no-untyped-call]
     return total
 
 
 def linear_nll(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Negative log-likelihood of each target (n,), in nats, float32; 0 where ignored. Not differentiable."""
+    """Negative log-likelihood of each target (n,), in nats, float32; 0 for targets of -100. Not differentiable."""
     weight = weight.to(hidden.dtype)
     chunks = [
         F.cross_entropy(F.linear(h, weight).float(), t, ignore_index=IGNORE_INDEX, reduction="none")
@@ -41,28 +43,25 @@ def linear_nll(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-        low = cast_and_pad_lm_head(weight, hidden)
+        padded_weight = cast_and_pad_lm_head(weight, hidden)
         grad_hidden = torch.zeros_like(hidden)
-        grad_weight = torch.zeros(low.shape, device=hidden.device)
+        grad_weight = torch.zeros(padded_weight.shape, device=hidden.device)
         total = torch.zeros((), device=hidden.device)
-        # Positions that are not learned from come last, and whole chunks of them are left out: in SFT they are many.
-        ignored = targets == IGNORE_INDEX
-        order = ignored.to(torch.int8).argsort(stable=True)
-        for chunk in torch.split(order[: _whole_chunks(len(targets) - int(ignored.sum()))], _CHUNK_ROWS):
+        # Ignored positions are sorted to the end, and whole chunks of them are skipped: in SFT they are many.
+        is_ignored = targets == IGNORE_INDEX
+        order = is_ignored.to(torch.int8).argsort(stable=True)
+        num_chunks = -(-(len(targets) - int(is_ignored.sum())) // _CHUNK_ROWS)
+        for chunk in torch.split(order[: num_chunks * _CHUNK_ROWS], _CHUNK_ROWS):
             h = hidden[chunk]
-            nll, grad = cross_entropy(F.linear(h, low), targets[chunk], len(weight))
+            nll, grad_logits = cross_entropy(F.linear(h, padded_weight), targets[chunk], len(weight))
             total += nll.sum()
-            grad_hidden[chunk] = grad @ low
-            accumulate(grad_weight, grad.T @ h)
+            grad_hidden[chunk] = grad_logits @ padded_weight
+            accumulate(grad_weight, grad_logits.T @ h)
         ctx.save_for_backward(grad_hidden, grad_weight)
-        ctx.rows = len(weight)
+        ctx.vocab_size = len(weight)
         return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden.mul_(grads[0]), grad_weight.mul_(grads[0])[: ctx.rows], None
-
-
-def _whole_chunks(rows: int) -> int:
-    return -(-rows // _CHUNK_ROWS) * _CHUNK_ROWS
+        return grad_hidden.mul_(grads[0]), grad_weight.mul_(grads[0])[: ctx.vocab_size], None

@@ -1,7 +1,7 @@
 """The decoder: Qwen3's graph, under transformers' parameter names, readable in one sitting.
 
 Shapes: batch (B), time (T), hidden_size (H), query heads (N), key/value heads (K), head_dim (D), vocabulary (V).
-Parameters are float32; matrix products run in `compute_dtype`. What lies between products is in
+Parameters are float32; matrix products run in `compute_dtype`. The operations between products are in
 `keylm.model.kernels.ops`, in plain torch and compiled.
 """
 
@@ -29,8 +29,8 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor, delta: Tensor | None, *weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Add `delta` to the residual stream `x`, both (..., width); return the stream and a normed copy, multiplied
-        with `weights` side by side if there are any."""
+        """Add `delta` to the residual stream `x`, both (..., width). Return the sum and its norm, multiplied by the
+        concatenated `weights` if there are any."""
         if weights:
             return norm_linear(x, delta, self.weight, self.eps, *weights)
         return add_rms_norm(x, delta, self.weight, self.eps)
@@ -53,12 +53,11 @@ class Attention(nn.Module):
 
     @property
     def input_weights(self) -> tuple[Tensor, ...]:
-        """The three that the normed stream is multiplied with, as one."""
+        """Weights of queries, keys and values, which are multiplied as one matrix."""
         return self.q_proj.weight, self.k_proj.weight, self.v_proj.weight
 
     def forward(self, qkv: Tensor, rotary: Tensor, mask: Mask) -> Tensor:
-        """Queries, keys and values (B, T, (N + 2 K) D) to (B, T, H). `mask` says where a query may look, as
-        `device.attend` has it."""
+        """Map queries, keys and values (B, T, (N + 2 K) D) to (B, T, H), under a mask of `keylm.model.attention`."""
         q, k, v = split_norm_rope(qkv, self.q_norm.weight, self.k_norm.weight, rotary, self.num_heads, self.q_norm.eps)
         return linear(attention(q, k, v, mask).flatten(2), self.o_proj.weight)
 
@@ -74,16 +73,16 @@ class FeedForward(nn.Module):
 
     @property
     def input_weights(self) -> tuple[Tensor, ...]:
-        """The two that the normed stream is multiplied with, as one."""
+        """Weights of gate and up, which are multiplied as one matrix."""
         return self.gate_proj.weight, self.up_proj.weight
 
     def forward(self, gate_up: Tensor) -> Tensor:
-        """Gate and up (B, T, 2 intermediate_size) to (B, T, H)."""
+        """Map gate and up (B, T, 2 intermediate_size) to (B, T, H)."""
         return swiglu_linear(gate_up, self.down_proj.weight)
 
 
 class Layer(nn.Module):
-    """Attention, then feed-forward, each on a normed copy of the residual stream."""
+    """Attention, then feed-forward, each on a normalized copy of the residual stream."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -93,9 +92,9 @@ class Layer(nn.Module):
         self.mlp = FeedForward(config)
 
     def forward(self, x: Tensor, delta: Tensor | None, rotary: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
-        """The stream (B, T, H) and what the layer before adds to it, to the same for the layer after.
+        """Map the residual stream (B, T, H) and the previous layer's output to the same for the next layer.
 
-        Adding is left to the next norm, which reads the sum anyway."""
+        The output is not added here but in the next norm, which reads the sum anyway."""
         x, qkv = self.input_layernorm(x, delta, *self.self_attn.input_weights)
         delta = self.self_attn(qkv, rotary, mask)
         x, gate_up = self.post_attention_layernorm(x, delta, *self.mlp.input_weights)
@@ -103,7 +102,7 @@ class Layer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Embedding, layers and last norm: everything but the head."""
+    """Embedding, layers and final norm: everything but the head."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -125,32 +124,35 @@ class KeyLM(nn.Module):
     def forward(
         self,
         tokens: Tensor,
-        segments: Tensor | None = None,
+        document_ids: Tensor | None = None,
         *,
         positions: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
         """Hidden states (B, T, H) after the last norm, for tokens (B, T) of int64.
 
-        `segments` (B, T) numbers the documents of a packed sequence: attention then stays within each, and positions
-        restart in each (see `keylm.model.document_attention`). Other contexts give `positions` (B, T) and `mask`
-        (B, 1, T, T) instead.
+        Args:
+            document_ids: (B, T) numbers of the documents in packed sequences. Attention then stays within each
+                document, and positions restart in each (see `keylm.model.document_attention`).
+            positions: (B, T), and `mask`, boolean (B, 1, T, T), for any other context; by default causal attention over
+                the whole sequence.
         """
-        seen: Mask = mask
-        if segments is not None:
-            positions, seen = document_positions(segments), document_mask(segments, self.compute_dtype)
+        attention_mask: Mask = mask
+        if document_ids is not None:
+            positions = document_positions(document_ids)
+            attention_mask = document_mask(document_ids, self.compute_dtype)
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         rotary = rotary_table(positions, self.config)
         x, delta = self.model.embed_tokens(tokens).to(self.compute_dtype), None
         for layer in self.model.layers:
-            x, delta = layer(x, delta, rotary, seen)
+            x, delta = layer(x, delta, rotary, attention_mask)
         hidden: Tensor = self.model.norm(x, delta)[1]
         return hidden
 
-    def loss(self, tokens: Tensor, targets: Tensor, segments: Tensor | None = None) -> Tensor:
-        """Sum over targets (B, T) of the negative log-likelihood, in nats; targets of -100 do not count."""
-        return linear_cross_entropy(self(tokens, segments).flatten(0, 1), self.lm_head.weight, targets.flatten())
+    def loss(self, tokens: Tensor, targets: Tensor, document_ids: Tensor | None = None) -> Tensor:
+        """Sum of the negative log-likelihoods of targets (B, T), in nats; targets of -100 do not count."""
+        return linear_cross_entropy(self(tokens, document_ids).flatten(0, 1), self.lm_head.weight, targets.flatten())
 
     @torch.no_grad()
     def nll(self, tokens: Tensor, targets: Tensor) -> Tensor:
@@ -164,14 +166,14 @@ class KeyLM(nn.Module):
 
 
 def load_model(config: ModelConfig, path: Path) -> KeyLM:
-    """A model with the weights of a safetensors file, ready for evaluation, in float32."""
+    """Load a model from a safetensors file, in float32 and evaluation mode."""
     model = KeyLM(config)
     model.load_state_dict(load_file(path))
     return model.eval()
 
 
 def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor of a model's `state_dict()`, without making one."""
+    """Shape of every tensor of a model's `state_dict()`, without allocating a model."""
     with torch.device("meta"):
         return {name: tuple(tensor.shape) for name, tensor in KeyLM(config).state_dict().items()}
 

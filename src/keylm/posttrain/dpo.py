@@ -1,75 +1,70 @@
-"""Preference tuning: direct preference optimisation (Rafailov et al. 2023), by trl, on answers and their broken twins.
+"""The stage `dpo`: direct preference optimization (Rafailov et al. 2023), by trl.
 
-Twins differ in little, and DPO alone then makes both less likely (Razin et al. 2024): the loss on the chosen answer is
-added to it, as in Pang et al. 2024.
+The two answers of a pair differ little, and with DPO's loss alone both become less likely (Razin et al. 2024), so the
+loss on the chosen answer is added, as in Pang et al. 2024.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from keylm.common.documents import Message
 from keylm.instructions.task import assistant_message
-from keylm.posttrain.preference_pairs import PreferencePair, make_pairs
+from keylm.posttrain.preference_pairs import make_pairs
 from keylm.posttrain.trl_trainer import Policy, run_trl, trl_arguments
 from keylm.run import Run
 
 if TYPE_CHECKING:
-    from trl import DPOConfig, DPOTrainer
+    from trl import DPOTrainer
 
 
 def run_dpo(run: Run) -> dict[str, Any]:
-    """Train the SFT weights to prefer verified answers to their broken twins; leaves what other trainings leave.
+    """Train the SFT weights to prefer verified answers over copies that violate one constraint.
+
+    Returns:
+        The stage's metadata.
 
     Raises:
-        TrainingStoppedError: Ctrl-C or SIGTERM; everything is saved.
-        UserError: trl is not installed, the sources give too few pairs, or there are several ranks.
-        KeyLMError: the loss is not a number.
+        TrainingStoppedError: on Ctrl-C or SIGTERM, with everything saved.
+        UserError: trl is not installed, the sources yield too few pairs, or there are several ranks.
+        KeyLMError: the loss is not finite.
     """
-    settings = run.recipe.dpo
-    assert settings is not None
+    config = run.recipe.dpo
+    assert config is not None
 
-    def trainer(policy: Policy) -> DPOTrainer:
-        """trl's; the reference's likelihoods are computed here, once."""
+    def make_trainer(policy: Policy) -> DPOTrainer:
         from datasets import Dataset
-        from trl import DPOTrainer
+        from trl import DPOConfig, DPOTrainer
 
+        # trl's conversational format, to which it applies the tokenizer's chat template.
+        rows = [
+            {
+                "prompt": pair.prompt,
+                "chosen": [assistant_message(pair.chosen)],
+                "rejected": [assistant_message(pair.rejected)],
+            }
+            for pair in make_pairs(run, config.num_pairs)
+        ]
+        arguments = DPOConfig(
+            **trl_arguments(run, "dpo", config),
+            per_device_train_batch_size=config.micro_batch_pairs,
+            gradient_accumulation_steps=config.batch_pairs // config.micro_batch_pairs,
+            num_train_epochs=1,
+            max_length=run.recipe.sft.sequence_length,
+            loss_type=["sigmoid", "sft"],
+            loss_weights=[1.0, config.sft_weight],
+            beta=config.beta,
+            # Once, before training: the reference model then need not stay in memory.
+            precompute_ref_log_probs=True,
+        )
         return DPOTrainer(
             model=policy.model,
-            args=_config(run),
-            train_dataset=Dataset.from_list([_row(pair) for pair in make_pairs(run, settings.num_pairs)]),
+            args=arguments,
+            train_dataset=Dataset.from_list(rows),
             processing_class=policy.tokenizer,
         )
 
-    def measures(logs: dict[str, float]) -> dict[str, float]:
-        return {"preferred": logs["rewards/accuracies"], "margin": logs["rewards/margins"] / settings.beta}
+    def columns(logs: dict[str, float]) -> dict[str, float]:
+        # trl's margin is that of the rewards, which are beta times the change of the log-likelihood.
+        return {"preferred": logs["rewards/accuracies"], "margin": logs["rewards/margins"] / config.beta}
 
-    return {"pairs": settings.num_pairs, **run_trl(run, "dpo", trainer, measures)}
-
-
-def _config(run: Run) -> DPOConfig:
-    from trl import DPOConfig
-
-    settings = run.recipe.dpo
-    assert settings is not None
-    return DPOConfig(
-        **trl_arguments(run, "dpo"),
-        per_device_train_batch_size=settings.micro_batch_pairs,
-        gradient_accumulation_steps=settings.batch_pairs // settings.micro_batch_pairs,
-        num_train_epochs=1,
-        max_length=run.recipe.sft.sequence_length,
-        loss_type=["sigmoid", "sft"],
-        loss_weights=[1.0, settings.sft_weight],
-        beta=settings.beta,
-        precompute_ref_log_probs=True,
-    )
-
-
-def _row(pair: PreferencePair) -> dict[str, Sequence[Message]]:
-    """A pair in trl's conversational form, to which it applies the tokenizer's chat template."""
-    return {
-        "prompt": pair.prompt,
-        "chosen": [assistant_message(pair.chosen)],
-        "rejected": [assistant_message(pair.rejected)],
-    }
+    return {"num_pairs": config.num_pairs, **run_trl(run, "dpo", config, make_trainer, columns)}

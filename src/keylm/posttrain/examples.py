@@ -1,4 +1,4 @@
-"""Examples for the trainings after SFT, made of the same sources as its conversations, by other draws."""
+"""Examples for DPO and GRPO, from the same sources as SFT's conversations, but sampled with other seeds."""
 
 from __future__ import annotations
 
@@ -19,52 +19,65 @@ from keylm.run import Run
 from keylm.tokenizer.messages import encode_messages
 from keylm.tokenizer.tokenizer import Tokenizer
 
-_ATTEMPTS = 100
-"""Examples that are made for one that serves, at most."""
+_MAX_ATTEMPTS = 100
+"""Examples that are tried for each one needed, before a source is considered exhausted."""
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
 def sample_examples(
-    run: Run, key: str, num: int, givers: Sequence[SourceConfig], make: Callable[[Example, Random], Made | None]
-) -> list[Made]:
-    """`num` of what `make` makes of examples of the `givers`, by their weights; where it gives None, the next serves.
+    run: Run,
+    recipe_key: str,
+    num_examples: int,
+    sources: Sequence[SourceConfig],
+    convert: Callable[[Example, Random], Result | None],
+) -> list[Result]:
+    """Sample examples from `sources`, in proportion to their weights, and convert each.
 
-    `key` is what asks for them in the recipe, such as `dpo.num_pairs`. Conversations are short enough for a sequence of
-    SFT. A pure function of the recipe and of its sources' text, another for each stage. Nothing that evaluation holds
-    out is in it.
+    A pure function of the recipe and of the sources' text, and different for each stage. Nothing that evaluation holds
+    out is among the examples.
+
+    Args:
+        run: whose recipe and tokenizer to use. Conversations longer than a sequence of SFT are skipped.
+        recipe_key: the key that sets `num_examples`, such as `dpo.num_pairs`; its section names the stage.
+        num_examples: how many results to return.
+        sources: where the examples come from.
+        convert: makes a result of an example, or None to skip it.
 
     Raises:
-        UserError: a source is unusable, or gives fewer than its share.
+        UserError: a source is unusable, or yields fewer than its share.
     """
-    stage, fits = key.partition(".")[0], fits_sequence(run)
-    found: list[Made] = []
-    total, weight = sum(giver.weight for giver in givers), 0.0
-    for giver in givers:
-        weight += giver.weight
-        share = round(num * weight / total) - len(found)
-        examples = (each for each in islice(_of(run, giver, stage), share * _ATTEMPTS) if fits(each.document))
-        made = (make(example, Random(f"{stage}:{number}")) for number, example in enumerate(examples))
-        some = list(islice((each for each in made if each is not None), share))
-        if len(some) < share:
+    stage = recipe_key.partition(".")[0]
+    fits = fits_sequence(run)
+    results: list[Result] = []
+    total_weight, weight_so_far = sum(source.weight for source in sources), 0.0
+    for source in sources:
+        # Rounding the cumulative share, not each source's own, makes the shares add up to `num_examples`.
+        weight_so_far += source.weight
+        share = round(num_examples * weight_so_far / total_weight) - len(results)
+        candidates = islice(_read_examples(run, source, stage), share * _MAX_ATTEMPTS)
+        fitting = (example for example in candidates if fits(example.document))
+        converted = (convert(example, Random(f"{stage}:{number}")) for number, example in enumerate(fitting))
+        accepted = list(islice((result for result in converted if result is not None), share))
+        if len(accepted) < share:
             raise UserError(
-                f"source `{giver.name}` gives {len(some):,} of the {share:,} examples that {key} asks of it: lower "
-                f"{key}, or its weight"
+                f"source `{source.name}` gives {len(accepted):,} of the {share:,} examples that {recipe_key} asks of "
+                f"it: lower {recipe_key}, or its weight"
             )
-        found += some
-    return found
+        results += accepted
+    return results
 
 
 def fits_sequence(run: Run) -> Callable[[list[Message]], bool]:
-    """Whether a conversation is short enough for a sequence of SFT."""
+    """A predicate: whether a conversation fits a sequence of SFT."""
     tokenizer, length = Tokenizer.load(run.stage("tokenizer")), run.recipe.sft.sequence_length
     return lambda messages: len(encode_messages(tokenizer, messages)[0]) <= length
 
 
-def _of(run: Run, giver: SourceConfig, stage: str) -> Iterator[Example]:
-    """Examples of one source, made of what is trained on of the source whose text it uses."""
-    seed, behavior = run.recipe.seed, source_type(giver)
-    origin = behavior.origin(giver)
+def _read_examples(run: Run, source: SourceConfig, stage: str) -> Iterator[Example]:
+    """Examples of one source, made from the training documents of the source whose text it uses."""
+    seed, behavior = run.recipe.seed, source_type(source)
+    origin = behavior.origin(source)
     parents = ParentSources(make_cleaner=partial(Cleaner, run), validation_fraction=run.recipe.data.validation_fraction)
     documents = parents.training_documents(origin, read_source(origin, seed))
-    return behavior.generate_examples(giver, stage, seed, documents)
+    return behavior.generate_examples(source, stage, seed, documents)

@@ -1,4 +1,4 @@
-"""The pairs that the `dpo` stage learns from: an answer that follows its request, and one that breaks a constraint."""
+"""Preference pairs for DPO: an answer that follows its request, and a copy that violates one constraint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keylm.run import Run
 
 @dataclass(frozen=True)
 class PreferencePair:
-    """Two answers to one prompt, of which the first is preferred."""
+    """Two answers to one prompt, of which `chosen` is preferred."""
 
     prompt: list[Message]
     chosen: str
@@ -22,18 +22,20 @@ class PreferencePair:
 
 
 def make_pairs(run: Run, num_pairs: int) -> list[PreferencePair]:
-    """So many pairs of examples of the sources of `sft.sources` that know what is right, by their weights.
+    """Make pairs from the sources of `sft.sources` whose answers can be verified, in proportion to their weights.
+
+    Both conversations of a pair fit `sft.sequence_length`.
 
     Raises:
-        UserError: a source is unusable, or gives fewer pairs than its share.
+        UserError: a source is unusable, or yields fewer pairs than its share.
     """
-    givers = [source for source in run.recipe.sft.sources if source.makes_pairs]
+    sources = [source for source in run.recipe.sft.sources if source.makes_pairs]
     fits = fits_sequence(run)
 
-    def pair(example: Example, rng: Random) -> PreferencePair | None:
-        twin = make_rejected(example, rng)
-        if twin is None or not fits([*example.task.messages, assistant_message(twin)]):
+    def make_pair(example: Example, rng: Random) -> PreferencePair | None:
+        rejected = make_rejected(example, rng)
+        if rejected is None or not fits([*example.task.messages, assistant_message(rejected)]):
             return None
-        return PreferencePair(example.task.messages, example.answer, twin)
+        return PreferencePair(example.task.messages, example.answer, rejected)
 
-    return sample_examples(run, "dpo.num_pairs", num_pairs, givers, pair)
+    return sample_examples(run, "dpo.num_pairs", num_pairs, sources, make_pair)

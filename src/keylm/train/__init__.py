@@ -1,1 +1,1 @@
-"""The training loop of pretraining and SFT."""
+"""The training loop of pretraining and SFT, and everything it needs."""

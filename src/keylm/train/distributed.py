@@ -1,7 +1,7 @@
-"""Several ranks, one model: data-parallel training by torch's own means, the same mathematics for any number of them.
+"""Data-parallel training by torch's own means: DDP or FSDP2, with the same mathematics for any number of ranks.
 
-Every rank takes its rows of the global batch. A gradient is the mean over the *global* number of targets, so that the
-loss curve is the same for every number of ranks, up to the order of a sum.
+Each rank takes its rows of the global batch. Gradients are means over the *global* number of targets, so the loss curve
+is the same for any number of ranks, up to the order of summation.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup, ReduceOp, all_gather, all_reduce, new_group
 from torch.nn.parallel import DistributedDataParallel
 
 from keylm.common.ranks import init_process_group, rank, world_size
@@ -25,32 +25,32 @@ class DistContext:
     """The ranks that train together, and the device of this one."""
 
     rank: int = 0
-    size: int = 1
+    world_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    group: dist.ProcessGroup | None = None
-    """What the ranks talk through; None for one alone."""
+    group: ProcessGroup | None = None
+    """The process group of the ranks' collectives; None for a single process."""
 
     def sum(self, *values: float) -> list[float]:
-        """Each value, summed over all ranks in float64; every rank gets the same bits."""
-        return self._reduce(values, dist.ReduceOp.SUM)
+        """Sum each value over all ranks, in float64. Every rank gets the same bits."""
+        return self._all_reduce(values, ReduceOp.SUM)
 
     def max(self, *values: float) -> list[float]:
-        """The largest of each value over all ranks."""
-        return self._reduce(values, dist.ReduceOp.MAX)
+        """The maximum of each value over all ranks."""
+        return self._all_reduce(values, ReduceOp.MAX)
 
     def gather(self, part: Tensor) -> Tensor:
-        """The parts (n, ...) of all ranks, one after the other: (size * n, ...)."""
+        """Concatenate the parts (n, ...) of all ranks: (world_size * n, ...)."""
         if self.group is None:
             return part
-        parts = [torch.empty_like(part) for _ in range(self.size)]
-        dist.all_gather(parts, part, group=self.group)
+        parts = [torch.empty_like(part) for _ in range(self.world_size)]
+        all_gather(parts, part, group=self.group)
         return torch.cat(parts)
 
-    def _reduce(self, values: tuple[float, ...], operation: dist.ReduceOp.RedOpType) -> list[float]:
+    def _all_reduce(self, values: tuple[float, ...], operation: ReduceOp.RedOpType) -> list[float]:
         if self.group is None:
             return list(values)
         reduced = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(reduced, operation, group=self.group)
+        all_reduce(reduced, operation, group=self.group)
         result: list[float] = reduced.tolist()
         return result
 
@@ -59,16 +59,17 @@ SINGLE_PROCESS = DistContext()
 
 
 def init_distributed(timeout_seconds: float) -> DistContext:
-    """The world of this process, by what `torchrun` put into the environment.
+    """Join the other ranks that `torchrun` started, if any, as its environment variables say.
 
     Args:
-        timeout_seconds: silence of another rank after which a step fails.
+        timeout_seconds: how long to wait for another rank in a collective before it fails.
     """
     device = get_device()
     if world_size() == 1:
         return DistContext(device=device)
     init_process_group()
-    group = dist.new_group(backend=dist_backend(device), timeout=timedelta(seconds=timeout_seconds))
+    # The default group's timeout is for stages that the main process does alone; training has a group of its own.
+    group = new_group(backend=dist_backend(device), timeout=timedelta(seconds=timeout_seconds))
     return DistContext(rank(), world_size(), device, group)
 
 
@@ -79,30 +80,36 @@ class Objective(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, tokens: Tensor, targets: Tensor, segments: Tensor | None = None) -> Tensor:
-        """Sum of the negative log-likelihoods of targets (B, T), in nats; without autograd, the cheaper way."""
+    def forward(self, tokens: Tensor, targets: Tensor, document_ids: Tensor | None = None) -> Tensor:
+        """Sum of the negative log-likelihoods of targets (B, T), in nats.
+
+        Without autograd, as in validation, it is computed without a gradient, which is cheaper.
+        """
         if torch.is_grad_enabled():
-            return self.model.loss(tokens, targets, segments)
+            return self.model.loss(tokens, targets, document_ids)
         return self.model.nll(tokens, targets).sum()
 
 
-def parallelize(model: KeyLM, kind: str, world: DistContext) -> nn.Module:
-    """The model's objective, on the device, for this rank; the model's parameters are spread in place for `fsdp`.
+def parallelize(model: KeyLM, parallel: str, dist: DistContext) -> nn.Module:
+    """Move the model to this rank's device and wrap its objective for data parallelism.
 
-    With `ddp` every rank has the whole model, and gradients are averaged in the last backward pass of a step. With
-    `fsdp` a rank keeps a slice of every parameter, gradient and optimizer state, and layers are put together when they
-    are needed (`fully_shard`, FSDP2).
+    Args:
+        model: its parameters become shards in place under `fsdp`.
+        parallel: `ddp`: every rank holds the whole model, and gradients are averaged in the last backward pass of a
+            step. `fsdp` (`fully_shard`, FSDP2): every rank holds a shard of each parameter, gradient and optimizer
+            state, and layers are gathered when they are needed.
+        dist: with a single process, the objective is not wrapped.
     """
-    compile_layers(model.model.layers, world.device)
-    objective = Objective(model.to(world.device))
-    if world.group is None:
+    compile_layers(model.model.layers, dist.device)
+    objective = Objective(model.to(dist.device))
+    if dist.group is None:
         return objective
-    if kind == "ddp":
-        return DistributedDataParallel(objective, process_group=world.group, gradient_as_bucket_view=True)
+    if parallel == "ddp":
+        return DistributedDataParallel(objective, process_group=dist.group, gradient_as_bucket_view=True)
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.fsdp import fully_shard
 
-    mesh = DeviceMesh.from_group(world.group, world.device.type)
+    mesh = DeviceMesh.from_group(dist.group, dist.device.type)
     for layer in model.model.layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(objective, mesh=mesh)
@@ -110,23 +117,26 @@ def parallelize(model: KeyLM, kind: str, world: DistContext) -> nn.Module:
 
 
 def no_sync_context(objective: nn.Module, is_last: bool) -> AbstractContextManager[None]:
-    """Around a micro-batch: DDP sends gradients with the last one of a step; FSDP, which keeps none whole, with all."""
+    """Context of a micro-batch: under DDP, only the last one of a step averages gradients.
+
+    FSDP reduces them in every micro-batch, since no rank can hold a whole gradient.
+    """
     if is_last or not isinstance(objective, DistributedDataParallel):
         return nullcontext()
     return objective.no_sync()
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """A tensor with the slices of all ranks, which must all ask; one that is not spread is given back as it is."""
-    if not _is_spread(tensor):
+    """Gather a sharded tensor, which all ranks have to ask for; other tensors are returned as they are."""
+    if not _is_sharded(tensor):
         return tensor
     return tensor.full_tensor()  # type: ignore[attr-defined,no-any-return]
 
 
 def distribute_like(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """A whole tensor that every rank has, spread as `parameter` is; scalars stay whole."""
+    """Shard a full tensor, which every rank has, like `parameter`; tensors of another shape stay whole."""
     tensor = tensor.to(parameter.device)
-    if not _is_spread(parameter) or tensor.shape != parameter.shape:
+    if not _is_sharded(parameter) or tensor.shape != parameter.shape:
         return tensor
     from torch.distributed.tensor import distribute_tensor
 
@@ -134,15 +144,19 @@ def distribute_like(tensor: Tensor, parameter: Tensor) -> Tensor:
     return distribute_tensor(tensor.detach(), mesh, placements, src_data_rank=None)
 
 
-def full_cpu_state_dict(tensors: dict[str, Tensor], world: DistContext) -> dict[str, Tensor]:
-    """Copies in main memory, whole, on the first rank; nothing on the others, which must ask all the same."""
+def full_cpu_state_dict(tensors: dict[str, Tensor], dist: DistContext) -> dict[str, Tensor]:
+    """Copy all tensors, gathered, to main memory of the main process; other ranks have to call it too, and get {}.
+
+    The copies are the caller's own even where training is on the CPU, so that they can be written in the background.
+    """
     copies = {}
     for name, tensor in tensors.items():
-        complete = full_tensor(tensor.detach())
-        if world.rank == 0:
-            copies[name] = complete.to("cpu", copy=True).contiguous()
+        gathered = full_tensor(tensor.detach())
+        if dist.rank == 0:
+            copies[name] = gathered.to("cpu", copy=True).contiguous()
     return copies
 
 
-def _is_spread(tensor: Tensor) -> bool:
+def _is_sharded(tensor: Tensor) -> bool:
+    # Not `isinstance(tensor, DTensor)`: importing DTensor takes over a second, which a single process need not spend.
     return hasattr(tensor, "full_tensor")

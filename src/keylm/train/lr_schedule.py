@@ -1,4 +1,4 @@
-"""The learning rate over training."""
+"""The learning rate schedule."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import math
 from keylm.recipe.train import TrainConfig
 
 
-def lr_factor(step: int, training: TrainConfig) -> float:
-    """Learning rate of step number `step` as a share of its peak: linear warm-up, constant, and a fall to zero in the
-    form of `decay` (the warmup-stable-decay schedule of Hu et al. 2024, "MiniCPM")."""
-    steps = training.num_steps
-    warmup = max(1, round(training.warmup_fraction * steps))
-    decay = max(1, round(training.decay_fraction * steps))
-    rising, left = (step + 1) / warmup, min(1.0, (steps - step) / decay)
-    falling = left if training.decay == "linear" else (1 - math.cos(math.pi * left)) / 2
-    return min(1.0, rising, falling)
+def lr_factor(step: int, config: TrainConfig) -> float:
+    """Learning rate of a step, counted from 0, as a fraction of its peak.
+
+    Linear warmup, a constant phase, and a decay to zero, linear or as half a cosine (the warmup-stable-decay schedule
+    of Hu et al. 2024, "MiniCPM").
+    """
+    num_steps = config.num_steps
+    num_warmup = max(1, round(config.warmup_fraction * num_steps))
+    num_decay = max(1, round(config.decay_fraction * num_steps))
+    warmup, remaining = (step + 1) / num_warmup, min(1.0, (num_steps - step) / num_decay)
+    decay = remaining if config.decay == "linear" else (1 - math.cos(math.pi * remaining)) / 2
+    return min(1.0, warmup, decay)

@@ -1,6 +1,6 @@
-"""Metrics as JSON lines, exact across restarts: what a resumed run will measure again is dropped first.
+"""Metrics as JSON lines, consistent across restarts: rows that a resumed run will write again are dropped first.
 
-TensorBoard and trackio get the same numbers where they are installed.
+TensorBoard and trackio receive the same numbers if they are installed.
 """
 
 from __future__ import annotations
@@ -17,31 +17,40 @@ from keylm.train.trackers import installed_trackers
 class Metrics:
     """A `metrics.jsonl` with one JSON object per line; every object has a `step`.
 
+    Args:
+        path: the file, which may exist.
+        steps_done: where training resumes. Rows of later steps are dropped.
+
     Raises:
-        KeyLMError: the disk is full or refuses, when made and at every `write`.
+        KeyLMError: the file cannot be written, here and in `log`.
     """
 
     def __init__(self, path: Path, steps_done: int) -> None:
-        kept = [row for row in read_metrics(path) if _is_done(row, steps_done)]
         self._path = path
+        # A validation follows the checkpoint of its step, so a run that resumes at that step repeats it.
+        rows = [
+            row
+            for row in read_metrics(path)
+            if row["step"] < steps_done or (row["step"] == steps_done and "validation" not in row)
+        ]
         try:
-            write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+            write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
             self._file = path.open("ab", buffering=0)
         except OSError as error:
-            raise self._refused(error) from error
+            raise self._write_error(error) from error
         self._trackers = installed_trackers(path.parent, steps_done)
 
-    def write(self, row: dict[str, Any]) -> None:
-        """Append a row."""
+    def log(self, row: dict[str, Any]) -> None:
+        """Append a row, which has a `step`."""
         line = json.dumps(row).encode() + b"\n"
         try:
             written = self._file.write(line)
         except OSError as error:
-            raise self._refused(error) from error
+            raise self._write_error(error) from error
         if written < len(line):
-            raise self._refused(OSError("the disk is full"))
+            raise self._write_error(OSError("the disk is full"))
         for tracker in self._trackers:
-            tracker.write(row)
+            tracker.log(row)
 
     def close(self) -> None:
         """Close the file and the trackers."""
@@ -49,17 +58,17 @@ class Metrics:
         for tracker in self._trackers:
             tracker.close()
 
-    def _refused(self, error: OSError) -> KeyLMError:
+    def _write_error(self, error: OSError) -> KeyLMError:
         return KeyLMError(
-            f"cannot write {self._path} ({error.strerror or error}): make room and run the same command again; "
-            f"the last checkpoint is whole"
+            f"cannot write {self._path} ({error.strerror or error}): free some space and run the same command again; "
+            f"the last checkpoint is intact"
         )
 
 
 class NullMetrics:
-    """The metrics of a rank that is not the first: it keeps none."""
+    """Discards the metrics of ranks other than the main process."""
 
-    def write(self, row: dict[str, Any]) -> None:
+    def log(self, row: dict[str, Any]) -> None:
         """Do nothing."""
 
     def close(self) -> None:
@@ -67,13 +76,8 @@ class NullMetrics:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All whole rows of a metrics file; a last line that a kill cut short is left out."""
+    """Read the rows of a metrics file. A last line that a kill cut short is left out."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]
     return [json.loads(line) for line in lines]
-
-
-def _is_done(row: dict[str, Any], steps_done: int) -> bool:
-    """A validation comes after the checkpoint of its step, and is made again by a run that begins at that step."""
-    return bool(row["step"] < steps_done or (row["step"] == steps_done and "validation" not in row))

@@ -1,4 +1,4 @@
-"""The live line of training: step, loss, tokens per second, share of the machine's product rate, time left."""
+"""The progress line of training: step, loss, tokens per second, MFU and time left."""
 
 from __future__ import annotations
 
@@ -15,17 +15,28 @@ from keylm.recipe.train import TrainConfig
 from keylm.train.distributed import DistContext
 
 _WINDOW_STEPS = 20
+"""Steps over which loss and speed are averaged."""
 
 
 class ProgressDisplay:
-    """Shows one line while a `with` block trains; where there is no terminal, a line at every twentieth."""
+    """Shows a live line while a `with` block trains; without a terminal, prints 20 lines over the whole training.
 
-    def __init__(self, name: str, model: ModelConfig, training: TrainConfig, step: int, world: DistContext) -> None:
-        self.name, self.training, self.step = name, training, step
-        dtype = compute_dtype(training.compute_dtype)
-        tokens = min(training.micro_batch_tokens, training.batch_tokens)
-        self._limit = world.size * matmul_flops_per_second(model, tokens, dtype, world.device)
-        self._flops = flops_per_token(model, training.sequence_length)
+    Creating one measures the matmul peak that MFU refers to, which takes half a second.
+
+    Args:
+        name: what is trained, such as `pretrain`.
+        model: the model's sizes.
+        config: of the training.
+        step: steps that are done already.
+        dist: the peak is that of all ranks together.
+    """
+
+    def __init__(self, name: str, model: ModelConfig, config: TrainConfig, step: int, dist: DistContext) -> None:
+        self.name, self.config, self.step = name, config, step
+        dtype = compute_dtype(config.compute_dtype)
+        micro_batch_tokens = min(config.micro_batch_tokens, config.batch_tokens)
+        self._matmul_peak = dist.world_size * matmul_flops_per_second(model, micro_batch_tokens, dtype, dist.device)
+        self._flops_per_token = flops_per_token(model, config.sequence_length)
         self._recent: deque[tuple[float, float]] = deque(maxlen=_WINDOW_STEPS)
         self._progress = Progress(
             TextColumn("  {task.description}"),
@@ -36,7 +47,7 @@ class ProgressDisplay:
             console=console,
             refresh_per_second=4,
         )
-        self._task = self._progress.add_task(name, total=training.num_steps, completed=step, line="")
+        self._task = self._progress.add_task(name, total=config.num_steps, completed=step, line="")
 
     def __enter__(self) -> ProgressDisplay:
         if console.is_terminal:
@@ -44,28 +55,25 @@ class ProgressDisplay:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if console.is_terminal:
             self._progress.stop()
 
     def mfu(self, tokens_per_second: float) -> float:
-        """Model operations per second over the product rate of all ranks at the model's shapes."""
-        return tokens_per_second * self._flops / self._limit
+        """Model FLOPs utilization (Chowdhery et al. 2022), relative to the measured matmul peak of all ranks."""
+        return tokens_per_second * self._flops_per_token / self._matmul_peak
 
     def advance(self, loss: float, seconds: float) -> None:
-        """One step is done; it took `seconds`."""
+        """Show a step that is done, its loss in nats per token and the seconds that it took."""
         self.step += 1
         self._recent.append((loss, seconds))
-        line = self._line()
-        self._progress.update(self._task, completed=self.step, line=line)
-        if not console.is_terminal and self.step % max(1, self.training.num_steps // 20) == 0:
-            console.print(f"  {self.name} {line}")
-
-    def _line(self) -> str:
-        losses, seconds = zip(*self._recent, strict=True)
-        rate = self.training.batch_tokens * len(seconds) / sum(seconds)
-        return (
-            f"step {self.step:,}/{self.training.num_steps:,}  loss {sum(losses) / len(losses):.3f}  "
-            f"{rate:,.0f} tokens/s  {self.mfu(rate):.0%} of the product rate"
+        losses, durations = zip(*self._recent, strict=True)
+        tokens_per_second = self.config.batch_tokens * len(durations) / sum(durations)
+        line = (
+            f"step {self.step:,}/{self.config.num_steps:,}  loss {sum(losses) / len(losses):.3f}  "
+            f"{tokens_per_second:,.0f} tokens/s  {self.mfu(tokens_per_second):.0%} MFU"
         )
+        self._progress.update(self._task, completed=self.step, line=line)
+        if not console.is_terminal and self.step % max(1, self.config.num_steps // 20) == 0:
+            console.print(f"  {self.name} {line}")

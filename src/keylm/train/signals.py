@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: note the request, so that the loop can save before it stops."""
+"""Ctrl-C and SIGTERM, turned into a request that the training loop serves once everything is saved."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from keylm.common.errors import KeyLMError
 
 
 class TrainingStoppedError(KeyLMError):
-    """Training was stopped from outside, after saving. Exit code 128 and the signal's number, as shells have it."""
+    """Training was stopped by a signal, after saving. The exit code is 128 plus the signal's number, as in shells."""
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
@@ -19,13 +19,14 @@ class TrainingStoppedError(KeyLMError):
 
 
 class StopRequest:
-    """Whether someone asked to stop."""
+    """Whether training was asked to stop."""
 
     number = 0
-    """The signal by which someone asked, or 0."""
+    """Number of the signal received, or 0."""
 
     def ask(self, number: int, _frame: FrameType | None) -> None:
-        """Note the request; a second Ctrl-C stops at once. SIGTERM may come twice: a scheduler and torchrun send it."""
+        """Handle a signal: record it. A second Ctrl-C interrupts at once."""
+        # A second SIGTERM does not: both the scheduler and torchrun send one.
         if self.number and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.number = number
@@ -33,11 +34,11 @@ class StopRequest:
 
 @contextmanager
 def catch_stop_signals() -> Iterator[StopRequest]:
-    """Turn SIGINT and SIGTERM into a flag while the block runs."""
+    """Record SIGINT and SIGTERM while the block runs, instead of acting on them."""
     stop = StopRequest()
-    before = {number: signal.signal(number, stop.ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, stop.ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

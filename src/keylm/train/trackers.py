@@ -1,4 +1,4 @@
-"""TensorBoard and trackio, for those who have them installed: `pip install tensorboard`, `pip install trackio`."""
+"""Experiment trackers, used if they are installed: TensorBoard and trackio."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ from keylm.common.console import console
 
 
 class Tracker(Protocol):
-    """Something that keeps the numbers of a run."""
+    """Where the numbers of a run are tracked, besides `metrics.jsonl`."""
 
-    def write(self, row: dict[str, Any]) -> None:
-        """Take the numbers of a row of metrics."""
+    def log(self, row: dict[str, Any]) -> None:
+        """Track the numbers of a row of metrics."""
         ...
 
     def close(self) -> None:
-        """Write what is held back."""
+        """Flush and close."""
         ...
 
 
 def installed_trackers(folder: Path, steps_done: int) -> list[Tracker]:
-    """The trackers of the stage in `folder`, for those of the two that are installed.
+    """Start the trackers that are installed.
 
     Args:
-        steps_done: where a resumed run begins: TensorBoard forgets what came after.
+        folder: the stage's folder in the run.
+        steps_done: where training resumes. TensorBoard drops what it has of later steps.
     """
-    found: list[Tracker] = []
+    trackers: list[Tracker] = []
     if find_spec("tensorboard"):
-        found.append(TensorBoard(folder / "tensorboard", steps_done))
+        trackers.append(TensorBoard(folder / "tensorboard", steps_done))
     if find_spec("trackio"):
-        found.append(Trackio(folder))
-    return found
+        trackers.append(Trackio(folder))
+    return trackers
 
 
 class TensorBoard:
@@ -45,35 +46,35 @@ class TensorBoard:
         self._writer = SummaryWriter(folder, purge_step=steps_done + 1)
         console.print(f"  TensorBoard: {folder}")
 
-    def write(self, row: dict[str, Any]) -> None:
-        """Take the numbers of a row."""
+    def log(self, row: dict[str, Any]) -> None:
+        """Track the numbers of a row."""
         for name, value in scalars(row).items():
             self._writer.add_scalar(name, value, row["step"])
 
     def close(self) -> None:
-        """Write what is held back."""
+        """Flush and close."""
         self._writer.close()
 
 
 class Trackio:
-    """A local trackio project with the run's name: `trackio show`. Steps that are measured again are there twice."""
+    """A local trackio project with the run's name: `trackio show`. Steps repeated after a restart are there twice."""
 
     def __init__(self, folder: Path) -> None:
         trackio: Any = import_module("trackio")
         self._run = trackio.init(project=folder.parent.name, name=folder.name, resume="allow", embed=False)
         console.print(f"  trackio: project {folder.parent.name}")
 
-    def write(self, row: dict[str, Any]) -> None:
-        """Take the numbers of a row."""
+    def log(self, row: dict[str, Any]) -> None:
+        """Track the numbers of a row."""
         self._run.log(scalars(row), step=row["step"])
 
     def close(self) -> None:
-        """Write what is held back."""
+        """Flush and close."""
         self._run.finish()
 
 
 def scalars(row: dict[str, Any]) -> dict[str, float]:
-    """The numbers of a row by name; those of a validation are called `validation/SOURCE`."""
+    """The numbers of a row by name; scores of a validation are named `validation/SOURCE`."""
     named = {name: value for name, value in row.items() if name != "validation"}
     named |= {f"validation/{name}": value for name, value in row.get("validation", {}).items()}
     return {name: float(value) for name, value in named.items() if name != "step" and isinstance(value, int | float)}

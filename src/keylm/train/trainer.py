@@ -1,4 +1,4 @@
-"""The loop: one for pretraining and SFT. What differs between them, the data and the first weights, is given to it."""
+"""The training loop, for pretraining and SFT alike. They differ in the data and the initial weights they pass in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import time
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -43,223 +42,236 @@ from keylm.train.validation import Validation
 class Trainer:
     """A training run in a folder: `checkpoints/`, `metrics.jsonl` and, at the end, `final/model.safetensors`.
 
-    Every rank has one; the first alone writes.
+    Every rank has a trainer; only the main process writes.
     """
 
     folder: Path
     model: KeyLM
-    training: TrainConfig
+    config: TrainConfig
     loader: Loader
-    data: str
-    """Fingerprint of everything the batches come from."""
+    data_fingerprint: str
+    """Fingerprint of everything that determines the batches."""
     validation: Validation
-    world: DistContext
+    dist: DistContext
     step: int = 0
+    """Steps done, which is also the number of the next one."""
     seconds: float = 0.0
-    skipped: int = 0
-    """Steps without an update, because the loss was not a number or the gradient exploded."""
+    """Time spent in steps, over all restarts."""
+    num_skipped: int = 0
+    """Steps without an update, because the loss or gradient was not finite, or the gradient exploded."""
     objective: nn.Module = field(init=False)
     optimizer: Optimizer = field(init=False)
-    saver: AsyncCheckpointer = field(init=False)
-    _reread: set[str] = field(default_factory=set)
-    """Sources that were read to their end."""
+    checkpointer: AsyncCheckpointer = field(init=False)
+    _saved_step: int = 0
+    _saved_at: float = field(default_factory=time.monotonic)
+    _repeated_sources: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        keep_freed_memory()
-        sequences = self.training.batch_tokens // self.training.sequence_length
-        if sequences < self.world.size:
+        num_sequences = self.config.batch_tokens // self.config.sequence_length
+        if num_sequences < self.dist.world_size:
             raise UserError(
-                f"{self.folder.name}: a step has {sequences} sequences, too few for {self.world.size} "
+                f"{self.folder.name}: a step has {num_sequences} sequences, too few for {self.dist.world_size} "
                 f"ranks: start fewer, or raise batch_tokens"
             )
-        self.model.compute_dtype = compute_dtype(self.training.compute_dtype)
-        self.objective = parallelize(self.model, self.training.parallel, self.world)
-        self.optimizer = Optimizer(self.model, self.training.optimizer, self.training.batch_tokens, self.world)
-        folder, keep = self.folder / "checkpoints", self.training.keep_last
-        self.saver = AsyncCheckpointer(folder, keep, self.training.permanent_every)
+        keep_freed_memory()
+        self.model.compute_dtype = compute_dtype(self.config.compute_dtype)
+        self.objective = parallelize(self.model, self.config.parallel, self.dist)
+        self.optimizer = Optimizer(self.model, self.config.optimizer, self.config.batch_tokens, self.dist)
+        self.checkpointer = AsyncCheckpointer(
+            self.folder / "checkpoints", self.config.keep_last, self.config.permanent_every
+        )
 
     def run(self) -> None:
-        """Train from the newest checkpoint, or from the model's weights as they are, to the end.
+        """Train from the latest checkpoint, or else from the model's weights as they are, to the last step.
 
         Raises:
-            TrainingStoppedError: Ctrl-C or SIGTERM; everything is saved.
-            KeyLMError: too many steps were skipped, a checkpoint is damaged or cannot be written, or another rank is
-                gone.
+            TrainingStoppedError: on Ctrl-C or SIGTERM, with everything saved.
+            KeyLMError: too many steps were skipped, a checkpoint is damaged or cannot be written, or another rank died.
         """
         with translate_dist_errors(), catch_stop_signals() as stop:
             self._resume()
-            self._train(stop)
-            weights = full_cpu_state_dict(self.model.state_dict(), self.world)
-            if self.world.rank == 0:
-                self.saver.wait()
+            is_main = self.dist.rank == 0
+            metrics = Metrics(self.folder / "metrics.jsonl", self.step) if is_main else NullMetrics()
+            progress = ProgressDisplay(self.folder.name, self.model.config, self.config, self.step, self.dist)
+            with closing(metrics), progress:
+                # A validation follows the checkpoint of its step. A run killed in between has to repeat it.
+                if self.step and self._is_validation_step():
+                    self._validate(metrics)
+                while self.step < self.config.num_steps:
+                    self.train_step(metrics, progress, stop)
+                    self._checkpoint_and_validate(metrics)
+            weights = full_cpu_state_dict(self.model.state_dict(), self.dist)
+            if is_main:
+                self.checkpointer.wait()
                 save_weights(self.folder / "final", weights)
         barrier()
 
-    def _train(self, stop: StopRequest) -> None:
-        is_first = self.world.rank == 0
-        metrics = Metrics(self.folder / "metrics.jsonl", self.step) if is_first else NullMetrics()
-        live = ProgressDisplay(self.folder.name, self.model.config, self.training, self.step, self.world)
-        with closing(metrics), live:
-            if self.step and self._validates():
-                self._validate(metrics)
-            while self.step < self.training.num_steps:
-                self._one_step(metrics, live, stop)
-                self._save_if_due(metrics)
+    def train_step(self, metrics: Metrics | NullMetrics, progress: ProgressDisplay, stop: StopRequest) -> None:
+        """Run one optimizer step, from the batch to the line in the log.
 
-    def _resume(self) -> None:
-        """Go on from the checkpoint that the first rank finds whole."""
-        folder = self.saver.folder
-        [step] = self.world.sum(latest_step(folder) if self.world.rank == 0 else 0)
-        self._saved_step, self._saved_at = int(step), time.monotonic()
-        if not step:
-            return
-        found = load_checkpoint(folder, int(step), self.data)
-        parameters = dict(self.model.named_parameters())
-        self.model.load_state_dict(
-            {name: distribute_like(tensor, parameters[name]) for name, tensor in found.weights.items()}
-        )
-        self.optimizer.load_state(found.optimizer)
-        self.step, self.seconds, self.skipped = found.step, found.seconds, found.skipped
-        console.print(f"  goes on from step {self.step:,} of {self.training.num_steps:,}")
-
-    def _one_step(self, metrics: Metrics | NullMetrics, live: ProgressDisplay, stop: StopRequest) -> None:
-        start = time.perf_counter()
-        batch = self.loader.batch(self.step, self.world.rank, self.world.size)
-        self._note_ends(batch)
-        loss = self._gradient(batch, stop)
-        norm = self._clip()
-        problem = self._problem(loss, norm)
-        if problem is None:
-            self.optimizer.step(lr_factor(self.step, self.training))
-        else:
-            self.optimizer.drop_gradients()
-        took = time.perf_counter() - start
-        self.step, self.seconds = self.step + 1, self.seconds + took
-        counted = {"step": self.step, "tokens": self.step * self.training.batch_tokens}
-        if problem is None:
-            metrics.write(counted | self._measures(loss, norm, took, live))
-        else:
-            self._note_skip(counted, problem, batch, metrics)
-        live.advance(loss, took)
-
-    def _measures(self, loss: float, norm: float, seconds: float, live: ProgressDisplay) -> dict[str, Any]:
-        tokens_per_second = self.training.batch_tokens / seconds
-        return {
-            "loss": round(loss, 5),
-            "learning_rate": self.optimizer.learning_rate,
-            "gradient_norm": round(norm, 5),
-            "tokens_per_second": round(tokens_per_second, 1),
-            "mfu": round(live.mfu(tokens_per_second), 4),
-            "memory_bytes": peak_memory_bytes(self.world.device),
-            "seconds": round(self.seconds, 3),
-        }
-
-    def _gradient(self, batch: Batch, stop: StopRequest) -> float:
-        """Accumulate the gradient of the global batch's mean loss over its targets; return that loss in nats.
-
-        A step can take minutes, and a notice is short: asked to stop, it is given up, and done again another time.
+        Raises:
+            TrainingStoppedError: on a request to stop. The step is abandoned; what was done before it is saved.
+            KeyLMError: more than `max_skipped_steps` steps were skipped.
         """
-        num_targets, num_rows = self.world.sum((batch.targets != IGNORE_INDEX).sum(), len(batch.tokens))
-        masks = [] if batch.document_ids is None else [batch.document_ids]
-        arrays = _fill([batch.tokens, batch.targets, *masks], math.ceil(num_rows / self.world.size))
-        rows = self.training.micro_batch_tokens // batch.tokens.shape[1]
-        starts = range(0, len(arrays[0]), rows)
-        total = 0.0
-        for first in starts:
-            self._stop_if_asked(stop)
-            with no_sync_context(self.objective, is_last=first == starts[-1]):
-                total += self._part(arrays, slice(first, first + rows), self.world.size / num_targets)
-        [summed] = self.world.sum(total)
-        return summed / num_targets
+        start = time.perf_counter()
 
-    def _part(self, arrays: list[np.ndarray], part: slice, scale: float) -> float:
-        """Forward and backward over some rows; the gradient is scaled, for ranks average theirs, the loss is a sum."""
-        loss: Tensor = self.objective(*(torch.from_numpy(array[part]).to(self.world.device) for array in arrays))
-        (loss * scale).backward()  # type: ignore[no-untyped-call]
-        return loss.item()
+        # Data: this rank's rows of the global batch, which is a function of the step number alone.
+        batch = self.loader.batch(self.step, self.dist.rank, self.dist.world_size)
+        self._log_new_epochs(batch)
+        num_targets, num_rows = self.dist.sum((batch.targets != IGNORE_INDEX).sum(), len(batch.tokens))
+        micro_batches = split_batch(batch, math.ceil(num_rows / self.dist.world_size), self.config.micro_batch_tokens)
 
-    def _clip(self) -> float:
-        """Scale the gradient down to its largest norm; return the norm it had."""
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.training.max_grad_norm)
-        return full_tensor(norm).item()
+        # Forward and backward, accumulating the gradient of the mean loss over the global number of targets. DDP and
+        # FSDP average the ranks' gradients, so each is scaled up by their number.
+        total_nll = 0.0
+        for index, micro_batch in enumerate(micro_batches):
+            # A step can take minutes, and a scheduler gives short notice: ask here, not once per step.
+            self._stop_if_requested(stop)
+            with no_sync_context(self.objective, is_last=index == len(micro_batches) - 1):
+                nll: Tensor = self.objective(*(tensor.to(self.dist.device) for tensor in micro_batch))
+                (nll * (self.dist.world_size / num_targets)).backward()  # type: ignore[no-untyped-call]
+            total_nll += nll.item()
+        loss = self.dist.sum(total_nll)[0] / num_targets
 
-    def _problem(self, loss: float, norm: float) -> str | None:
-        """Why this gradient must not be used, if so: no clock and no history, so that a resumed run skips it too."""
-        if not (math.isfinite(loss) and math.isfinite(norm)) or norm > self.training.skip_grad_norm:
-            return f"loss {loss:.5g}, gradient norm {norm:.5g}"
-        return None
+        # Clip, and decide whether to skip. Only this step's loss and norm count, no clock and no history, so that a
+        # resumed run skips the same steps.
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+        grad_norm = full_tensor(norm).item()
+        is_finite = math.isfinite(loss) and math.isfinite(grad_norm)
+        is_skipped = not is_finite or grad_norm > self.config.skip_grad_norm
 
-    def _note_ends(self, batch: Batch) -> None:
-        """Say when a source has been read to its end, and begins anew."""
-        again = batch.sequence_refs.sources[batch.sequence_refs.epochs > 0]
-        for source in sorted({batch.sequence_refs.names[index] for index in again} - self._reread):
-            console.print(f"  step {self.step:,}: source {source} has ended, and is read again in another order")
-            self._reread.add(source)
+        # Update.
+        if not is_skipped:
+            self.optimizer.step(lr_factor(self.step, self.config))
+        self.optimizer.zero_grad()
 
-    def _note_skip(self, counted: dict[str, int], problem: str, batch: Batch, metrics: Metrics | NullMetrics) -> None:
-        """Count a skipped step, say where its batch is from, and stop if there were too many."""
-        self.skipped += 1
-        place = f"{problem}; the batch begins at {batch.sequence_refs[0]}"
-        metrics.write(counted | {"skipped": self.skipped, "reason": problem, "batch": str(batch.sequence_refs[0])})
-        console.print(f"  step {self.step - 1:,} is skipped ({self.skipped} so far): {place}")
-        if self.skipped > self.training.max_skipped_steps:
+        # Log.
+        duration = time.perf_counter() - start
+        self.step, self.seconds = self.step + 1, self.seconds + duration
+        row: dict[str, float] = {"step": self.step, "tokens": self.step * self.config.batch_tokens}
+        if is_skipped:
+            self._log_skip(metrics, row, batch, f"loss {loss:.5g}, gradient norm {grad_norm:.5g}")
+        else:
+            tokens_per_second = self.config.batch_tokens / duration
+            row |= {
+                "loss": round(loss, 5),
+                "learning_rate": self.optimizer.learning_rate,
+                "grad_norm": round(grad_norm, 5),
+                "tokens_per_second": round(tokens_per_second, 1),
+                "mfu": round(progress.mfu(tokens_per_second), 4),
+                "memory_bytes": peak_memory_bytes(self.dist.device),
+                "seconds": round(self.seconds, 3),
+            }
+            metrics.log(row)
+        progress.advance(loss, duration)
+
+    def _log_new_epochs(self, batch: Batch) -> None:
+        """Print a line when a source has been read to its end and begins another epoch."""
+        repeated = batch.sequence_refs.sources[batch.sequence_refs.epochs > 0]
+        for source in sorted({batch.sequence_refs.names[index] for index in repeated} - self._repeated_sources):
+            console.print(f"  step {self.step:,}: source {source} is exhausted, and is repeated in another order")
+            self._repeated_sources.add(source)
+
+    def _log_skip(self, metrics: Metrics | NullMetrics, row: dict[str, float], batch: Batch, reason: str) -> None:
+        """Count a skipped step and name its batch, so that its text can be looked at.
+
+        Raises:
+            KeyLMError: there were too many.
+        """
+        self.num_skipped += 1
+        first = batch.sequence_refs[0]
+        metrics.log(row | {"skipped": self.num_skipped, "reason": reason, "batch": str(first)})
+        description = f"{reason}; the batch begins at {first}"
+        console.print(f"  step {self.step - 1:,} is skipped ({self.num_skipped} so far): {description}")
+        if self.num_skipped > self.config.max_skipped_steps:
             raise KeyLMError(
-                f"step {self.step - 1} of {self.folder.name}: {place}. {self.skipped} steps had to be skipped: lower "
-                f"the learning rate or look at that batch, and run again; the last checkpoint is whole"
+                f"step {self.step - 1} of {self.folder.name}: {description}. {self.num_skipped} steps had to be "
+                f"skipped: lower the learning rate or look at that batch, and run again; the last checkpoint is intact"
             )
 
-    def _save_if_due(self, metrics: Metrics | NullMetrics) -> None:
-        self.saver.check()
-        minutes = (time.monotonic() - self._saved_at) / 60
-        [is_late] = self.world.max(minutes >= self.training.checkpoint_minutes)
-        every = self.training.permanent_every
-        validates = self._validates()
-        if not (is_late or validates or (every and self.step % every == 0)):
+    def _resume(self) -> None:
+        """Load the latest checkpoint that the main process finds intact, if there is one."""
+        folder = self.checkpointer.folder
+        # The main process alone looks, because looking renames damaged checkpoints; the sum tells the other ranks.
+        step = int(self.dist.sum(latest_step(folder) if self.dist.rank == 0 else 0)[0])
+        self._saved_step, self._saved_at = step, time.monotonic()
+        if not step:
             return
-        self._save()
-        if validates:
-            self.saver.wait()
+        checkpoint = load_checkpoint(folder, step, self.data_fingerprint)
+        parameters = dict(self.model.named_parameters())
+        self.model.load_state_dict(
+            {name: distribute_like(tensor, parameters[name]) for name, tensor in checkpoint.weights.items()}
+        )
+        self.optimizer.load_state_dict(checkpoint.optimizer)
+        self.step, self.seconds, self.num_skipped = checkpoint.step, checkpoint.seconds, checkpoint.skipped
+        console.print(f"  resuming from step {self.step:,} of {self.config.num_steps:,}")
+
+    def _checkpoint_and_validate(self, metrics: Metrics | NullMetrics) -> None:
+        """Save where a checkpoint is due: by the clock, before every validation, and for good every so many steps."""
+        self.checkpointer.check()
+        minutes = (time.monotonic() - self._saved_at) / 60
+        # Clocks differ: one rank's decision must be everyone's, because all take part in a checkpoint.
+        [is_late] = self.dist.max(minutes >= self.config.checkpoint_minutes)
+        is_permanent = self.config.permanent_every and self.step % self.config.permanent_every == 0
+        is_validation = self._is_validation_step()
+        if is_late or is_permanent or is_validation:
+            self._save_checkpoint()
+        if is_validation:
+            # On the disk before the validation starts, which may run out of memory.
+            self.checkpointer.wait()
             self._validate(metrics)
 
-    def _save(self) -> None:
-        """Copy everything in memory; the first rank's copy is then written while training goes on."""
+    def _save_checkpoint(self) -> None:
+        """Copy the state to main memory; the main process then writes its copy while training goes on."""
         if self.step == self._saved_step:
             return
-        weights = full_cpu_state_dict(self.model.state_dict(), self.world)
-        optimizer = full_cpu_state_dict(self.optimizer.state(), self.world)
-        if self.world.rank == 0:
-            self.saver.save(Checkpoint(self.step, weights, optimizer, self.data, self.seconds, self.skipped))
+        weights = full_cpu_state_dict(self.model.state_dict(), self.dist)
+        optimizer = full_cpu_state_dict(self.optimizer.state_dict(), self.dist)
+        if self.dist.rank == 0:
+            self.checkpointer.save(
+                Checkpoint(self.step, weights, optimizer, self.data_fingerprint, self.seconds, self.num_skipped)
+            )
         self._saved_step, self._saved_at = self.step, time.monotonic()
 
-    def _stop_if_asked(self, stop: StopRequest) -> None:
-        """Save and leave where any rank was asked to; all leave together, for the end of one is the end of all."""
-        [signal] = self.world.max(stop.number)
+    def _stop_if_requested(self, stop: StopRequest) -> None:
+        """Save and stop if any rank was asked to. All stop together, because none can go on without the others."""
+        [signal] = self.dist.max(stop.number)
         if not signal:
             return
-        self._save()
-        self.saver.wait()
+        self._save_checkpoint()
+        self.checkpointer.wait()
         barrier()
         raise TrainingStoppedError(
-            f"stopped after step {self.step:,}, saved: the same command goes on from there", int(signal)
+            f"stopped after step {self.step:,}, saved: run the same command to resume", int(signal)
         )
 
-    def _validates(self) -> bool:
-        """Whether a validation is due: at every `validation_every` of training, and at the end."""
-        every = math.ceil(self.training.validation_every * self.training.num_steps)
-        return self.step % every == 0 or self.step == self.training.num_steps
+    def _is_validation_step(self) -> bool:
+        every = math.ceil(self.config.validation_every * self.config.num_steps)
+        return self.step % every == 0 or self.step == self.config.num_steps
 
     def _validate(self, metrics: Metrics | NullMetrics) -> None:
-        scores = self.validation.bits_per_byte(self.objective, self.world)
+        scores = self.validation.bits_per_byte(self.objective, self.dist)
         if scores:
-            tokens = self.step * self.training.batch_tokens
-            metrics.write({"step": self.step, "tokens": tokens, "validation": scores})
-            shown = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
-            console.print(f"  step {self.step:,}: bits per byte {shown}")
+            tokens = self.step * self.config.batch_tokens
+            metrics.log({"step": self.step, "tokens": tokens, "validation": scores})
+            line = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
+            console.print(f"  step {self.step:,}: bits per byte {line}")
 
 
-def _fill(arrays: list[np.ndarray], num_rows: int) -> list[np.ndarray]:
-    """Tokens, targets and more (num_rows, time); a rank that has a row less than others gets one without targets."""
-    present = len(arrays[0])
-    filled = [np.concatenate([array, array[: num_rows - present]]) for array in arrays]
-    filled[1][present:] = IGNORE_INDEX
-    return filled
+def split_batch(batch: Batch, num_rows: int, micro_batch_tokens: int) -> list[tuple[Tensor, ...]]:
+    """Split a rank's rows into micro-batches.
+
+    Args:
+        batch: the rows of this rank.
+        num_rows: rows of the rank that has most. A rank with fewer repeats a row, without targets: FSDP gathers
+            parameters in every micro-batch, so all ranks must have equally many.
+        micro_batch_tokens: at most so many tokens per micro-batch.
+
+    Returns:
+        Tokens, targets and, with intra-document masking, document ids of each micro-batch, all (rows, time) int64.
+    """
+    num_present, length = batch.tokens.shape
+    arrays = [batch.tokens, batch.targets, *([] if batch.document_ids is None else [batch.document_ids])]
+    tensors = [torch.from_numpy(np.concatenate([array, array[: num_rows - num_present]])) for array in arrays]
+    tensors[1][num_present:] = IGNORE_INDEX
+    return list(zip(*(torch.split(tensor, micro_batch_tokens // length) for tensor in tensors), strict=True))

@@ -22,35 +22,42 @@ class Validation:
     stores: dict[str, TokenStore]
     """Validation stores by source name."""
     num_bytes: int
-    """Bytes of text to code per source."""
-    length: int
+    """Bytes of text to score per source (0: none)."""
+    sequence_length: int
     """Tokens per sequence."""
 
-    def bits_per_byte(self, objective: nn.Module, world: DistContext = SINGLE_PROCESS) -> dict[str, float]:
-        """Bits that the model needs per byte of text, by source; sources without validation text are left out.
+    def bits_per_byte(self, objective: nn.Module, dist: DistContext = SINGLE_PROCESS) -> dict[str, float]:
+        """Bits per byte of text, by source. Sources without validation text are left out.
 
-        The ranks divide the sequences among themselves, and all get the scores. Sequences are coded one by one, so
-        their first tokens lack context: `keylm eval` measures with a sliding window, and a little lower.
+        The ranks share the sequences, and all get the scores. Sequences are scored one by one, so their first tokens
+        lack context: `keylm eval` uses a sliding window and measures a little less.
         """
-        found = {name: store for name, store in self.stores.items() if store.num_documents and self.num_bytes}
+        if not self.num_bytes:
+            return {}
         objective.eval()
-        scores = {name: self._one(objective, store, world) for name, store in found.items()}
+        scores = {
+            name: self._score_source(objective, store, dist)
+            for name, store in self.stores.items()
+            if store.num_documents
+        }
         objective.train()
         return scores
 
     @torch.no_grad()
-    def _one(self, objective: nn.Module, store: TokenStore, world: DistContext) -> float:
-        blocks = ConcatSequences(store, self.length)
+    def _score_source(self, objective: nn.Module, store: TokenStore, dist: DistContext) -> float:
+        sequences = ConcatSequences(store, self.sequence_length)
         bytes_per_token = float(store.document_bytes.sum()) / store.num_tokens
-        num_blocks = min(blocks.num_blocks, math.ceil(self.num_bytes / bytes_per_token / self.length))
+        num_sequences = min(sequences.num_blocks, math.ceil(self.num_bytes / bytes_per_token / self.sequence_length))
         nats, num_targets = 0.0, 0
-        # Every rank codes equally many sequences, for FSDP's sake: where there are none left, one that does not count.
-        for first in range(0, num_blocks, world.size):
-            found, following = blocks.tokens_and_targets(min(first + world.rank, num_blocks - 1))
-            tokens, targets = torch.from_numpy(found.astype(np.int64))[None], torch.from_numpy(following)[None]
-            if first + world.rank >= num_blocks:
+        for first in range(0, num_sequences, dist.world_size):
+            # All ranks must score equally many sequences, because FSDP gathers parameters in each. A rank that has none
+            # left repeats the last one, without targets.
+            index = first + dist.rank
+            inputs, next_tokens = sequences.tokens_and_targets(min(index, num_sequences - 1))
+            tokens, targets = torch.from_numpy(inputs.astype(np.int64))[None], torch.from_numpy(next_tokens)[None]
+            if index >= num_sequences:
                 targets.fill_(IGNORE_INDEX)
-            nats += objective(tokens.to(world.device), targets.to(world.device)).item()
+            nats += objective(tokens.to(dist.device), targets.to(dist.device)).item()
             num_targets += int((targets != IGNORE_INDEX).sum())
-        total_nats, total_targets = world.sum(nats, num_targets)
+        total_nats, total_targets = dist.sum(nats, num_targets)
         return round(total_nats / math.log(2) / (total_targets * bytes_per_token), 4)

@@ -19,10 +19,10 @@ from keylm.recipe.model import ModelConfig
 
 Operation = Callable[..., Tensor | tuple[Tensor, ...]]
 
-pytestmark = pytest.mark.skipif(build.library() is None, reason="no C++ compiler")
+pytestmark = pytest.mark.skipif(build.kernel_library() is None, reason="no C++ compiler")
 
-needs_block_products = pytest.mark.skipif(
-    build.library() is None or build.block_products() is None, reason="no bfloat16 products of blocks here"
+needs_brgemm = pytest.mark.skipif(
+    build.kernel_library() is None or build.brgemm_functions() is None, reason="torch has no fast bfloat16 brgemm here"
 )
 
 
@@ -83,7 +83,7 @@ def test_swiglu() -> None:
 
 
 @pytest.mark.parametrize("rotary_batch", [1, 2])
-def test_heads(rotary_batch: int) -> None:
+def test_split_norm_rope(rotary_batch: int) -> None:
     angles = torch.randn(rotary_batch, 9, 1, 8).repeat(1, 1, 1, 2)
     rotary = torch.stack([angles.cos(), angles.sin()])
     check(
@@ -94,7 +94,7 @@ def test_heads(rotary_batch: int) -> None:
     )
 
 
-@needs_block_products
+@needs_brgemm
 @pytest.mark.parametrize(("time", "width", "keys"), [(64, 64, 2), (640, 32, 1), (1088, 64, 4)])
 def test_attention(time: int, width: int, keys: int) -> None:
     check(ops.causal_attention, 2 * low(2, 4, time, width), 2 * low(2, keys, time, width), low(2, keys, time, width))
@@ -118,7 +118,7 @@ def test_cross_entropy() -> None:
     assert not grad[:, 301:].any()
 
 
-def test_what_is_not_a_number_stays_so() -> None:
+def test_nan_stays_nan() -> None:
     logits, hidden = low(2, 64), low(2, 64)
     logits[0, 5] = hidden[0, 5] = float("nan")
     nll, _ = ops.cross_entropy(logits, torch.tensor([1, 1]), 64)
@@ -137,7 +137,7 @@ def test_extreme_scores_do_not_overflow() -> None:
     torch.testing.assert_close(out.float(), F.silu(gate.float()), rtol=2**-7, atol=1e-30)
 
 
-def test_a_models_gradients_are_as_near_to_float32_as_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_gradients_are_as_accurate_as_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
     config = ModelConfig(
         vocab_size=300,
         hidden_size=64,
@@ -156,13 +156,13 @@ def test_a_models_gradients_are_as_near_to_float32_as_torchs(monkeypatch: pytest
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
     exact, compiled = gradient(torch.float32), gradient(torch.bfloat16)
-    monkeypatch.setattr(build, "library", lambda: None)
+    monkeypatch.setattr(ops, "kernel_library", lambda: None)
     plain = gradient(torch.bfloat16)
     assert not torch.equal(compiled, plain)
     assert (compiled - exact).norm() <= 1.1 * (plain - exact).norm() < 0.1 * exact.norm()
 
 
-def test_the_same_bits_every_time_and_with_any_threads() -> None:
+def test_bits_do_not_depend_on_the_number_of_threads() -> None:
     inputs = [low(2, 4, 128, 64), low(2, 2, 128, 64), low(2, 2, 128, 64)]
     width = low(5, 64), low(5, 64), torch.randn(64)
     matrices = low(320, 96), torch.randn(48, 96)
@@ -182,9 +182,9 @@ def test_the_same_bits_every_time_and_with_any_threads() -> None:
         assert all(torch.equal(a, b) for a, b in zip(seen[0], other, strict=True))
 
 
-def test_without_a_compiler_torch_does_the_work(tmp_path: Path) -> None:
+def test_without_a_compiler_torch_is_used(tmp_path: Path) -> None:
     code = (
-        "import torch; from keylm.model.kernels import build, ops; assert build.library() is None;"
+        "import torch; from keylm.model.kernels import build, ops; assert build.kernel_library() is None;"
         "total, out = ops.add_rms_norm(torch.ones(2, 8).bfloat16(), None, torch.ones(8), 1e-6); print(out.sum().item())"
     )
     environment = {**os.environ, "PATH": str(tmp_path)}
@@ -193,8 +193,8 @@ def test_without_a_compiler_torch_does_the_work(tmp_path: Path) -> None:
     assert done.stdout.strip() == "16.0"
 
 
-def test_a_compiler_that_fails_is_a_warning(tmp_path: Path) -> None:
-    code = "from keylm.model.kernels import build; assert build.library() is None"
+def test_failing_compiler_is_a_warning(tmp_path: Path) -> None:
+    code = "from keylm.model.kernels import build; assert build.kernel_library() is None"
     environment = {**os.environ, "CXX": "/bin/false", "XDG_CACHE_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert "cannot build kernels.cpp" in done.stderr

@@ -1,1 +1,1 @@
-"""What bfloat16 training on a CPU does between matrix products, in few passes over memory."""
+"""CPU kernels for the operations between matrix products, in bfloat16, in few passes over memory."""

@@ -1,8 +1,10 @@
-// What bfloat16 training on a CPU spends outside of matrix products, each in as few passes over memory as it takes.
+// The operations between the matrix products of bfloat16 training on a CPU, each in as few passes over memory as
+// possible.
 //
-// Arrays are contiguous. bfloat16 is held as uint16_t, arithmetic is float32. A row is done by one thread, sums over
-// rows go through a fixed number of partial sums: results do not depend on how many threads there are. Loops are plain
-// C++ for the compiler to vectorise. `keylm/kernels/ops.py` has the same functions in torch, and says what they are.
+// Arrays are contiguous. bfloat16 is stored as uint16_t, arithmetic is float32. Each row is computed by one thread, and
+// sums over rows go through a fixed number of partial sums, so results do not depend on the number of threads. Loops
+// are plain C++ for the compiler to vectorize. `keylm/model/kernels/ops.py` documents the functions and has the same in
+// torch.
 
 #include <algorithm>
 #include <cmath>
@@ -27,8 +29,8 @@ inline bf16 down(float x) {  // to nearest, ties to even
     return bf16((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-// 2^x to 3e-6, relative, for x in [-126, 127], and 0 below: the whole part by the exponent's bits, the rest by a
-// polynomial that is exact at 0. NaN stays NaN.
+// 2^x with a relative error of 3e-6 for x in [-126, 127], and 0 below: the integer part goes into the exponent bits,
+// the rest through a polynomial that is exact at 0. NaN stays NaN.
 inline float exp2_fast(float x) {
     x = x < -127.0f ? -127.0f : x;
     float n = __builtin_rintf(x), r = x - n;
@@ -45,7 +47,7 @@ inline float exp2_fast(float x) {
 
 constexpr float LOG2_E = 1.44269504f;
 
-// e^x, of 88 where x is more.
+// e^min(x, 88), which does not overflow.
 inline float exp_fast(float x) { return exp2_fast((x > 88.0f ? 88.0f : x) * LOG2_E); }
 
 inline float sigmoid(float x) { return 1.0f / (1.0f + exp_fast(-x)); }
@@ -65,13 +67,13 @@ struct Rows {
 
 inline Rows part_of(int64_t rows, int64_t part) { return {rows * part / PARTS, rows * (part + 1) / PARTS}; }
 
-// Products of blocks, C (M, N) = A (M, K) B (K, N), or += : torch's at::native::cpublas::brgemm, which is oneDNN's.
-// B is interleaved: rows 2i and 2i+1 stand as pairs.
+// Product of two blocks, C (M, N) = A (M, K) B (K, N), or +=: torch's at::native::cpublas::brgemm, which calls oneDNN.
+// B is interleaved (VNNI layout): rows 2i and 2i+1 are stored as pairs.
 using Product = void (*)(int64_t M, int64_t N, int64_t K, int64_t ld_a, int64_t ld_b, int64_t ld_c, bool add,
                          const bf16* A, const bf16* B, float* C, bool interleaved);
 using Release = void (*)(bool interleaved);
 
-// A thread's own memory, from the start of a cache line: products of blocks whose rows straddle lines take two to four
+// Memory of one thread, aligned to a cache line: products of blocks whose rows straddle cache lines take two to four
 // times as long.
 template <typename T>
 class Scratch {
@@ -132,7 +134,8 @@ void interleave_transposed(const bf16* x, int64_t stride, int64_t rows, int64_t 
 
 constexpr int64_t STRIP = 32;  // columns of a cache line
 
-// Call work(row, column, memory for a tile) for all tiles of (rows, width), in an order that keeps to few lines and pages.
+// Call work(row, column, memory for a tile) for all tiles of (rows, width), in an order that touches few cache lines
+// and pages at a time.
 template <typename Work>
 void by_tiles(int64_t rows, int64_t width, int64_t height, Work work) {
     constexpr int64_t BAND = 256;
@@ -168,9 +171,9 @@ void add_rms_norm(const bf16* x, const bf16* delta, const float* weight, bf16* t
     }
 }
 
-// Gradient of the above in total, grad_total (what comes along the residual stream, or null) included; the weight's
-// gradient is the sum of `parts` (PARTS, width). `out` is made once more: it need not be kept between forward and
-// backward.
+// Gradient of the above with respect to total, including grad_total (that of the residual stream, or null); the
+// weight's gradient is the sum of `parts` (PARTS, width). `out` is recomputed, so it need not be kept between forward
+// and backward.
 void add_rms_norm_backward(const bf16* total, const float* weight, const bf16* grad_out, const bf16* grad_total,
                            bf16* grad, bf16* out, float* parts, int64_t rows, int64_t width, float eps) {
 #pragma omp parallel for schedule(static)
@@ -211,7 +214,7 @@ void swiglu(const bf16* gate_up, bf16* out, int64_t rows, int64_t width) {
     }
 }
 
-// Gradient in gate_up, and once more the result, which then need not be kept between forward and backward.
+// Gradient with respect to gate_up. The result is recomputed, so it need not be kept between forward and backward.
 void swiglu_backward(const bf16* gate_up, const bf16* grad_out, bf16* grad, bf16* out, int64_t rows, int64_t width) {
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < rows; r++) {
@@ -227,10 +230,11 @@ void swiglu_backward(const bf16* gate_up, const bf16* grad_out, bf16* grad, bf16
     }
 }
 
-// Split qkv (batch, time, N + 2K, D) in heads at the front; norm queries and keys, turn them by their positions.
-// rotary is (2, batch or 1, time, D): cosines, then sines.
-void heads(const bf16* qkv, const float* q_weight, const float* k_weight, const float* rotary, bf16* q, bf16* k,
-           bf16* v, int64_t batch, int64_t time, int64_t N, int64_t K, int64_t D, int64_t rotary_batch, float eps) {
+// Split qkv (batch, time, N + 2K, D) into q (batch, N, time, D), k and v (batch, K, time, D); norm queries and keys,
+// and rotate them by their positions. rotary is (2, batch or 1, time, D): cosines, then sines.
+void split_norm_rope(const bf16* qkv, const float* q_weight, const float* k_weight, const float* rotary, bf16* q,
+                     bf16* k, bf16* v, int64_t batch, int64_t time, int64_t N, int64_t K, int64_t D,
+                     int64_t rotary_batch, float eps) {
     const int64_t half = D / 2;
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < batch * time; r++) {
@@ -254,10 +258,11 @@ void heads(const bf16* qkv, const float* q_weight, const float* k_weight, const 
     }
 }
 
-// Gradient of the above in qkv; those of the norms' weights are sums of `parts` (PARTS, 2, D).
-void heads_backward(const bf16* qkv, const float* q_weight, const float* k_weight, const float* rotary,
-                    const bf16* grad_q, const bf16* grad_k, const bf16* grad_v, bf16* grad, float* parts,
-                    int64_t batch, int64_t time, int64_t N, int64_t K, int64_t D, int64_t rotary_batch, float eps) {
+// Gradient of the above with respect to qkv; those of the norms' weights are the sums of `parts` (PARTS, 2, D).
+void split_norm_rope_backward(const bf16* qkv, const float* q_weight, const float* k_weight, const float* rotary,
+                              const bf16* grad_q, const bf16* grad_k, const bf16* grad_v, bf16* grad, float* parts,
+                              int64_t batch, int64_t time, int64_t N, int64_t K, int64_t D, int64_t rotary_batch,
+                              float eps) {
     const int64_t half = D / 2;
 #pragma omp parallel for schedule(static)
     for (int64_t part = 0; part < PARTS; part++) {
@@ -346,7 +351,7 @@ void attention(Product product, Release release, const bf16* q, const bf16* k, c
     }
 }
 
-// Gradients of the above. Scores are made again, transposed: keys down, queries across.
+// Gradients of the above. Scores are recomputed, transposed: keys down, queries across.
 void attention_backward(Product product, Release release, const bf16* q, const bf16* k, const bf16* v,
                         const bf16* out, const float* lse, const bf16* grad_out, bf16* grad_q, bf16* grad_k,
                         bf16* grad_v, int64_t batch, int64_t N, int64_t K, int64_t time, int64_t D) {
@@ -415,8 +420,8 @@ void attention_backward(Product product, Release release, const bf16* q, const b
     }
 }
 
-// Negative log-likelihood of each row's target (0 where it is negative), and the logits' gradient in their place. Of a
-// row's `stride` logits the first `width` count; the others' gradient is 0.
+// Negative log-likelihood of each row's target (0 where it is negative); the logits are overwritten by their gradient.
+// Of a row's `stride` logits the first `width` count; the gradient of the others is 0.
 void cross_entropy(bf16* logits, const int64_t* targets, float* nll, int64_t rows, int64_t width, int64_t stride) {
 #pragma omp parallel
     {
@@ -447,7 +452,7 @@ void cross_entropy(bf16* logits, const int64_t* targets, float* nll, int64_t row
     }
 }
 
-// x (rows, width) to its transpose (width, rows). Rows are a multiple of 32, the width of 16.
+// Transpose x (rows, width) to (width, rows). Rows are a multiple of 32, the width of 16.
 void transpose(const bf16* x, bf16* out, int64_t rows, int64_t width) {
     by_tiles(rows, width, 2 * TILE, [=](int64_t r, int64_t i, uint32_t* tile) {
         for (int64_t t = 0; t < 2 * TILE; t++) __builtin_prefetch(x + (r + t) * width + i + STRIP);
@@ -457,7 +462,7 @@ void transpose(const bf16* x, bf16* out, int64_t rows, int64_t width) {
     });
 }
 
-// The same to float32. Rows and width are multiples of 16.
+// The same, cast to float32. Rows and width are multiples of 16.
 void transpose_up(const bf16* x, float* out, int64_t rows, int64_t width) {
     by_tiles(rows, width, TILE, [=](int64_t r, int64_t i, uint32_t* tile) {
         for (int64_t t = 0; t < TILE; t++)
@@ -468,7 +473,7 @@ void transpose_up(const bf16* x, float* out, int64_t rows, int64_t width) {
     });
 }
 
-// sum += x, a product in bfloat16 onto a float32 gradient.
+// sum += x, for a bfloat16 product and a float32 gradient.
 void accumulate(float* sum, const bf16* x, int64_t count) {
 #pragma omp parallel for simd schedule(static)
     for (int64_t i = 0; i < count; i++) sum[i] += up(x[i]);

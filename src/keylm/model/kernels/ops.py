@@ -1,7 +1,9 @@
-"""The steps of the decoder between its products, each with a plain form in torch, which says what it is.
+"""The operations of the decoder between its matrix products, each in plain torch and compiled.
 
-The compiled form (`kernels.cpp`) runs for bfloat16 on a CPU. It keeps less for the backward pass and rounds to bfloat16
-only what it stores; for the rest the two agree, which the tests hold.
+The plain form is the definition. The compiled form (`kernels.cpp`) runs for bfloat16 on CPUs: it keeps less for the
+backward pass, and rounds to bfloat16 only what it stores. Otherwise the two agree, which `tests/model/kernels` checks.
+
+Shapes: batch (B), time (T), hidden_size (H), query heads (N), key/value heads (K), head_dim (D), vocabulary (V).
 """
 
 from __future__ import annotations
@@ -15,23 +17,23 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from keylm.model.kernels import build
+from keylm.model.kernels.build import brgemm_functions, call_kernel, kernel_library
 
-_PARTS = 32
+_NUM_PARTIAL_SUMS = 32
 """Partial sums over rows: `PARTS` in `kernels.cpp`."""
-_QUERIES = 64
-"""Queries of a block in attention: `QUERIES` in `kernels.cpp`."""
-_LINE = 64
-"""Columns that rows of logits are made a multiple of: two cache lines."""
+_QUERY_BLOCK = 64
+"""Queries in a block of attention: `QUERIES` in `kernels.cpp`."""
+_VOCAB_MULTIPLE = 64
+"""Rows of logits are padded to a multiple of this many columns: two cache lines."""
 
 
-def compiled(x: Tensor) -> bool:
-    """Whether the compiled forms serve this tensor."""
-    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and build.library() is not None
+def uses_kernels(x: Tensor) -> bool:
+    """Whether operations on `x` run in the compiled kernels."""
+    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and kernel_library() is not None
 
 
 def linear(x: Tensor, *weights: Tensor) -> Tensor:
-    """`x @ cat(weights).T` in the dtype of `x`, for float32 weights (rows, columns) of one width."""
+    """`x @ cat(weights).T` in the dtype of `x`: (..., in) to (..., out), for float32 weights (out_i, in)."""
     if x.dtype == torch.float32:
         return F.linear(x, torch.cat(weights) if len(weights) > 1 else weights[0])
     out: Tensor = _Linear.apply(x, *weights)  # type: ignore[no-untyped-call]
@@ -39,8 +41,8 @@ def linear(x: Tensor, *weights: Tensor) -> Tensor:
 
 
 def add_rms_norm(x: Tensor, delta: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """`x + delta` (x itself without delta), and its root mean square norm over the last dimension."""
-    if compiled(x):
+    """`x + delta` (or `x`, if delta is None) and its RMSNorm with `weight` (width,), both (..., width)."""
+    if uses_kernels(x):
         total, out = _AddRMSNorm.apply(x, delta, weight, eps)  # type: ignore[no-untyped-call]
         return total, out
     total = x if delta is None else x + delta
@@ -50,8 +52,8 @@ def add_rms_norm(x: Tensor, delta: Tensor | None, weight: Tensor, eps: float) ->
 def norm_linear(
     x: Tensor, delta: Tensor | None, norm_weight: Tensor, eps: float, *weights: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """`add_rms_norm`, then `linear` on the normed sum: the sum and the products."""
-    if compiled(x):
+    """`add_rms_norm`, then `linear` on the norm: the sum (..., width) and the product (..., out)."""
+    if uses_kernels(x):
         total, out = _NormLinear.apply(x, delta, norm_weight, eps, *weights)  # type: ignore[no-untyped-call]
         return total, out
     total, normed = add_rms_norm(x, delta, norm_weight, eps)
@@ -61,14 +63,24 @@ def norm_linear(
 def split_norm_rope(
     qkv: Tensor, q_weight: Tensor, k_weight: Tensor, rotary: Tensor, num_heads: tuple[int, int], eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries (B, N, T, D), keys and values (B, K, T, D) from `qkv` (B, T, (N + 2 K) D): split, queries and keys
-    normed and turned by `rotary` (2, B or 1, T, 1, D), float32. `num_heads` is (N, K)."""
-    if compiled(qkv):
-        q, k, v = _Heads.apply(qkv, q_weight, k_weight, rotary.contiguous(), num_heads, eps)  # type: ignore[no-untyped-call]
+    """Split `qkv` into heads, apply RMSNorm and rotary embedding to queries and keys.
+
+    Args:
+        qkv: (B, T, (N + 2 K) D)
+        q_weight: (D,), weight of the queries' RMSNorm; `k_weight` of the keys'.
+        rotary: (2, B or 1, T, 1, D), float32: cosines and sines.
+        num_heads: (N, K)
+        eps: of both norms.
+
+    Returns:
+        Queries (B, N, T, D), keys (B, K, T, D) and values (B, K, T, D).
+    """
+    if uses_kernels(qkv):
+        q, k, v = _SplitNormRope.apply(qkv, q_weight, k_weight, rotary.contiguous(), num_heads, eps)  # type: ignore[no-untyped-call]
         return q, k, v
-    queries, keys = num_heads
+    num_queries, num_keys = num_heads
     width = q_weight.shape[0]
-    q, k, v = torch.split(qkv.view(*qkv.shape[:-1], -1, width), [queries, keys, keys], dim=2)
+    q, k, v = torch.split(qkv.view(*qkv.shape[:-1], -1, width), [num_queries, num_keys, num_keys], dim=2)
     rotary = rotary.to(qkv.dtype)
     q = _rotate(F.rms_norm(q, (width,), q_weight.to(qkv.dtype), eps), rotary)
     k = _rotate(F.rms_norm(k, (width,), k_weight.to(qkv.dtype), eps), rotary)
@@ -76,16 +88,20 @@ def split_norm_rope(
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """(B, T, N, D) from queries (B, N, T, D), keys and values (B, K, T, D); a query sees keys up to its place."""
-    if compiled(q) and q.shape[2] % _QUERIES == 0 and q.shape[3] % 32 == 0 and build.block_products() is not None:
+    """Causal attention of queries (B, N, T, D) to keys and values (B, K, T, D): (B, T, N, D).
+
+    The compiled form needs AMX, a T that is a multiple of 64, and a D that is a multiple of 32.
+    """
+    fits_blocks = q.shape[2] % _QUERY_BLOCK == 0 and q.shape[3] % 32 == 0
+    if uses_kernels(q) and fits_blocks and brgemm_functions() is not None:
         out: Tensor = _CausalAttention.apply(q.contiguous(), k.contiguous(), v.contiguous())  # type: ignore[no-untyped-call]
         return out
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).transpose(1, 2)
 
 
 def swiglu_linear(gate_up: Tensor, weight: Tensor) -> Tensor:
-    """`linear(silu(gate) * up, weight)`, for gate and up side by side in the last dimension."""
-    if compiled(gate_up):
+    """`linear(silu(gate) * up, weight)`: (..., 2 width) to (..., out), for weight (out, width)."""
+    if uses_kernels(gate_up):
         out: Tensor = _SwigluLinear.apply(gate_up, weight)  # type: ignore[no-untyped-call]
         return out
     gate, up = gate_up.chunk(2, dim=-1)
@@ -93,64 +109,73 @@ def swiglu_linear(gate_up: Tensor, weight: Tensor) -> Tensor:
 
 
 def cast_and_pad_lm_head(weight: Tensor, like: Tensor) -> Tensor:
-    """The weight (V, H) of the head in the dtype of `like`, for products whose result goes to `cross_entropy`.
+    """Cast the head's weight (V, H) to the dtype of `like`, for logits that go to `cross_entropy`.
 
-    Compiled, rows of zeros make it a multiple of 64: rows of logits then begin with a cache line."""
-    rows = -(-len(weight) // _LINE) * _LINE if compiled(like) else len(weight)
-    low = like.new_zeros(rows, weight.shape[1])
-    low[: len(weight)] = weight
-    return low
+    For the compiled form, V is padded with zeros to a multiple of 64, so that every row of logits starts on a cache
+    line.
+    """
+    num_rows = -(-len(weight) // _VOCAB_MULTIPLE) * _VOCAB_MULTIPLE if uses_kernels(like) else len(weight)
+    padded = like.new_zeros(num_rows, weight.shape[1])
+    padded[: len(weight)] = weight
+    return padded
 
 
-def cross_entropy(logits: Tensor, targets: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Negative log-likelihood (n,) in nats, float32, of each target (n,), and the gradient in the logits (n, V) of its
-    sum. Both are 0 where a target is negative. Of a row's logits the first `size` count. The logits may be overwritten.
-    The softmax is in float32."""
-    if compiled(logits):
+def cross_entropy(logits: Tensor, targets: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
+    """Cross entropy and its gradient, with the softmax in float32.
+
+    Args:
+        logits: (n, V), which may be overwritten. The first `vocab_size` columns count.
+        targets: (n,) int64. Negative targets have a loss and a gradient of 0.
+        vocab_size: at most V.
+
+    Returns:
+        The negative log-likelihoods (n,) in nats, float32, and the gradient (n, V) of their sum with respect to the
+        logits.
+    """
+    if uses_kernels(logits):
         nll = logits.new_empty(len(targets), dtype=torch.float32)
-        build.call("cross_entropy", logits, targets.contiguous(), nll, len(targets), size, logits.shape[1])
+        call_kernel("cross_entropy", logits, targets.contiguous(), nll, len(targets), vocab_size, logits.shape[1])
         return nll, logits
-    counts, picked = targets[:, None] >= 0, targets[:, None].clamp(min=0)
-    log_p = logits[:, :size].float().log_softmax(dim=1)
-    nll = (-log_p.gather(1, picked) * counts).flatten()
-    grad = log_p.exp_().scatter_add_(1, picked, torch.full_like(picked, -1, dtype=log_p.dtype))
-    return nll, F.pad((grad * counts).to(logits.dtype), (0, logits.shape[1] - size))
+    is_counted, index = targets[:, None] >= 0, targets[:, None].clamp(min=0)
+    log_p = logits[:, :vocab_size].float().log_softmax(dim=1)
+    nll = (-log_p.gather(1, index) * is_counted).flatten()
+    grad = log_p.exp_().scatter_add_(1, index, torch.full_like(index, -1, dtype=log_p.dtype))
+    return nll, F.pad((grad * is_counted).to(logits.dtype), (0, logits.shape[1] - vocab_size))
 
 
 def accumulate(total: Tensor, x: Tensor) -> None:
-    """`total += x`, for a float32 total."""
-    if compiled(x) and x.is_contiguous():
-        build.call("accumulate", total, x, x.numel())
+    """`total += x`, for a float32 `total`."""
+    if uses_kernels(x) and x.is_contiguous():
+        call_kernel("accumulate", total, x, x.numel())
     else:
         total += x
 
 
 def weight_grad(grad: Tensor, x: Tensor) -> Tensor:
-    """`grad.T @ x`, the gradient of a weight, float32, for grad (n, rows) and x (n, columns).
-
-    oneDNN takes up to twice as long where the left side is a transpose: of the two, the narrower is transposed before.
-    """
+    """`grad.T @ x`, the gradient of a weight: float32 (rows, columns), for grad (n, rows) and x (n, columns)."""
     rows, columns = grad.shape[1], x.shape[1]
-    if not compiled(x) or len(x) % 32 or rows % 16 or columns % 16:
+    if not uses_kernels(x) or len(x) % 32 or rows % 16 or columns % 16:
         return (grad.T @ x).float()
+    # oneDNN takes up to twice as long if the left operand is a transposed view, so the narrower operand is transposed
+    # in memory first.
     if rows <= columns:
         return (_transpose(grad) @ x).float()
-    turned = _transpose(x) @ grad
-    out = turned.new_empty(rows, columns, dtype=torch.float32)
-    build.call("transpose_up", turned, out, columns, rows)
+    transposed = _transpose(x) @ grad
+    out = transposed.new_empty(rows, columns, dtype=torch.float32)
+    call_kernel("transpose_up", transposed, out, columns, rows)
     return out
 
 
 def _rotate(x: Tensor, rotary: Tensor) -> Tensor:
-    """Turn heads (B, T, N, D) by their positions, and bring the heads to the front: (B, N, T, D)."""
+    """Rotate heads (B, T, N, D) by their positions, and move the heads to the front: (B, N, T, D)."""
     cos, sin = rotary
     left, right = x.chunk(2, dim=-1)
-    turned: Tensor = x * cos + torch.cat([-right, left], dim=-1) * sin
-    return turned.transpose(1, 2)
+    rotated: Tensor = x * cos + torch.cat([-right, left], dim=-1) * sin
+    return rotated.transpose(1, 2)
 
 
 class _Linear(Function):
-    """The weights are cast and joined in one pass, again in the backward pass rather than kept."""
+    """Casts and joins the weights in one pass, and again in the backward pass rather than keeping the copy."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *weights: Tensor) -> Tensor:
@@ -165,12 +190,12 @@ class _Linear(Function):
 
 
 class _SwigluLinear(Function):
-    """Keeps gate and up alone; their product is made again in the pass that needs them anyway."""
+    """Keeps gate and up only; their product is recomputed in the pass that reads them anyway."""
 
     @staticmethod
     def forward(ctx: Any, gate_up: Tensor, weight: Tensor) -> Tensor:
         product = gate_up.new_empty(*gate_up.shape[:-1], weight.shape[1])
-        build.call("swiglu", gate_up, product, product.numel() // weight.shape[1], weight.shape[1])
+        call_kernel("swiglu", gate_up, product, product.numel() // weight.shape[1], weight.shape[1])
         ctx.save_for_backward(gate_up, weight)
         return F.linear(product, weight.to(gate_up.dtype))
 
@@ -181,12 +206,12 @@ class _SwigluLinear(Function):
         grad_product = grad @ weight.to(grad.dtype)
         grad_gate_up, product = torch.empty_like(gate_up), torch.empty_like(grad_product)
         rows, width = product.numel() // weight.shape[1], weight.shape[1]
-        build.call("swiglu_backward", gate_up, grad_product, grad_gate_up, product, rows, width)
+        call_kernel("swiglu_backward", gate_up, grad_product, grad_gate_up, product, rows, width)
         return grad_gate_up, *_weight_grads(grad, product, [weight])
 
 
 class _NormLinear(Function):
-    """Keeps the sum alone; its norm is made again in the pass that needs it anyway."""
+    """Keeps the sum only; its norm is recomputed in the pass that reads it anyway."""
 
     @staticmethod
     def forward(
@@ -194,7 +219,7 @@ class _NormLinear(Function):
     ) -> tuple[Tensor, Tensor]:
         total, normed = _add_rms_norm(x, delta, norm_weight, eps)
         ctx.save_for_backward(total, norm_weight, *weights)
-        ctx.eps, ctx.adds = eps, delta is not None
+        ctx.eps, ctx.has_delta = eps, delta is not None
         ctx.set_materialize_grads(False)
         return total, F.linear(normed, _cast_and_join(weights, x.dtype))
 
@@ -204,7 +229,7 @@ class _NormLinear(Function):
         total, norm_weight, *weights = ctx.saved_tensors
         grad_normed = grad_out @ _cast_and_join(weights, total.dtype)
         grad, normed, grad_norm = _add_rms_norm_backward(total, norm_weight, grad_normed, grad_total, ctx.eps)
-        return grad, grad if ctx.adds else None, grad_norm, None, *_weight_grads(grad_out, normed, weights)
+        return grad, grad if ctx.has_delta else None, grad_norm, None, *_weight_grads(grad_out, normed, weights)
 
 
 class _AddRMSNorm(Function):
@@ -212,7 +237,7 @@ class _AddRMSNorm(Function):
     def forward(ctx: Any, x: Tensor, delta: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         total, out = _add_rms_norm(x, delta, weight, eps)
         ctx.save_for_backward(total, weight)
-        ctx.eps, ctx.adds = eps, delta is not None
+        ctx.eps, ctx.has_delta = eps, delta is not None
         ctx.set_materialize_grads(False)
         return total, out
 
@@ -221,10 +246,10 @@ class _AddRMSNorm(Function):
     def backward(ctx: Any, grad_total: Tensor | None, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         total, weight = ctx.saved_tensors
         grad, _, grad_weight = _add_rms_norm_backward(total, weight, grad_out.contiguous(), grad_total, ctx.eps)
-        return grad, grad if ctx.adds else None, grad_weight, None
+        return grad, grad if ctx.has_delta else None, grad_weight, None
 
 
-class _Heads(Function):
+class _SplitNormRope(Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -241,22 +266,22 @@ class _Heads(Function):
         k, v = (qkv.new_empty(batch, keys, time, width) for _ in range(2))
         ctx.sizes = (batch, time, queries, keys, width, rotary.shape[1], eps)
         ctx.save_for_backward(qkv, q_weight, k_weight, rotary)
-        build.call("heads", qkv, q_weight, k_weight, rotary, q, k, v, *ctx.sizes)
+        call_kernel("split_norm_rope", qkv, q_weight, k_weight, rotary, q, k, v, *ctx.sizes)
         return q, k, v
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         qkv, q_weight, k_weight, rotary = ctx.saved_tensors
-        grad, parts = torch.empty_like(qkv), q_weight.new_empty(_PARTS, 2, q_weight.shape[0])
+        grad, parts = torch.empty_like(qkv), q_weight.new_empty(_NUM_PARTIAL_SUMS, 2, q_weight.shape[0])
         contiguous = (grad_of.contiguous() for grad_of in grads)
-        build.call("heads_backward", qkv, q_weight, k_weight, rotary, *contiguous, grad, parts, *ctx.sizes)
+        call_kernel("split_norm_rope_backward", qkv, q_weight, k_weight, rotary, *contiguous, grad, parts, *ctx.sizes)
         q_grad, k_grad = parts.sum(0)
         return grad, q_grad, k_grad, None, None, None
 
 
 class _CausalAttention(Function):
-    """Attention by blocks, scores never in main memory (Dao et al. 2022, "FlashAttention")."""
+    """Attention in blocks, whose scores never go to main memory (Dao et al. 2022, "FlashAttention")."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -265,7 +290,7 @@ class _CausalAttention(Function):
         lse = q.new_empty(batch, queries, time, dtype=torch.float32)
         ctx.sizes = (batch, queries, k.shape[1], time, width)
         ctx.save_for_backward(q, k, v, out, lse)
-        build.call("attention", *(build.block_products() or ()), q, k, v, out, lse, *ctx.sizes)
+        call_kernel("attention", *(brgemm_functions() or ()), q, k, v, out, lse, *ctx.sizes)
         return out
 
     @staticmethod
@@ -273,27 +298,27 @@ class _CausalAttention(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v, out, lse = ctx.saved_tensors
         grads = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        products = build.block_products() or ()
-        build.call("attention_backward", *products, q, k, v, out, lse, grad.contiguous(), *grads, *ctx.sizes)
+        products = brgemm_functions() or ()
+        call_kernel("attention_backward", *products, q, k, v, out, lse, grad.contiguous(), *grads, *ctx.sizes)
         return grads
 
 
 def _add_rms_norm(x: Tensor, delta: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     total, out = x.clone() if delta is None else torch.empty_like(x), torch.empty_like(x)
     width = weight.shape[0]
-    build.call("add_rms_norm", x, delta, weight, total, out, x.numel() // width, width, eps)
+    call_kernel("add_rms_norm", x, delta, weight, total, out, x.numel() // width, width, eps)
     return total, out
 
 
 def _add_rms_norm_backward(
     total: Tensor, weight: Tensor, grad_out: Tensor, grad_total: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradient in the sum, the sum's norm once more, and the gradient in the weight."""
+    """The gradient of the sum, the recomputed norm, and the gradient of the weight."""
     grad, out, width = torch.empty_like(total), torch.empty_like(total), weight.shape[0]
-    along = None if grad_total is None else grad_total.contiguous()
-    parts = weight.new_empty(_PARTS, width)
+    grad_stream = None if grad_total is None else grad_total.contiguous()
+    parts = weight.new_empty(_NUM_PARTIAL_SUMS, width)
     rows = total.numel() // width
-    build.call("add_rms_norm_backward", total, weight, grad_out, along, grad, out, parts, rows, width, eps)
+    call_kernel("add_rms_norm_backward", total, weight, grad_out, grad_stream, grad, out, parts, rows, width, eps)
     return grad, out, parts.sum(0)
 
 
@@ -308,12 +333,12 @@ def _cast_and_join(weights: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
 
 
 def _weight_grads(grad: Tensor, x: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Gradients of `x @ cat(weights).T` in each of the weights, summed over all leading dimensions, float32."""
+    """Gradients of `x @ cat(weights).T` for each weight, summed over all leading dimensions, float32."""
     joined = weight_grad(grad.flatten(0, -2), x.flatten(0, -2))
     return torch.split(joined, [weight.shape[0] for weight in weights])
 
 
 def _transpose(x: Tensor) -> Tensor:
-    turned = x.new_empty(x.shape[1], x.shape[0])
-    build.call("transpose", x.contiguous(), turned, *x.shape)
-    return turned
+    transposed = x.new_empty(x.shape[1], x.shape[0])
+    call_kernel("transpose", x.contiguous(), transposed, *x.shape)
+    return transposed
