@@ -142,9 +142,12 @@ def evaluate(
             raise UserError("--json needs --tasks: the eval stage writes its scores to its folder and to results.json")
         _stage("eval", recipe, [*(set_ or []), *([f"eval.data={data}"] if data else [])], run_)
     elif tasks:
-        commands.score_tasks(recipe, tasks.split(","), limit, data, baselines, json, set_, run_)
+        from keylm.run import open_run
+
+        model = recipe if is_external(recipe) else open_run(recipe, set_, run_)
+        commands.score_tasks(model, tasks.split(","), limit=limit, data=data, baselines=baselines, json=json)
     else:
-        commands.score_instructions(recipe, limit, json)
+        commands.score_instructions(recipe, per_split=limit, json=json)
 
 
 @app.command(rich_help_panel=_STAGES)

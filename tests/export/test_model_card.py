@@ -16,28 +16,34 @@ from keylm.recipe.sources import HubConfig
 from keylm.run import Run
 
 BITS = {"books": {"bytes": 1000, "documents": 3, "tokens": 250, "pretrain": 1.91, "sft": 1.95, "xz": 2.17}}
-SHARES = {"followed": 0.25, "on_topic": 0.5, "instructions": 200, "standard_error": 0.0306, "within_noise_of": []}
+SHARES = {
+    "instruction_accuracy": 0.25,
+    "topic_mentioned": 0.5,
+    "instructions": 200,
+    "standard_error": 0.0306,
+    "not_significantly_above": [],
+}
 LIKE = {
-    "topical": 0.9,
-    "unfinished": 0.04,
-    "looped": 0.02,
-    "echoed": 0.1,
-    "echoed_by_examples": 0.1,
-    "words": 20.0,
+    "topic_match": 0.9,
+    "truncated": 0.04,
+    "looping": 0.02,
+    "prompt_copy": 0.1,
+    "reference_prompt_copy": 0.1,
+    "num_words": 20.0,
     "bits_per_byte": 1.2,
 }
-NULLS = {"null_answers": {"constant sentence": {**SHARES, "followed": 0.143}}}
-WEAK = {**SHARES, **LIKE, **NULLS, "followed": 0.16, "within_noise_of": ["constant sentence"]}
+NULLS = {"baselines": {"constant sentence": {**SHARES, "instruction_accuracy": 0.143}}}
+WEAK = {**SHARES, **LIKE, **NULLS, "instruction_accuracy": 0.16, "not_significantly_above": ["constant sentence"]}
 INSTRUCTIONS = {
     "pretrain": {**SHARES, **LIKE, **NULLS},
-    "sft": {**SHARES, **LIKE, **NULLS, "followed": 0.618, "splits": {"typos": WEAK}},
+    "sft": {**SHARES, **LIKE, **NULLS, "instruction_accuracy": 0.618, "splits": {"typos": WEAK}},
 }
 TASKS = {
     "piqa": {
         "documents": 9,
         "scores": {"acc": 0.6127},
         "standard_errors": {"acc": 0.0114},
-        "null": {"acc": {"chance": 0.5}},
+        "baselines": {"acc": {"chance": 0.5}},
     }
 }
 
@@ -89,16 +95,20 @@ def test_hub_sources_are_named_with_their_licences(tmp_path: Path) -> None:
     ("file", "values", "line"),
     [
         ("bits_per_byte", BITS, "| books | 1,000 | 1.91 | 1.95 | 2.17 |"),
-        ("instructions", INSTRUCTIONS, "| after tuning | 61.8% | 50.0% |"),
-        ("instructions", INSTRUCTIONS, "| constant sentence | 14.3% | 50.0% |"),
+        ("instruction_following", INSTRUCTIONS, "| after tuning | 61.8% | 50.0% |"),
+        ("instruction_following", INSTRUCTIONS, "| constant sentence | 14.3% | 50.0% |"),
         (
-            "instructions",
+            "instruction_following",
             INSTRUCTIONS,
             "| new topics and phrasings (200) | 61.8% ± 3.1% | 14.3% | 50.0% | 4.0% | 2.0% | 10.0% |",
         ),
-        ("instructions", INSTRUCTIONS, "| typos (200) | 16.0% ± 3.1% | 14.3% (within noise of constant sentence) |"),
-        ("tasks", TASKS, "| piqa | acc | 61.27% | 1.14% | 50.00% |"),
-        ("tasks", TASKS, "| PIQA | 61.30% | 61.27% ± 1.14% | within noise |"),
+        (
+            "instruction_following",
+            INSTRUCTIONS,
+            "| typos (200) | 16.0% ± 3.1% | 14.3% (not significantly above constant sentence) |",
+        ),
+        ("lm_eval", TASKS, "| piqa | acc | 61.27% | 1.14% | 50.00% |"),
+        ("lm_eval", TASKS, "| PIQA | 61.30% | 61.27% ± 1.14% | not significant |"),
     ],
 )
 def test_scores_are_shown_where_they_were_measured(tmp_path: Path, file: str, values: dict, line: str) -> None:

@@ -1,4 +1,4 @@
-"""The end of a run on the screen: what was reached, beside what it has to be compared with."""
+"""The headlines of a run, each next to what it has to be compared with."""
 
 from __future__ import annotations
 
@@ -7,50 +7,37 @@ from typing import Any
 from rich.table import Table
 
 from keylm.common.console import output
-from keylm.evaluate.results import tuned_results
+from keylm.evaluate.results import last_finetuned_stage
 
 
-def show_summary(found: dict[str, Any]) -> None:
-    """Print the headlines of `results.json`: bits per byte beside xz, instructions beside null answers, costs."""
-    table = Table(title=found["title"], title_justify="left", box=None, padding=(0, 2), show_header=False)
+def show_summary(results: dict[str, Any]) -> None:
+    """Print the headlines of `results.json`: bits per byte, instruction following, time and memory."""
+    table = Table(title=results["title"], title_justify="left", box=None, padding=(0, 2), show_header=False)
     table.add_column(style="dim")
     table.add_column(justify="right")
     table.add_column(style="dim")
-    for row in [*_bits_per_byte(found["bits_per_byte"]), *_instructions(found["instructions"]), *_costs(found)]:
-        table.add_row(*row)
+    for name, row in results["bits_per_byte"].items():
+        if "pretrain" in row:
+            table.add_row(f"bits per byte, {name}", f"{row['pretrain']:.3f}", f"xz -9e: {row['xz']:.3f}")
+    _add_instruction_following(table, results["instruction_following"])
+    costs = results["stages"].values()
+    if costs:
+        minutes = sum(cost["seconds"] for cost in costs) / 60
+        peak = max(cost["peak_memory_bytes"] for cost in costs)
+        table.add_row("time, all stages", f"{minutes:.1f} min", "last call of each stage")
+        table.add_row("peak memory", f"{peak / 2**30:.2f} GiB", f"{results['machine']['cores']} cores")
     output.print(table)
 
 
-def _bits_per_byte(sources: dict[str, Any]) -> list[tuple[str, str, str]]:
-    return [
-        (f"bits per byte, {name}", f"{row['pretrain']:.3f}", f"xz -9e needs {row['xz']:.3f}")
-        for name, row in sources.items()
-        if "pretrain" in row
-    ]
-
-
-def _instructions(scores: dict[str, Any]) -> list[tuple[str, str, str]]:
-    last = tuned_results(scores)
-    if last is None:
-        return []
-    tuned = scores[last]
-    nulls = scores["null_answers"]
-    beside = ", ".join(f"{name} {row['followed']:.0%}" for name, row in nulls.items())
-    before = f"; before SFT {scores['pretrain']['followed']:.0%}" if "pretrain" in scores else ""
-    return [
-        ("held-out instructions followed", f"{tuned['followed']:.1%}", f"{beside}{before}"),
-        ("answers that name the topic", f"{tuned['on_topic']:.1%}", "unseen phrasings and topics"),
-        ("copying exercises", f"{tuned['copied']:.1%}", "unseen words"),
-    ]
-
-
-def _costs(results: dict[str, Any]) -> list[tuple[str, str, str]]:
-    costs = results["stages"].values()
-    if not costs:
-        return []
-    seconds = sum(cost["seconds"] for cost in costs)
-    peak = max(cost["peak_memory_bytes"] for cost in costs)
-    return [
-        ("time, all stages", f"{seconds / 60:.1f} min", "of the last run of each stage"),
-        ("peak memory", f"{peak / 2**30:.2f} GiB", f"{results['machine']['cores']} cores"),
-    ]
+def _add_instruction_following(table: Table, scores: dict[str, Any]) -> None:
+    stage = last_finetuned_stage(scores)
+    if stage is None:
+        return
+    row = scores[stage]
+    name, baseline = max(scores["baselines"].items(), key=lambda item: float(item[1]["instruction_accuracy"]))
+    comparison = f"{name}: {baseline['instruction_accuracy']:.1%}"
+    if "pretrain" in scores:
+        comparison += f"; before SFT: {scores['pretrain']['instruction_accuracy']:.1%}"
+    table.add_row("instruction accuracy", f"{row['instruction_accuracy']:.1%}", comparison)
+    table.add_row("topic mentioned", f"{row['topic_mentioned']:.1%}", "unseen phrasings and topics")
+    table.add_row("copy tasks", f"{row['copy_accuracy']:.1%}", "unseen words")

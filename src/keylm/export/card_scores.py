@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from keylm.common.files import read_json
-from keylm.evaluate import reference_scores
-from keylm.evaluate.results import scores_by_split, tuned_results
-from keylm.evaluate.significance import remark
+from keylm.evaluate.reference_scores import compare_with_reference, reference_model
+from keylm.evaluate.results import last_finetuned_stage, scores_by_split
+from keylm.evaluate.significance import significance_note
 from keylm.run import Run
 
 _TUNED = {"sft": "after tuning", "dpo": "after preference tuning", "grpo": "after reinforcement"}
@@ -17,7 +17,7 @@ _CODERS = {"pretrain": "after pretraining", **_TUNED, "xz": "`xz -9e`"}
 
 def scores_section(run: Run) -> str:
     """The card's section on scores; empty where nothing was measured."""
-    tables = {"bits_per_byte": _bits_per_byte, "instructions": _instructions, "tasks": _tasks}
+    tables = {"bits_per_byte": _bits_per_byte, "instruction_following": _instructions, "lm_eval": _tasks}
     paths = {name: run.stage("eval") / f"{name}.json" for name in tables}
     measured = {name: read_json(path) for name, path in paths.items() if path.exists()}
     parts = [tables[name](values) for name, values in measured.items() if values]
@@ -38,10 +38,12 @@ def _bits_per_byte(values: dict[str, Any]) -> str:
 
 
 def _instructions(values: dict[str, Any]) -> str:
-    tuned = values[tuned_results(values) or "sft"]
+    tuned = values[last_finetuned_stage(values) or "sft"]
     models = {title: values[stage] for stage, title in _TUNED.items() if stage in values}
-    answers = {"before tuning": values["pretrain"], **models, **tuned["null_answers"]}
-    rows = [[name, f"{row['followed']:.1%}", f"{row['on_topic']:.1%}"] for name, row in answers.items()]
+    answers = {"before tuning": values["pretrain"], **models, **tuned["baselines"]}
+    rows = [
+        [name, f"{row['instruction_accuracy']:.1%}", f"{row['topic_mentioned']:.1%}"] for name, row in answers.items()
+    ]
     head = ["answers", "instructions followed", "topic named"]
     title = f"{tuned['instructions']:,} generated instructions, in phrasings and on topics that were never trained on"
     return (
@@ -52,27 +54,27 @@ def _instructions(values: dict[str, Any]) -> str:
 
 
 def _splits(tuned: dict[str, Any]) -> str:
-    """Scores beside the best null answer, and what the answers are like."""
+    """Scores beside the best baseline, and what the answers are like."""
     rows = [
         [
             f"{name} ({row['instructions']:,})",
-            f"{row['followed']:.1%} ± {row['standard_error']:.1%}",
-            f"{max(row['null_answers'].values()):.1%}{_doubt(row)}",
-            *(f"{row[key]:.1%}" for key in ("on_topic", "unfinished", "looped", "echoed")),
+            f"{row['instruction_accuracy']:.1%} ± {row['standard_error']:.1%}",
+            f"{max(row['baselines'].values()):.1%}{_doubt(row)}",
+            *(f"{row[key]:.1%}" for key in ("topic_mentioned", "truncated", "looping", "prompt_copy")),
         ]
         for name, row in scores_by_split(tuned).items()
     ]
-    head = ["instructions", "followed", "best null answer", "topic named", "cut off", "loops", "echo"]
+    head = ["instructions", "followed", "best baseline", "topic named", "cut off", "loops", "echo"]
     return markdown_table(head, *rows)
 
 
 def _doubt(row: dict[str, Any]) -> str:
-    return f" ({remark(row['within_noise_of'])})" if row["within_noise_of"] else ""
+    return f" ({significance_note(row['not_significantly_above'])})" if row["not_significantly_above"] else ""
 
 
 def _tasks(values: dict[str, Any]) -> str:
     rows = [
-        [name, metric, f"{score:.2%}", f"{row['standard_errors'].get(metric, 0):.2%}", _chance(row, metric)]
+        [name, metric, f"{score:.2%}", _standard_error(row, metric), _chance(row, metric)]
         for name, row in values.items()
         for metric, score in row["scores"].items()
     ]
@@ -86,16 +88,27 @@ def _tasks(values: dict[str, Any]) -> str:
 def _published(values: dict[str, Any]) -> str:
     """The lines of the published card that were measured here too."""
     rows = [
-        [row.claim.title, f"{row.claim.share:.2%}", f"{row.score:.2%} ± {row.error:.2%}", row.remark]
-        for row in reference_scores.beside(values)
+        [
+            row.reference.title,
+            f"{row.reference.score:.2%}",
+            f"{row.score:.2%}" + ("" if row.standard_error is None else f" ± {row.standard_error:.2%}"),
+            row.verdict,
+        ]
+        for row in compare_with_reference(values)
     ]
     return (
-        f"\nBeside the published model:\n\n{markdown_table(['score', reference_scores.NAME, 'here', ''], *rows)}"
+        f"\nBeside the published model:\n\n{markdown_table(['score', reference_model().name, 'here', ''], *rows)}"
         if rows
         else ""
     )
 
 
 def _chance(row: dict[str, Any], metric: str) -> str:
-    null = row["null"].get(metric, {})
-    return f"{null['chance']:.2%}" if "chance" in null else ""
+    baselines = row["baselines"].get(metric, {})
+    return f"{baselines['chance']:.2%}" if "chance" in baselines else ""
+
+
+def _standard_error(row: dict[str, Any], metric: str) -> str:
+    """Empty where it is unknown."""
+    error = row["standard_errors"].get(metric)
+    return "" if error is None else f"{error:.2%}"
