@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from typing import Any
 
@@ -18,7 +19,7 @@ MANY_BASELINES = {"chance": 0.25, "longest choice": 0.243, "choices only, normal
 
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> Console:
-    console = Console(width=80, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    console = Console(width=80, record=True, file=io.StringIO())
     monkeypatch.setattr(score_tables, "console", console)
     return console
 

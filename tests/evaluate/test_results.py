@@ -9,6 +9,7 @@ import pytest
 from helpers.made_up_run import made_up_run
 
 from keylm.commands.report import write_results
+from keylm.common.errors import UserError
 from keylm.common.files import read_json
 from keylm.evaluate.results import collect_results
 from keylm.run import Run, create
@@ -60,6 +61,13 @@ def test_a_run_that_has_just_begun_has_results(tmp_path: Path) -> None:
     results = collect_results(run)
     assert (results["stages"], results["bits_per_byte"], results["lm_eval"]) == ({}, {}, {})
     assert results["tokens"] == {"prepared": {}, "trained": {}}
+
+
+def test_a_lost_measurement_is_named(tmp_path: Path) -> None:
+    run = made_up_run(tmp_path)
+    (run.stage("eval") / "lm_eval.json").unlink()
+    with pytest.raises(UserError, match=r"lm_eval\.json is missing: delete .*stage\.json and run `keylm eval"):
+        collect_results(run)
 
 
 def test_the_default_model_has_the_published_size(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from keylm.common.errors import UserError
 from keylm.common.files import read_json, sha256
 from keylm.common.hardware import describe_hardware
 from keylm.data.cleaning.cleaner import CONTAMINATED
@@ -76,9 +77,19 @@ def collect_results(run: Run) -> dict[str, Any]:
 
 
 def load_measurement(run: Run, name: str) -> dict[str, Any]:
-    """A measurement of the eval stage, such as `bits_per_byte` (see `stage.run_eval`); empty if there is none yet."""
+    """A measurement of the eval stage, such as `bits_per_byte` (see `stage.run_eval`); empty if there is none yet.
+
+    Raises:
+        UserError: The stage is done, but the file is missing: it was deleted, or an older version named it differently.
+    """
     path = run.stage("eval") / f"{name}.json"
-    return read_json(path) if path.exists() else {}
+    if path.exists():
+        return read_json(path)
+    if run.is_done("eval"):
+        raise UserError(
+            f"{path} is missing: delete {path.with_name('stage.json')} and run `keylm eval {run.folder}` to measure it"
+        )
+    return {}
 
 
 def last_finetuned_stage(scores: dict[str, Any]) -> str | None:
