@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from keylm.commands.score_tables import print_instruction_scores
 from keylm.common.console import console
-from keylm.evaluate.instructions import measure, print_scores, splits
-from keylm.evaluate.run_model import run_chat_model
+from keylm.evaluate.chat_models import run_chat_model
+from keylm.evaluate.instruction_following import held_out_splits, measure_instruction_following
 from keylm.instructions.constraints.catalog import CONSTRAINT_SETS
 from keylm.run import open_run
 
@@ -22,10 +23,15 @@ def main() -> None:
     for name in options.trainings:
         folder, _, stage = name.rpartition(":")
         run = open_run(Path(folder))
-        tasks = splits(options.tasks, run.recipe.seed, CONSTRAINT_SETS["all"])
-        speaker = run_chat_model(run, stage)
+        splits = held_out_splits(options.tasks, run.recipe.seed, CONSTRAINT_SETS["all"])
+        model = run_chat_model(run, stage)
         console.print(f"[bold]{name}[/]")
-        print_scores({split: measure(speaker, each, options.tokens) for split, each in tasks.items()})
+        print_instruction_scores(
+            {
+                split: measure_instruction_following(model, examples, options.tokens)
+                for split, examples in splits.items()
+            }
+        )
 
 
 def _options() -> argparse.Namespace:

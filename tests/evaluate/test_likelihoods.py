@@ -22,8 +22,8 @@ def one_by_one(model: KeyLM, question: list[int], answer: list[int]) -> tuple[fl
     whole = [*question, *answer][-(CONTEXT + 1) :]
     logits = model.logits(torch.tensor([whole[:-1]]))[0, -len(answer) :]
     target = torch.tensor(answer)
-    said = logits.log_softmax(-1).gather(1, target[:, None]).sum().item()
-    return said, bool((logits.argmax(-1) == target).all())
+    log_prob = logits.log_softmax(-1).gather(1, target[:, None]).sum().item()
+    return log_prob, bool((logits.argmax(-1) == target).all())
 
 
 ids = st.lists(st.integers(0, 12), min_size=1, max_size=18)
@@ -35,10 +35,10 @@ requests = st.lists(st.tuples(st.sampled_from([[1], [1, 2, 3], [7] * 10, [3, 1] 
 def test_answers_are_scored_as_if_each_stood_alone(
     model: KeyLM, requests: list[tuple[list[int], list[int]]], batch_tokens: int
 ) -> None:
-    for found, request in zip(log_likelihoods(model, requests, batch_tokens), requests, strict=True):
+    for result, request in zip(log_likelihoods(model, requests, batch_tokens), requests, strict=True):
         expected = one_by_one(model, *request)
-        assert found[0] == pytest.approx(expected[0], abs=1e-4)
-        assert found[1] == expected[1]
+        assert result[0] == pytest.approx(expected[0], abs=1e-4)
+        assert result[1] == expected[1]
 
 
 def test_the_likeliest_answer_is_greedy(model: KeyLM) -> None:
@@ -52,26 +52,26 @@ def test_the_likeliest_answer_is_greedy(model: KeyLM) -> None:
 
 
 def test_a_question_is_computed_once(model: KeyLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
+    num_tokens: list[int] = []
     forward = KeyLM.forward
 
     def count(self, tokens, *rest, **options):
-        seen.append(tokens.numel())
+        num_tokens.append(tokens.numel())
         return forward(self, tokens, *rest, **options)
 
     monkeypatch.setattr(KeyLM, "forward", count)
     log_likelihoods(model, [([9] * 15, [1, 2]), ([9] * 15, [3, 4]), ([9] * 15, [5])])
     log_likelihoods(model, [([9] * 15, [1, 2, 3, 4]), ([9] * 15, [1, 2, 5, 6, 7])])
-    assert seen == [15 + 1 + 1 + 0, 15 + 2 + 1 + 2]
+    assert num_tokens == [15 + 1 + 1 + 0, 15 + 2 + 1 + 2]
 
 
 @pytest.mark.parametrize("request_", [([], [1]), ([1], []), ([1], [2] * (CONTEXT + 1))])
-def test_what_cannot_be_scored_is_named(model: KeyLM, request_: tuple[list[int], list[int]]) -> None:
+def test_an_invalid_request_is_named(model: KeyLM, request_: tuple[list[int], list[int]]) -> None:
     with pytest.raises(ValueError, match=r"request 1 needs a question, and an answer of 1 to 24 tokens"):
         log_likelihoods(model, [([1], [1]), request_])
 
 
-def test_progress_comes_to_all_requests(model: KeyLM) -> None:
+def test_progress_counts_all_requests(model: KeyLM) -> None:
     done: list[int] = []
     log_likelihoods(model, [([number], [1, 2, 3]) for number in range(9)], 6, done.append)
     assert sum(done) == 9

@@ -14,12 +14,14 @@ from typer.testing import CliRunner
 
 from keylm import cli
 from keylm import run as runs
+from keylm.commands.evaluate import score_tasks
 from keylm.common.errors import UserError
+from keylm.common.files import read_json
 from keylm.data.cleaning import benchmark_items
 from keylm.data.cleaning.benchmark_items import ScoredItem, load_tasks, scored_items
 from keylm.data.cleaning.decontamination import load_decontaminator
 from keylm.evaluate.lm_eval_adapter import LlamaCppLM
-from keylm.evaluate.lm_eval_tasks import run_and_print, run_tasks
+from keylm.evaluate.lm_eval_tasks import run_tasks
 from keylm.model.transformer import KeyLM, load_model
 from keylm.recipe import Recipe
 from keylm.run import Run
@@ -57,13 +59,13 @@ def log_likelihood(model: KeyLM, tokenizer: Tokenizer, prompt: str, answer: str)
 def test_tasks_run_offline_from_a_folder(run: Run, shared: Path, no_network: None) -> None:
     scores = run_tasks(run, list(CHOICES), limit=4, data=shared / "eval")
     assert list(scores) == list(CHOICES)
-    for name, facts in scores.items():
-        assert facts["documents"] == 4
-        assert set(facts["scores"]) == set(facts["standard_errors"]) == {"acc", "acc_norm"}
-        assert all(score in {0, 0.25, 0.5, 0.75, 1} for score in facts["scores"].values())
-        assert facts["null"]["acc"] == facts["null"]["acc_norm"]
-        assert facts["null"]["acc"]["chance"] == pytest.approx(1 / CHOICES[name])
-        assert set(facts["null"]["acc"]) == {"chance", "longest choice", "shortest choice"}
+    for name, row in scores.items():
+        assert row["documents"] == 4
+        assert set(row["scores"]) == set(row["standard_errors"]) == {"acc", "acc_norm"}
+        assert all(score in {0, 0.25, 0.5, 0.75, 1} for score in row["scores"].values())
+        assert row["baselines"]["acc"] == row["baselines"]["acc_norm"]
+        assert row["baselines"]["acc"]["chance"] == pytest.approx(1 / CHOICES[name])
+        assert set(row["baselines"]["acc"]) == {"chance", "longest choice", "shortest choice"}
 
 
 def test_a_score_is_what_our_own_model_gives(run: Run, tmp_path: Path, no_network: None) -> None:
@@ -81,14 +83,14 @@ def test_a_score_is_what_our_own_model_gives(run: Run, tmp_path: Path, no_networ
         likelihoods = [log_likelihood(model, tokenizer, prompt, answer) for answer in answers]
         chosen.append(likelihoods.index(max(likelihoods)))
     assert scores["scores"]["acc"] == sum(pick == row["label"] for pick, row in zip(chosen, rows, strict=True)) / 12
-    assert scores["null"]["acc"] == {"chance": 0.5, "longest choice": 0.5, "shortest choice": 0.5}
+    assert scores["baselines"]["acc"] == {"chance": 0.5, "longest choice": 0.5, "shortest choice": 0.5}
 
 
-def test_choosing_without_the_question_is_a_baseline(run: Run, tmp_path: Path, no_network: None) -> None:
+def test_choices_without_a_question_are_a_baseline(run: Run, tmp_path: Path, no_network: None) -> None:
     """With one question for all documents, the choice cannot depend on it: likelihoods of the choices alone decide."""
     rows = [{"goal": "g", "sol1": f"the {number} fox", "sol2": f"dog {number}", "label": 0} for number in range(6)]
     write_rows(tmp_path / "piqa.jsonl.gz", rows)
-    facts = run_tasks(run, ["piqa"], data=tmp_path, baselines=True)["piqa"]
+    scores = run_tasks(run, ["piqa"], data=tmp_path, baselines=True)["piqa"]
     model = load_model(run.recipe.model, run.weights("sft"))
     tokenizer = Tokenizer.load(run.stage("tokenizer"))
     hits = 0
@@ -99,11 +101,11 @@ def test_choosing_without_the_question_is_a_baseline(run: Run, tmp_path: Path, n
             log_p = model.logits(torch.tensor([ids[:-1]])).log_softmax(-1)[0]
             likelihoods.append(sum(log_p[index - 1, ids[index]].item() for index in range(1, len(ids))))
         hits += likelihoods[0] >= likelihoods[1]
-    assert facts["null"]["acc"]["without question"] == hits / len(rows)
-    assert set(facts["within_noise_of"]) == set(facts["scores"])
+    assert scores["baselines"]["acc"]["choices only"] == hits / len(rows)
+    assert set(scores["not_significantly_above"]) == set(scores["scores"])
 
 
-def test_ifeval_is_asked_in_the_chat_template_and_fits_the_context(
+def test_ifeval_uses_the_chat_template_and_fits(
     run: Run, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_network: None
 ) -> None:
     asked: list[tuple[str, dict]] = []
@@ -121,14 +123,16 @@ def test_ifeval_is_asked_in_the_chat_template_and_fits_the_context(
     ]
     write_rows(tmp_path / "ifeval.jsonl.gz", rows)
     shutil.copytree(shared / "eval" / "nltk_data", tmp_path / "nltk_data")
-    facts = run_tasks(run, ["ifeval"], data=tmp_path)["ifeval"]
-    assert facts["documents"] == 2
-    assert {"prompt_level_strict_acc", "inst_level_strict_acc"} <= set(facts["scores"])
-    blind = {"constant sentence": 0.5, "echoed prompt": 0.5, "echo with filler": 0.5, "empty": 0.0}
-    assert facts["null"]["prompt_level_strict_acc"] == facts["null"]["inst_level_loose_acc"] == blind
-    assert facts["answers"]["unfinished"] == 1
-    assert facts["answers"]["words"] > 0
-    assert facts["answers"]["bits_per_byte"] > 0
+    scores = run_tasks(run, ["ifeval"], data=tmp_path)["ifeval"]
+    assert scores["documents"] == 2
+    assert (
+        {"prompt_level_strict_acc", "inst_level_strict_acc"} <= set(scores["scores"]) == set(scores["standard_errors"])
+    )
+    baselines = {"constant sentence": 0.5, "echoed prompt": 0.5, "echo with filler": 0.5, "empty": 0.0}
+    assert scores["baselines"]["prompt_level_strict_acc"] == scores["baselines"]["inst_level_loose_acc"] == baselines
+    assert scores["answer_statistics"]["truncated"] == 1
+    assert scores["answer_statistics"]["num_words"] > 0
+    assert scores["answer_statistics"]["bits_per_byte"] > 0
     rendered = [render([{"role": "user", "content": prompt}], add_generation_prompt=True) for prompt in prompts]
     assert [prompt for prompt, _ in asked] == rendered
     assert all(options["max_gen_toks"] == run.recipe.model.max_position_embeddings // 2 for _, options in asked)
@@ -137,31 +141,34 @@ def test_ifeval_is_asked_in_the_chat_template_and_fits_the_context(
 def test_the_table_shows_every_score(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     row = {"goal": "open it", "sol1": "pull", "sol2": "push hard", "label": 1}
     write_rows(tmp_path / "piqa.jsonl.gz", [row, row])
-    found = run_and_print(run, ["piqa"], limit=1, data=tmp_path)
+    score_tasks(run, ["piqa"], limit=1, data=tmp_path, json=tmp_path / "scores.json")
+    written = read_json(tmp_path / "scores.json")
     shown = " ".join(capsys.readouterr().err.split())
-    assert "piqa 1 acc " in shown
-    assert "50.00% 100.00% 0.00%" in shown
-    assert f"PIQA 61.30% {found['tasks']['piqa']['scores']['acc']:.2%}" in shown
+    piqa = written["lm_eval"]["piqa"]
+    assert "piqa (1 documents)" in shown
+    assert f"acc {piqa['scores']['acc']:.2%} 100.0% longest choice" in shown
+    assert piqa["baselines"]["acc"] == {"chance": 0.5, "longest choice": 1.0, "shortest choice": 0.0}
+    assert f"PIQA 61.30% {piqa['scores']['acc']:.2%}" in shown
     files = {"model.safetensors": run.weights("sft"), "piqa.jsonl.gz": tmp_path / "piqa.jsonl.gz"}
-    assert found["sha256"] == {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
-    assert found["versions"]["lm_eval"] == version("lm_eval")
-    assert (found["limit"], found["seed"], found["tasks"]["piqa"]["version"]) == (1, run.recipe.seed, 1.0)
+    assert written["sha256"] == {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    assert written["versions"]["lm_eval"] == version("lm_eval")
+    assert (written["limit"], written["seed"], piqa["version"]) == (1, run.recipe.seed, 1.0)
 
 
-def test_the_command_writes_what_it_prints(run: Run, tmp_path: Path) -> None:
+def test_the_command_writes_json(run: Run, tmp_path: Path) -> None:
     write_rows(tmp_path / "piqa.jsonl.gz", [{"goal": "open it", "sol1": "pull", "sol2": "push hard", "label": 1}])
     options = ["--tasks", "piqa", "--data", str(tmp_path), "--json", str(tmp_path / "scores.json")]
-    told = CliRunner().invoke(cli.app, ["eval", str(run.folder), *options])
-    assert told.exit_code == 0, told.output
+    result = CliRunner().invoke(cli.app, ["eval", str(run.folder), *options])
+    assert result.exit_code == 0, result.output
     written = json.loads((tmp_path / "scores.json").read_text())
-    assert written["tasks"] == run_tasks(run, ["piqa"], data=tmp_path)
+    assert written["lm_eval"] == run_tasks(run, ["piqa"], data=tmp_path)
     assert written["model"] == str(run.folder)
 
 
-def test_the_stage_does_not_take_a_file_to_write(run: Run, tmp_path: Path) -> None:
-    told = CliRunner().invoke(cli.app, ["eval", str(run.folder), "--json", str(tmp_path / "scores.json")])
-    assert isinstance(told.exception, UserError)
-    assert "--json needs --tasks" in str(told.exception)
+def test_json_needs_tasks(run: Run, tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli.app, ["eval", str(run.folder), "--json", str(tmp_path / "scores.json")])
+    assert isinstance(result.exception, UserError)
+    assert "--json needs --tasks" in str(result.exception)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +201,7 @@ def test_missing_punkt_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         load_tasks(["ifeval"], tmp_path)
 
 
-def test_without_a_folder_and_without_a_network_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_without_a_folder_gets_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
@@ -202,7 +209,7 @@ def test_without_a_folder_and_without_a_network_there_is_a_sentence(monkeypatch:
         load_tasks(["piqa"])
 
 
-def test_a_missing_file_is_found_before_missing_weights(run: Run, tmp_path: Path) -> None:
+def test_missing_data_are_named_before_weights(run: Run, tmp_path: Path) -> None:
     untrained = Run(tmp_path / "untrained", run.recipe)
     with pytest.raises(UserError, match="has no piqa"):
         run_tasks(untrained, ["piqa"], data=tmp_path)
@@ -211,7 +218,7 @@ def test_a_missing_file_is_found_before_missing_weights(run: Run, tmp_path: Path
         run_tasks(untrained, ["piqa"], data=tmp_path)
 
 
-def test_what_is_scored_is_kept_out_of_the_text(tmp_path: Path, no_network: None) -> None:
+def test_scored_items_are_dropped_from_the_text(tmp_path: Path, no_network: None) -> None:
     goal = "the best way to keep a very old boat from filling with cold water in winter"
     answers = ["turn it over on dry land", "leave it in the harbour with a heavy stone in it"]
     write_rows(tmp_path / "piqa.jsonl.gz", [{"goal": goal, "sol1": answers[0], "sol2": answers[1], "label": 0}])
@@ -231,7 +238,7 @@ def test_what_is_scored_is_kept_out_of_the_text(tmp_path: Path, no_network: None
     assert load_decontaminator(clean_run) is index
 
 
-def test_item_texts_of_every_shape_of_task() -> None:
+def test_contexts_and_continuations_by_task_type() -> None:
     def task(output_type: str, text: object, target: object, choices: object = None, multiple_input: bool = False):
         return SimpleNamespace(
             OUTPUT_TYPE=output_type,

@@ -10,6 +10,7 @@ from helpers.made_up_run import ATTACK, made_up_run, write_metrics
 from keylm.common.files import read_json, write_json
 from keylm.evaluate import plots
 from keylm.evaluate.report import duration, short, write_report
+from keylm.evaluate.results import collect_results
 from keylm.run import Run, create
 
 LOADS = {"src", "srcset", "href", "xlink:href", "data", "action", "poster", "background"}
@@ -47,7 +48,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = made_up_run(tmp_path_factory.mktemp("report"))
-    write_report(run)
+    write_report(run, collect_results(run))
     return run
 
 
@@ -66,32 +67,32 @@ def test_the_page_loads_nothing(text: str) -> None:
     assert not re.search(r"@import|url\((?!#)", text)
 
 
-def test_what_a_model_writes_is_shown_as_text(text: str) -> None:
+def test_model_output_is_escaped(text: str) -> None:
     assert ATTACK not in text
     assert ATTACK in Page(text).words
 
 
-def test_it_says_what_happened(text: str) -> None:
+def test_the_page_states_the_results(text: str) -> None:
     words = " ".join(Page(text).words.split())
     for fact in (
         "Made-up 6M",
         "7.31M parameters",
         "1.931 bits per byte of held-out prose; xz -9e: 2.171",
-        "75% of held-out instructions followed; before SFT 10%, best null answer 43%",
+        "75% of held-out instructions followed; before SFT 10%, best baseline 43%",
         "60.00% 59.91% 2,208,522",
-        "gated (pretrain) was left out, its weight went to the other sources of its category: its terms",
+        "gated (pretrain) was unavailable, and its weight went to the other sources of its category: its terms",
         "source contaminated: piqa duplicate too short prose 3 12,345 talk 7",
         "prose: too short",
         "echoed prompt",
         "talk 200 1.812 1.493",
         "checked 150 1.710 1.790 4.7%",
         "piqa 1,838 3 acc 54.13%",
-        "hellaswag 1,838 not looked for acc 26.91%",
+        "hellaswag 1,838 not checked acc 26.91%",
         "PIQA 61.30% 54.13% 1.16% below",
         "HellaSwag 31.00% 27.91% 1.16% below",
-        "The answers to piqa: echoed 0.310",
+        "Answers to piqa: prompt copy 0.310",
         "new topics and phrasings 53 75.0% 3.0% constant sentence 14.0% · echoed prompt 43.0% · empty 0.0%",
-        "new kinds 53 37.5% 3.0% within noise of echoed prompt constant sentence 14.0%",
+        "new kinds 53 37.5% 3.0% not significantly above echoed prompt constant sentence 14.0%",
         "new kinds 26.2% 87.5% 6.2% 3.1% 20.0% 15.0% 17.5 1.234",
         "10% 1.900 0.100 ± 0.004 0.0% 2.000 0.100 ± 0.004 60.0%",
         "7 min 56 s",
@@ -100,33 +101,33 @@ def test_it_says_what_happened(text: str) -> None:
         assert fact in words, fact
 
 
-def test_a_score_within_noise_is_said_to_be_so(run: Run, tmp_path: Path) -> None:
-    path = run.stage("eval") / "instructions.json"
-    found = read_json(path)
-    weak = {**found, "sft": {**found["sft"], "followed": 0.44}}
+def test_an_insignificant_headline_says_so(run: Run, tmp_path: Path) -> None:
+    path = run.stage("eval") / "instruction_following.json"
+    scores = read_json(path)
+    weak = {**scores, "sft": {**scores["sft"], "instruction_accuracy": 0.44}}
     write_json(path, weak)
     try:
-        write_report(run)
+        write_report(run, collect_results(run))
         words = " ".join(Page((run.folder / "report.html").read_text(encoding="utf-8")).words.split())
     finally:
-        write_json(path, found)
-    assert "best null answer 43%: within noise of it" in words
+        write_json(path, scores)
+    assert "best baseline 43%: not significantly above it" in words
 
 
-def test_preference_tuning_is_one_more_column_and_the_headline(tmp_path: Path) -> None:
+def test_dpo_adds_a_column_and_is_the_headline(tmp_path: Path) -> None:
     run = made_up_run(tmp_path, dpo={})
     write_metrics(run, "dpo")
-    path = run.stage("eval") / "instructions.json"
-    found = read_json(path)
-    write_json(path, {**found, "dpo": {**found["sft"], "followed": 0.81}})
-    write_report(run)
+    path = run.stage("eval") / "instruction_following.json"
+    scores = read_json(path)
+    write_json(path, {**scores, "dpo": {**scores["sft"], "instruction_accuracy": 0.81}})
+    write_report(run, collect_results(run))
     words = " ".join(Page((run.folder / "report.html").read_text(encoding="utf-8")).words.split())
     assert "81% of held-out instructions followed; before SFT 10%" in words
     assert "count before SFT after SFT after DPO constant sentence" in words
-    assert "Preference tuning" in words
+    assert "DPO on verified preference pairs" in words
 
 
-def test_every_plot_is_whole_and_takes_the_page_s_ink(text: str) -> None:
+def test_plots_are_whole_and_use_the_page_s_color(text: str) -> None:
     drawings = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
     assert len(drawings) == 3 + 3 + 1 + 2
     for drawing in drawings:
@@ -136,18 +137,18 @@ def test_every_plot_is_whole_and_takes_the_page_s_ink(text: str) -> None:
         assert "metadata" not in drawing
 
 
-def test_a_run_that_has_only_begun_has_a_report(run: Run, tmp_path: Path) -> None:
+def test_a_run_that_has_just_begun_has_a_report(run: Run, tmp_path: Path) -> None:
     new = create(run.recipe, tmp_path)
     new.begin("pretrain")
     write_metrics(new, "pretrain", num_steps=8)
-    write_report(new)
+    write_report(new, collect_results(new))
     page = Page((tmp_path / "report.html").read_text())
     assert page.tags.count("svg") == 3
     sections = (
         "Dropped documents",
         "Mixture",
-        "Held-out instructions",
-        "Typos",
+        "Instruction following",
+        "Typo robustness",
         "Sample conversations",
         "Time and memory",
         "Benchmarks",
@@ -161,7 +162,7 @@ def test_many_sources_are_drawn_as_their_mean(run: Run, tmp_path: Path) -> None:
     scores = {f"source-{number}": float(number) for number in range(9)}
     row = {"step": 1, "tokens": 4096, "validation": scores}
     (new.begin("pretrain") / "metrics.jsonl").write_text(json.dumps(row) + "\n")
-    write_report(new)
+    write_report(new, collect_results(new))
     words = Page((tmp_path / "report.html").read_text()).words
     assert "mean of 9 sources" in words
     assert "source-8" not in words

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from helpers.made_up_run import made_up_run
 
+from keylm.commands.report import write_results
+from keylm.common.errors import UserError
 from keylm.common.files import read_json
-from keylm.evaluate.report import write_report
-from keylm.evaluate.results import build_results
+from keylm.evaluate.results import collect_results
 from keylm.run import Run, create
 from keylm.stages import STAGES, TRAINING_STAGES, run_until
 
@@ -45,25 +46,34 @@ def fits(part: str, name: str) -> bool:
 
 
 def test_documented_keys_are_the_real_ones(tmp_path: Path) -> None:
-    found = build_results(made_up_run(tmp_path))
-    assert found == read_json(tmp_path / "results.json")
-    for leaf in leaves(found):
+    run = made_up_run(tmp_path)
+    results = collect_results(run)
+    write_results(run)
+    assert results == read_json(tmp_path / "results.json")
+    for leaf in leaves(results):
         assert any(stands_for(key, leaf) for key in documented()), f"{leaf} is not in docs/report.md"
     for key in documented():
-        assert any(stands_for(key, leaf) for leaf in leaves(found)), f"{key} is documented, but is not there"
+        assert any(stands_for(key, leaf) for leaf in leaves(results)), f"{key} is documented, but is not there"
 
 
-def test_a_run_that_has_done_nothing_has_results_too(tmp_path: Path) -> None:
+def test_a_run_that_has_just_begun_has_results(tmp_path: Path) -> None:
     run = create(made_up_run(tmp_path / "done").recipe, tmp_path / "new")
-    found = build_results(run)
-    assert (found["stages"], found["bits_per_byte"], found["tasks"]) == ({}, {}, {})
-    assert found["tokens"] == {"prepared": {}, "trained": {}}
+    results = collect_results(run)
+    assert (results["stages"], results["bits_per_byte"], results["lm_eval"]) == ({}, {}, {})
+    assert results["tokens"] == {"prepared": {}, "trained": {}}
 
 
-def test_parameters_are_those_of_the_published_model(tmp_path: Path) -> None:
+def test_a_lost_measurement_is_named(tmp_path: Path) -> None:
+    run = made_up_run(tmp_path)
+    (run.stage("eval") / "lm_eval.json").unlink()
+    with pytest.raises(UserError, match=r"lm_eval\.json is missing: delete .*stage\.json and run `keylm eval"):
+        collect_results(run)
+
+
+def test_the_default_model_has_the_published_size(tmp_path: Path) -> None:
     recipe = made_up_run(tmp_path / "run").recipe
     published = recipe.model_copy(update={"model": type(recipe.model)()})
-    assert build_results(create(published, tmp_path / "published"))["parameters"] == 75_251_200
+    assert collect_results(create(published, tmp_path / "published"))["parameters"] == 75_251_200
 
 
 @pytest.fixture
@@ -73,7 +83,7 @@ def evaluated(tiny_run: Run) -> Run:
     return tiny_run
 
 
-def test_a_real_run_is_measured_once_and_comes_to_the_documented_keys(evaluated: Run) -> None:
+def test_a_real_run_is_measured_once(evaluated: Run) -> None:
     folder = evaluated.stage("eval")
     bits = read_json(folder / "bits_per_byte.json")
     assert set(bits) == {"prose", "talk"}
@@ -82,20 +92,21 @@ def test_a_real_run_is_measured_once_and_comes_to_the_documented_keys(evaluated:
         assert 0 < row["pretrain"] < 8.65 * row["tokens"] / row["bytes"]  # log2(400): knowing nothing
         assert row["sft"] > 0
         assert row["xz"] > 0
-    scores = read_json(folder / "instructions.json")
+    scores = read_json(folder / "instruction_following.json")
     assert list(scores) == ["pretrain", "sft"]
     assert scores["sft"]["prompts"] <= 8
-    for leaf in leaves(build_results(evaluated)):
+    for leaf in leaves(collect_results(evaluated)):
         assert any(stands_for(key, leaf) for key in documented()), leaf
-    write_report(evaluated)
+    write_results(evaluated)
     assert "after SFT" in (evaluated.folder / "report.html").read_text()
 
     (folder / "stage.json").unlink()
-    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*s.json")}
+    others = set(folder.glob("*.json")) - {folder / "bits_per_byte.json", folder / "begun.json"}
+    before = {path.name: path.stat().st_mtime_ns for path in others}
     (folder / "bits_per_byte.json").unlink()
     run_until(evaluated, "eval")
     assert read_json(folder / "bits_per_byte.json") == bits
-    assert before == {path.name: path.stat().st_mtime_ns for path in folder.glob("*s.json")}
+    assert before == {path.name: path.stat().st_mtime_ns for path in others}
 
 
 def test_importing_the_package_stays_light() -> None:

@@ -1,4 +1,4 @@
-"""Held-out answers of the tuning data, before a model that takes every token for equally likely."""
+"""Held-out SFT answers, scored by a model to which every token is equally likely."""
 
 from __future__ import annotations
 
@@ -75,42 +75,44 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture
-def indifferent(run: Run) -> KeyLM:
+def uniform_model(run: Run) -> KeyLM:
     model = KeyLM(run.recipe.model)
     torch.nn.init.zeros_(model.lm_head.weight)
     return model.eval()
 
 
-def test_every_token_of_the_last_answers_counts_and_no_other(run: Run, indifferent: KeyLM) -> None:
+def test_exactly_the_last_answers_are_scored(run: Run, uniform_model: KeyLM) -> None:
     tokenizer = Tokenizer.load(run.stage("tokenizer"))
     store = open_store(run, "sft", "talks", "validation")
-    found = sft_answers.predicted(run, {"sft": indifferent}, 1000)["talks"]
-    assert found["answers"] == store.num_documents > 50
+    row = sft_answers.answer_bits_per_byte(run, {"sft": uniform_model}, 1000)["talks"]
+    assert row["answers"] == store.num_documents > 50
     tokens = size = start = 0
     for end in store.document_ends.tolist():
         text = tokenizer.decode(store.tokens(start, end).tolist())
         said = text[text.index("Most ") : text.index("read it.") + len("read it.")]
         tokens, size, start = tokens + len(tokenizer.encode(said)) + 1, size + len(said.encode()), end
-    assert found["sft"] == pytest.approx(tokens * math.log2(run.recipe.model.vocab_size) / size, rel=1e-3)
+    assert row["sft"] == pytest.approx(tokens * math.log2(run.recipe.model.vocab_size) / size, rel=1e-3)
 
 
-def test_made_answers_are_held_against_those_they_are_made_of(run: Run, indifferent: KeyLM) -> None:
+def test_constrained_answers_next_to_the_originals(run: Run, uniform_model: KeyLM) -> None:
     tokenizer = Tokenizer.load(run.stage("tokenizer"))
-    (found,) = sft_answers.made(run, indifferent, 1000).values()
+    (row,) = sft_answers.constrained_answer_bits_per_byte(run, uniform_model, 1000).values()
     (source,) = [source for source in run.recipe.sft.sources if source.name == "verified"]
     pairs = list(sft_answers._held_out_pairs(run, source))
-    assert found["answers"] == len(pairs) > 50
+    assert row["answers"] == len(pairs) > 50
     held_out = open_store(run, "sft", "talks", "validation")
     unread = tokenizer.decode(held_out.tokens(0, held_out.num_tokens).tolist())
     assert all(real in unread for real, _ in pairs)
-    for key, side in (("real", 0), ("made", 1)):
+    for key, side in (("original", 0), ("constrained", 1)):
         texts = [pair[side] for pair in pairs]
         bits = sum(len(tokenizer.encode(text)) for text in texts) * math.log2(run.recipe.model.vocab_size)
-        assert found[key] == pytest.approx(bits / sum(len(text.encode()) for text in texts), rel=1e-3)
-    assert found["rise"] == pytest.approx(found["made"] / found["real"] - 1, abs=1e-3)
+        assert row[key] == pytest.approx(bits / sum(len(text.encode()) for text in texts), rel=1e-3)
+    assert row["relative_increase"] == pytest.approx(row["constrained"] / row["original"] - 1, abs=1e-3)
     assert all(real.startswith("Most ") for real, _ in pairs)
 
 
-def test_few_are_enough(run: Run, indifferent: KeyLM) -> None:
-    assert {row["answers"] for row in sft_answers.predicted(run, {"sft": indifferent}, 3).values()} == {3}
-    assert {row["answers"] for row in sft_answers.made(run, indifferent, 3).values()} == {3}
+def test_the_number_of_answers_is_limited(run: Run, uniform_model: KeyLM) -> None:
+    assert {row["answers"] for row in sft_answers.answer_bits_per_byte(run, {"sft": uniform_model}, 3).values()} == {3}
+    assert {row["answers"] for row in sft_answers.constrained_answer_bits_per_byte(run, uniform_model, 3).values()} == {
+        3
+    }

@@ -1,4 +1,4 @@
-"""Typo robustness, on models of which the answer is known."""
+"""Typo robustness, on models whose result is known."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ import torch
 from keylm.common.documents import Message
 from keylm.data.prepare.token_store import StoreWriter, TokenStore
 from keylm.evaluate import typo_robustness
-from keylm.evaluate.typo_robustness import RATES, BpbIncrease, Passage, bpb_increases, passage_bits, passages, requests
+from keylm.evaluate.typo_robustness import (
+    RATES,
+    BpbIncrease,
+    Passage,
+    bpb_increases,
+    constrained_requests,
+    passage_bits,
+    sample_passages,
+)
 from keylm.inference.answers import Answer
 from keylm.instructions.constraints.catalog import Frequency, Keywords
 from keylm.instructions.mistyped import mistyped_task
@@ -46,10 +54,10 @@ def model(tiny_model) -> KeyLM:
     return model
 
 
-def test_bits_are_those_of_each_continuation_alone(model: KeyLM, tokenizer: Tokenizer) -> None:
+def test_bits_of_each_continuation_alone(model: KeyLM, tokenizer: Tokenizer) -> None:
     """Batched, sorted and padded, against one passage at a time and torch's own log-softmax."""
-    found = passage_bits(model, tokenizer, CHOSEN, length=200)
-    for passage, bits in zip(CHOSEN, found, strict=True):
+    all_bits = passage_bits(model, tokenizer, CHOSEN, length=200)
+    for passage, bits in zip(CHOSEN, all_bits, strict=True):
         before = [tokenizer.end_of_text, *tokenizer.encode(passage.beginning)]
         after = tokenizer.encode(passage.continuation)
         stream = torch.tensor([*before, *after])
@@ -68,40 +76,40 @@ def test_a_long_passage_loses_its_first_tokens(model: KeyLM, tokenizer: Tokenize
     assert bits == pytest.approx(nats / math.log(2), rel=1e-4)
 
 
-def test_a_model_that_does_not_look_loses_nothing(tiny_model, tokenizer: Tokenizer) -> None:
-    blind = init_model(tiny_model, seed=0).eval()
-    torch.nn.init.zeros_(blind.lm_head.weight)
-    found = bpb_increases(blind, tokenizer, CHOSEN, 200, seed=0)
+def test_a_model_that_ignores_context_loses_nothing(tiny_model, tokenizer: Tokenizer) -> None:
+    uniform = init_model(tiny_model, seed=0).eval()
+    torch.nn.init.zeros_(uniform.lm_head.weight)
+    increases = bpb_increases(uniform, tokenizer, CHOSEN, 200, seed=0)
     total = sum(len(tokenizer.encode(passage.continuation)) for passage in CHOSEN) * math.log2(300)
-    for rise in found.values():
-        assert rise.bits_per_byte == pytest.approx(total / sum(passage.num_bytes for passage in CHOSEN))
-        assert rise.rise == pytest.approx(0, abs=1e-9)
-        assert rise.standard_error == pytest.approx(0, abs=1e-9)
+    for row in increases.values():
+        assert row.bits_per_byte == pytest.approx(total / sum(passage.num_bytes for passage in CHOSEN))
+        assert row.increase == pytest.approx(0, abs=1e-9)
+        assert row.standard_error == pytest.approx(0, abs=1e-9)
 
 
-def test_a_model_that_looks_sees_the_typos(model: KeyLM, tokenizer: Tokenizer) -> None:
-    found = bpb_increases(model, tokenizer, CHOSEN, 200, seed=0)
-    assert found == bpb_increases(model, tokenizer, CHOSEN, 200, seed=0)
-    assert list(found) == list(RATES)
-    assert (found[0.0].rise, found[0.0].standard_error) == (0, 0)
-    assert all(found[rate].rise != 0 and found[rate].standard_error > 0 for rate in RATES[1:])
-    for rise in found.values():
-        assert rise.bits_per_byte - rise.rise == pytest.approx(found[0.0].bits_per_byte)
+def test_a_model_that_reads_context_sees_the_typos(model: KeyLM, tokenizer: Tokenizer) -> None:
+    increases = bpb_increases(model, tokenizer, CHOSEN, 200, seed=0)
+    assert increases == bpb_increases(model, tokenizer, CHOSEN, 200, seed=0)
+    assert list(increases) == list(RATES)
+    assert (increases[0.0].increase, increases[0.0].standard_error) == (0, 0)
+    assert all(increases[rate].increase != 0 and increases[rate].standard_error > 0 for rate in RATES[1:])
+    for row in increases.values():
+        assert row.bits_per_byte - row.increase == pytest.approx(increases[0.0].bits_per_byte)
 
 
-def test_the_standard_error_is_the_spread_over_many_draws() -> None:
+def test_the_standard_error_is_the_spread_of_draws() -> None:
     """Against drawing the passages again and again."""
     generator = np.random.default_rng(0)
 
     def draw() -> BpbIncrease:
         sizes = generator.integers(60, 240, size=200)
         clean = sizes * generator.normal(2.0, 0.4, size=200)
-        return typo_robustness._rise(clean + sizes * generator.normal(0.3, 0.5, size=200), clean, sizes)
+        return typo_robustness._bpb_increase(clean + sizes * generator.normal(0.3, 0.5, size=200), clean, sizes)
 
     drawn = [draw() for _ in range(400)]
-    assert np.mean([rise.rise for rise in drawn]) == pytest.approx(0.3, abs=0.01)
-    spread = np.std([rise.rise for rise in drawn])
-    assert np.mean([rise.standard_error for rise in drawn]) == pytest.approx(spread, rel=0.1)
+    assert np.mean([row.increase for row in drawn]) == pytest.approx(0.3, abs=0.01)
+    spread = np.std([row.increase for row in drawn])
+    assert np.mean([row.standard_error for row in drawn]) == pytest.approx(spread, rel=0.1)
 
 
 def make_store(folder: Path, tokenizer: Tokenizer, documents: list[list[int]]) -> TokenStore:
@@ -113,17 +121,17 @@ def make_store(folder: Path, tokenizer: Tokenizer, documents: list[list[int]]) -
     return TokenStore(folder)
 
 
-def test_passages_are_plain_text_from_every_store_in_turn(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_passages_alternate_between_stores(tmp_path: Path, tokenizer: Tokenizer) -> None:
     talk = [tokenizer.turn_start, *tokenizer.encode("user\n" + TEXT), tokenizer.turn_end]
     books = make_store(tmp_path / "books", tokenizer, [tokenizer.encode(f"Book {n}. {TEXT * 3}") for n in range(20)])
     posts = make_store(
         tmp_path / "posts", tokenizer, [talk, *(tokenizer.encode(TEXT.upper() * 3 + f"{n}.") for n in range(20))]
     )
-    found = passages([books, posts], tokenizer, 12, seed=0)
-    assert found == passages([books, posts], tokenizer, 12, seed=0)
-    assert len(found) == 12
-    assert sum(passage.continuation.isupper() for passage in found) == 6
-    for passage in found:
+    sampled = sample_passages([books, posts], tokenizer, 12, seed=0)
+    assert sampled == sample_passages([books, posts], tokenizer, 12, seed=0)
+    assert len(sampled) == 12
+    assert sum(passage.continuation.isupper() for passage in sampled) == 6
+    for passage in sampled:
         whole = passage.beginning + passage.continuation
         assert passage.continuation[0].isspace()
         assert 0.3 < len(passage.beginning) / len(whole) <= 0.5
@@ -132,16 +140,16 @@ def test_passages_are_plain_text_from_every_store_in_turn(tmp_path: Path, tokeni
 
 def test_requests_are_about_topics_and_hold_instructions() -> None:
     for num in (1, 8, 60):
-        tasks = requests(num, seed=0)
+        tasks = constrained_requests(num, seed=0)
         assert len(tasks) == num
         assert all(task.topic is not None and task.checks for task in tasks)
 
 
-def test_words_that_an_answer_is_judged_by_stay_right() -> None:
-    for index, task in enumerate(requests(120, seed=1)):
+def test_words_that_checks_look_for_stay_correct() -> None:
+    for index, task in enumerate(constrained_requests(120, seed=1)):
         asked, typed = (
-            " ".join(made.messages[-1]["content"].lower().split())
-            for made in (task, mistyped_task(task, 0.3, Random(index)))
+            " ".join(version.messages[-1]["content"].lower().split())
+            for version in (task, mistyped_task(task, 0.3, Random(index)))
         )
         needed = [task.topic, *(value for check in task.checks for value in asdict(check).values())]
         for value in needed:
@@ -151,18 +159,18 @@ def test_words_that_an_answer_is_judged_by_stay_right() -> None:
                     assert len(re.findall(pattern, typed)) >= len(re.findall(pattern, asked)), (word, asked, typed)
 
 
-def test_the_other_words_are_mistyped_and_the_checks_stay() -> None:
+def test_other_words_get_typos_and_checks_stay() -> None:
     request = "Please describe copper lanterns. Use the word river at least two times."
     task = Task([user_message(request)], "copper lanterns",
                 (Frequency("river", 2), Keywords(("river",))))  # fmt: skip
     typed = [mistyped_task(task, 0.2, Random(seed)) for seed in range(20)]
-    assert all(made.checks == task.checks and made.topic == task.topic for made in typed)
-    assert len({made.messages[0]["content"] for made in typed}) == 20
+    assert all(variant.checks == task.checks and variant.topic == task.topic for variant in typed)
+    assert len({variant.messages[0]["content"] for variant in typed}) == 20
     assert mistyped_task(task, 0.0, Random(0)) == task
 
 
-class Stubborn:
-    """A speaker who always says the same."""
+class ConstantChatModel:
+    """A chat model with one answer to everything."""
 
     def answer(self, conversations: Sequence[Sequence[Message]], _max_new_tokens: int) -> list[Answer]:
         return [Answer("No, it is a river.")] * len(conversations)
@@ -171,18 +179,30 @@ class Stubborn:
         return 0.0
 
 
-def test_who_answers_the_same_follows_the_same() -> None:
-    shares = typo_robustness.followed(Stubborn(), requests(20, seed=0), 4, seed=0)
+def test_a_constant_answer_scores_the_same_at_all_rates() -> None:
+    shares = typo_robustness.accuracies_with_typos(ConstantChatModel(), constrained_requests(20, seed=0), 4, seed=0)
     assert list(shares) == list(RATES)
     assert len({tuple(share.values()) for share in shares.values()}) == 1
 
 
-def test_what_there_is_nothing_of_is_left_out(model: KeyLM, tokenizer: Tokenizer) -> None:
+def test_measurements_of_size_zero_are_left_out(model: KeyLM, tokenizer: Tokenizer) -> None:
     def measure(passages: list[Passage], tasks: list[Task]) -> dict[str, Any]:
-        return typo_robustness.measure({"sft": model}, lambda _: Stubborn(), tokenizer, passages, tasks, 2, 64, 0)
+        return typo_robustness.measure_typo_robustness(
+            {"sft": model},
+            lambda _: ConstantChatModel(),
+            tokenizer,
+            passages,
+            tasks,
+            max_new_tokens=2,
+            length=64,
+            seed=0,
+        )
 
-    assert set(measure([], requests(2, seed=0))["sft"]["10%"]) == {"followed", "on_topic"}
+    assert set(measure([], constrained_requests(2, seed=0))["sft"]["10%"]) == {
+        "instruction_accuracy",
+        "topic_mentioned",
+    }
     measured = measure(CHOSEN, [])
-    assert set(measured["sft"]["10%"]) == {"bits_per_byte", "rise", "standard_error"}
+    assert set(measured["sft"]["10%"]) == {"bits_per_byte", "increase", "standard_error"}
     assert (measured["passages"], measured["prompts"], measured["instructions"]) == (9, 0, 0)
     assert list(measured["sft"]) == ["0%", "2%", "5%", "10%"]

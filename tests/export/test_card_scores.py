@@ -12,28 +12,28 @@ from keylm.export.model_card import render_model_card
 from keylm.run import Run
 
 BITS = {"books": {"bytes": 1000, "documents": 3, "tokens": 250, "pretrain": 1.91, "sft": 1.95, "xz": 2.17}}
-SHARES = {"followed": 0.25, "on_topic": 0.5, "instructions": 200, "standard_error": 0.0306, "within_noise_of": []}
+SHARES = {"instruction_accuracy": 0.25, "topic_mentioned": 0.5, "instructions": 200, "standard_error": 0.0306, "not_significantly_above": []}
 LIKE = {
-    "topical": 0.9,
-    "unfinished": 0.04,
-    "looped": 0.02,
-    "echoed": 0.1,
-    "echoed_by_examples": 0.1,
-    "words": 20.0,
+    "topic_match": 0.9,
+    "truncated": 0.04,
+    "looping": 0.02,
+    "prompt_copy": 0.1,
+    "reference_prompt_copy": 0.1,
+    "num_words": 20.0,
     "bits_per_byte": 1.2,
 }
-NULLS = {"null_answers": {"constant sentence": {**SHARES, "followed": 0.143}}}
-WEAK = {**SHARES, **LIKE, **NULLS, "followed": 0.16, "within_noise_of": ["constant sentence"]}
+NULLS = {"baselines": {"constant sentence": {**SHARES, "instruction_accuracy": 0.143}}}
+WEAK = {**SHARES, **LIKE, **NULLS, "instruction_accuracy": 0.16, "not_significantly_above": ["constant sentence"]}
 INSTRUCTIONS = {
     "pretrain": {**SHARES, **LIKE, **NULLS},
-    "sft": {**SHARES, **LIKE, **NULLS, "followed": 0.618, "splits": {"typos": WEAK}},
+    "sft": {**SHARES, **LIKE, **NULLS, "instruction_accuracy": 0.618, "splits": {"typos": WEAK}},
 }
 TASKS = {
     "piqa": {
         "documents": 9,
         "scores": {"acc": 0.6127},
         "standard_errors": {"acc": 0.0114},
-        "null": {"acc": {"chance": 0.5}},
+        "baselines": {"acc": {"chance": 0.5}},
     }
 }
 
@@ -63,9 +63,9 @@ def test_measured_scores_are_in_the_card(tmp_path: Path, file: str, values: dict
 def test_an_unknown_standard_error_is_left_empty(tmp_path: Path) -> None:
     """lm_eval has none for IFEval's scores at the level of instructions."""
     metrics = {"prompt_level_strict_acc": 0.2, "inst_level_strict_acc": 0.3}
-    row = {"scores": metrics, "standard_errors": {"prompt_level_strict_acc": 0.017}, "null": {}}
+    row = {"scores": metrics, "standard_errors": {"prompt_level_strict_acc": 0.017}, "baselines": {}}
     run = tiny_run(tmp_path / "measured")
-    write_json(run.begin("eval") / "tasks.json", {"ifeval": row})
+    write_json(run.begin("eval") / "lm_eval.json", {"ifeval": row})
     text = card(run)
     assert "| ifeval | prompt_level_strict_acc | 20.00% | 1.70% |  |" in text
     assert "| ifeval | inst_level_strict_acc | 30.00% |  |  |" in text
@@ -74,7 +74,7 @@ def test_an_unknown_standard_error_is_left_empty(tmp_path: Path) -> None:
 
 def test_every_training_stage_has_a_row(tmp_path: Path) -> None:
     run = tiny_run(tmp_path / "measured")
-    write_json(run.begin("eval") / "instructions.json", {**INSTRUCTIONS, "dpo": INSTRUCTIONS["sft"]})
+    write_json(run.begin("eval") / "instruction_following.json", {**INSTRUCTIONS, "dpo": INSTRUCTIONS["sft"]})
     lines = card(run).splitlines()
     first = next(index for index, line in enumerate(lines) if line.startswith("| before SFT |"))
     labels = [line.split(" | ")[0] for line in lines[first : first + 4]]

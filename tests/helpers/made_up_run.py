@@ -1,4 +1,4 @@
-"""A run that never trained: facts, metrics and measurements of plausible sizes, for what only reads them."""
+"""A run that never trained: metadata, metrics and measurements of plausible sizes, for tests that only read them."""
 
 import json
 import math
@@ -12,11 +12,11 @@ from keylm.run import Run
 from keylm.stages import stages_of
 
 ATTACK = "<script>alert('owned')</script><img src=http://evil.example/x.png onerror=alert(1)>"
-KINDS = {"keywords": 14, "lower case": 14, "number of sentences": 13, "repeat the request": 12}
+CONSTRAINTS = {"keywords": 14, "lower case": 14, "number of sentences": 13, "repeat the request": 12}
 DROPPED = {"prose": {"contaminated: piqa": 3, "too short": 12_345}, "talk": {"duplicate": 7}}
-ANSWERS = {
-    "predicted": {"talk": {"answers": 200, "pretrain": 1.8123, "sft": 1.4931}},
-    "made": {"checked": {"answers": 150, "real": 1.71, "made": 1.79, "rise": 0.0468}},
+SFT_ANSWERS = {
+    "bits_per_byte": {"talk": {"answers": 200, "pretrain": 1.8123, "sft": 1.4931}},
+    "constrained": {"checked": {"answers": 150, "original": 1.71, "constrained": 1.79, "relative_increase": 0.0468}},
 }
 MIXTURE = {"prose": (0.6, 0.5991), "talk": (0.4, 0.4009)}
 
@@ -38,7 +38,7 @@ def made_up_run(folder: Path, **sections: object) -> Run:
     run = runs.create(recipe, folder)
     for number, stage in enumerate(stage.name for stage in stages_of(run)):
         run.begin(stage)
-        run.finish(stage, {**_facts(stage), "seconds": 31.7 * number, "peak_memory_bytes": (number + 1) << 28})
+        run.finish(stage, {**_metadata(stage), "seconds": 31.7 * number, "peak_memory_bytes": (number + 1) << 28})
     for stage in ("pretrain", "sft"):
         write_metrics(run, stage)
         run.weights(stage).parent.mkdir()
@@ -50,10 +50,12 @@ def made_up_run(folder: Path, **sections: object) -> Run:
     (run.stage("prepare") / "pretrain" / "gated").mkdir()
     write_json(run.stage("prepare") / "pretrain" / "gated" / "manifest.json", {"missing": "its terms are not accepted"})
     write_json(run.stage("eval") / "bits_per_byte.json", {name: _bits(name) for name in MIXTURE})
-    write_json(run.stage("eval") / "instructions.json", {"pretrain": _scores(0.1), "sft": _scores(0.75)})
-    write_json(run.stage("eval") / "answers.json", ANSWERS)
-    write_json(run.stage("eval") / "typos.json", _typos())
-    write_json(run.stage("eval") / "tasks.json", {"piqa": _task(0.5413), "hellaswag": _task(0.2691)})
+    write_json(
+        run.stage("eval") / "instruction_following.json", {"pretrain": made_up_scores(0.1), "sft": made_up_scores(0.75)}
+    )
+    write_json(run.stage("eval") / "sft_answers.json", SFT_ANSWERS)
+    write_json(run.stage("eval") / "typo_robustness.json", _typo_robustness())
+    write_json(run.stage("eval") / "lm_eval.json", {"piqa": made_up_task(0.5413), "hellaswag": made_up_task(0.2691)})
     return run
 
 
@@ -70,7 +72,7 @@ def write_metrics(run: Run, stage: str, num_steps: int = 900) -> None:
     (run.stage(stage) / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def _facts(stage: str) -> dict[str, Any]:
+def _metadata(stage: str) -> dict[str, Any]:
     if stage == "prepare":
         sides = {"train": {"tokens": 4_100_000}, "validation": {"tokens": 21_000}}
         return {"pretrain": dict.fromkeys(MIXTURE, sides), "sft": {"instructions": sides}}
@@ -90,78 +92,84 @@ def _bits(name: str) -> dict[str, Any]:
     return {**size, "pretrain": 1.9312, "sft": 2.0141, "xz": 2.1714 if name == "prose" else 1.311}
 
 
-def _scores(followed: float) -> dict[str, Any]:
-    talks = [_sample("Write about tides in lower case.", "the tide comes and goes."), _sample(ATTACK, ATTACK)]
+def made_up_scores(accuracy: float) -> dict[str, Any]:
+    samples = [_sample("Write about tides in lower case.", "the tide comes and goes."), _sample(ATTACK, ATTACK)]
     return {
-        **_measured(followed),
-        "within_noise_of": ["echoed prompt"] if followed < 0.5 else [],
-        "splits": {"new kinds": {**_measured(followed / 2), "within_noise_of": ["echoed prompt"]}},
-        "samples": talks * 3,
+        **_measured(accuracy),
+        "not_significantly_above": ["echoed prompt"] if accuracy < 0.5 else [],
+        "splits": {"new kinds": {**_measured(accuracy / 2), "not_significantly_above": ["echoed prompt"]}},
+        "samples": samples * 3,
     }
 
 
-def _measured(followed: float) -> dict[str, Any]:
-    nulls = {"constant sentence": 0.14, "echoed prompt": 0.43, "empty": 0.0}
+def _measured(accuracy: float) -> dict[str, Any]:
+    baselines = {"constant sentence": 0.14, "echoed prompt": 0.43, "empty": 0.0}
     return {
-        **_score(followed),
-        "echoed_by_examples": 0.15,
+        **_score(accuracy),
+        "reference_prompt_copy": 0.15,
         "bits_per_byte": 1.2345,
-        "null_answers": {name: _score(share) for name, share in nulls.items()},
+        "baselines": {name: _score(share) for name, share in baselines.items()},
     }
 
 
 def _score(share: float) -> dict[str, Any]:
     return {
-        "followed": share,
-        "copied": share * 0.5,
-        "exercises": 30,
-        "prompts_followed": share * 0.9,
-        "on_topic": share * 0.7,
-        "instructions": sum(KINDS.values()),
+        "instruction_accuracy": share,
+        "copy_accuracy": share * 0.5,
+        "copy_tasks": 30,
+        "prompt_accuracy": share * 0.9,
+        "topic_mentioned": share * 0.7,
+        "instructions": sum(CONSTRAINTS.values()),
         "prompts": 40,
-        "topics": 30,
+        "topic_prompts": 30,
         "standard_error": 0.03,
-        "echoed": 0.2,
-        "words": 17.5,
-        "topical": 0.875,
-        "unfinished": 0.0625,
-        "looped": 0.03125,
-        "by_kind": {kind: {"followed": round(share * count), "of": count} for kind, count in KINDS.items()},
+        "prompt_copy": 0.2,
+        "num_words": 17.5,
+        "topic_match": 0.875,
+        "truncated": 0.0625,
+        "looping": 0.03125,
+        "by_constraint": {name: {"followed": round(share * num), "total": num} for name, num in CONSTRAINTS.items()},
     }
 
 
 def _sample(prompt: str, answer: str) -> dict[str, Any]:
     messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
-    return {"messages": messages, "topic": "tides", "names_topic": False, "kinds": ["lower case"], "followed": [True]}
+    return {
+        "messages": messages,
+        "topic": "tides",
+        "topic_mentioned": False,
+        "constraints": ["lower case"],
+        "followed": [True],
+    }
 
 
-def _typos() -> dict[str, Any]:
+def _typo_robustness() -> dict[str, Any]:
     counts = {"passages": 200, "bytes": 33_910, "prompts": 60, "instructions": 83}
     return {**counts, "pretrain": _typo_rows(1.8, 0.1), "sft": _typo_rows(1.9, 0.7)}
 
 
-def _typo_rows(bits: float, followed: float) -> dict[str, dict[str, float]]:
+def _typo_rows(bits: float, accuracy: float) -> dict[str, dict[str, float]]:
     return {
         f"{percent}%": {
             "bits_per_byte": round(bits + percent / 100, 4),
-            "rise": percent / 100,
+            "increase": percent / 100,
             "standard_error": 0.0042,
-            "followed": followed - percent / 100,
-            "on_topic": 0.5,
+            "instruction_accuracy": accuracy - percent / 100,
+            "topic_mentioned": 0.5,
         }
         for percent in (0, 2, 5, 10)
     }
 
 
-def _task(score: float) -> dict[str, Any]:
-    blind = {"chance": 0.25, "longest choice": 0.243, "shortest choice": 0.262}
+def made_up_task(score: float) -> dict[str, Any]:
+    baselines = {"chance": 0.25, "longest choice": 0.243, "shortest choice": 0.262}
     metrics = {"acc": score, "acc_norm": score + 0.01}
     return {
         "documents": 1838,
         "version": 1.0,
         "scores": metrics,
         "standard_errors": dict.fromkeys(metrics, 0.0116),
-        "null": dict.fromkeys(metrics, blind),
-        "within_noise_of": {metric: [] for metric in metrics},
-        "answers": {"echoed": 0.31},
+        "baselines": dict.fromkeys(metrics, baselines),
+        "not_significantly_above": {metric: [] for metric in metrics},
+        "answer_statistics": {"prompt_copy": 0.31},
     }

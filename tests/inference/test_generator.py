@@ -1,4 +1,4 @@
-"""Answers by llama.cpp, held against transformers' on the same weights."""
+"""Answers by llama.cpp, compared with those of transformers on the same weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from keylm.common.errors import KeyLMError
-from keylm.evaluate.lm_eval_tasks import load_model
+from keylm.evaluate.lm_eval_adapter import run_lm
 from keylm.inference import generator
 from keylm.inference.generator import LlamaCppGenerator, generator_of_run
 from keylm.instructions.splits import held_out
@@ -25,7 +25,7 @@ from keylm.tokenizer.tokenizer import CONTROL_TOKENS, Tokenizer
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return tiny_run(tmp_path_factory.mktemp("writer") / "run")
+    return tiny_run(tmp_path_factory.mktemp("generator") / "run")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def tokenizer(run: Run) -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def writer(run: Run) -> LlamaCppGenerator:
+def llama_cpp(run: Run) -> LlamaCppGenerator:
     return generator_of_run(run, "sft")
 
 
@@ -49,14 +49,14 @@ def test_answers_are_those_of_transformers(run: Run, tokenizer: Tokenizer, promp
     """Up to the first control token: where transformers is asked to go on behind one, llama.cpp ends any text."""
     model = transformers_model(run)
     controls = [tokenizer.backend.token_to_id(token) for token in CONTROL_TOKENS]
-    answers = generator_of_run(run, "sft").write(prompts, 24)
+    answers = generator_of_run(run, "sft").greedy(prompts, 24)
     assert len(answers) == len(prompts) > 50
     for prompt, answer in zip(prompts, answers, strict=True):
         ids = model.generate(
             torch.tensor([prompt]), max_new_tokens=24, do_sample=False, eos_token_id=controls, pad_token_id=controls[0]
         )
-        *said, last = ids[0, len(prompt) :].tolist()
-        assert answer.text == tokenizer.decode(said if last in controls else [*said, last])
+        *tokens, last = ids[0, len(prompt) :].tolist()
+        assert answer.text == tokenizer.decode(tokens if last in controls else [*tokens, last])
         assert answer.ended == (last in controls)
 
 
@@ -66,47 +66,45 @@ def transformers_model(run: Run) -> Qwen3ForCausalLM:
     return model.eval()
 
 
-def test_drawn_answers_are_as_frequent_as_they_are_likely(
-    run: Run, writer: LlamaCppGenerator, tokenizer: Tokenizer
-) -> None:
+def test_samples_follow_the_model_s_distribution(run: Run, llama_cpp: LlamaCppGenerator, tokenizer: Tokenizer) -> None:
     """First tokens of 3,000 answers to one prompt, against the softmax of transformers' logits."""
     prompt = encode_messages(tokenizer, [{"role": "user", "content": "What is a tide?"}], add_generation_prompt=True)[0]
-    heat = 2.0
+    temperature = 2.0
     with torch.no_grad():
-        expected = (transformers_model(run)(torch.tensor([prompt])).logits[0, -1] / heat).softmax(-1)
-    drawn = writer.sample([prompt] * 3000, 1, heat, seed=1)
-    assert all(len(answer.tokens) == (not answer.ended) for answer in drawn)
-    counts = torch.bincount(torch.tensor([answer.tokens[0] for answer in drawn if answer.tokens]), minlength=2000)
+        expected = (transformers_model(run)(torch.tensor([prompt])).logits[0, -1] / temperature).softmax(-1)
+    samples = llama_cpp.sample([prompt] * 3000, 1, temperature, seed=1)
+    assert all(len(answer.tokens) == (not answer.ended) for answer in samples)
+    counts = torch.bincount(torch.tensor([answer.tokens[0] for answer in samples if answer.tokens]), minlength=2000)
     for token in expected.topk(5).indices.tolist():
-        if token not in {tokenizer.backend.token_to_id(each) for each in CONTROL_TOKENS}:
+        if token not in {tokenizer.backend.token_to_id(control) for control in CONTROL_TOKENS}:
             share, likely = counts[token].item() / 3000, expected[token].item()
             assert share == pytest.approx(likely, abs=5 * (likely * (1 - likely) / 3000) ** 0.5)
 
 
-def test_drawn_answers_have_their_tokens_and_follow_their_seed(
-    writer: LlamaCppGenerator, tokenizer: Tokenizer, prompts: list[list[int]]
+def test_samples_have_token_ids_and_follow_the_seed(
+    llama_cpp: LlamaCppGenerator, tokenizer: Tokenizer, prompts: list[list[int]]
 ) -> None:
-    drawn = writer.sample(prompts, 24, 1.0, seed=1)
-    for answer in drawn:
+    samples = llama_cpp.sample(prompts, 24, 1.0, seed=1)
+    for answer in samples:
         assert tokenizer.decode(answer.tokens) == answer.text
         assert answer.ended or len(answer.tokens) == 24
-    assert writer.sample(prompts, 24, 1.0, seed=2) != drawn
+    assert llama_cpp.sample(prompts, 24, 1.0, seed=2) != samples
 
 
 def test_the_context_and_stop_strings_end_an_answer(
-    tokenizer: Tokenizer, writer: LlamaCppGenerator, prompts: list[list[int]]
+    tokenizer: Tokenizer, llama_cpp: LlamaCppGenerator, prompts: list[list[int]]
 ) -> None:
     full = [tokenizer.encode("a")[0]] * 256
-    assert writer.write([full], 8)[0] == generator.Answer("", ended=False)
-    answers = writer.write(prompts, 16)
-    place, whole = next((place, answer.text) for place, answer in enumerate(answers) if answer.text.isascii())
-    (short,) = writer.write([prompts[place]], 16, stop=[whole[10:14]])
+    assert llama_cpp.greedy([full], 8)[0] == generator.Answer("", ended=False)
+    answers = llama_cpp.greedy(prompts, 16)
+    index, whole = next((index, answer.text) for index, answer in enumerate(answers) if answer.text.isascii())
+    (short,) = llama_cpp.greedy([prompts[index]], 16, stop=[whole[10:14]])
     assert short.text == whole[: whole.index(whole[10:14])]
     assert short.ended
 
 
-def test_lm_eval_gets_the_answers_of_its_own_adapter(run: Run) -> None:
-    ours = load_model(run)
+def test_lm_eval_gets_the_answers_of_hf(run: Run) -> None:
+    ours = run_lm(run)
     theirs = HFLM(pretrained=ours.model, tokenizer=ours.tokenizer, batch_size=4, add_bos_token=False)
     asked = [render(task.messages, add_generation_prompt=True) for task in held_out(24, 1)]
     options = {"until": [], "do_sample": False, "max_gen_toks": 12}

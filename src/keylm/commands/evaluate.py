@@ -4,53 +4,70 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from keylm.commands.score_tables import print_instruction_scores, print_reference_scores, print_task_scores
 from keylm.common.files import write_json
-from keylm.evaluate import external_models, lm_eval_tasks
-from keylm.run import open_run
+from keylm.run import Run
 
 
 def score_tasks(
-    model: Path,
+    model: Run | Path,
     tasks: list[str],
-    limit: int | None,
-    data: Path | None,
-    baselines: bool,
-    json_path: Path | None,
-    overrides: list[str] | None,
-    folder: Path | None,
+    *,
+    limit: int | None = None,
+    data: Path | None = None,
+    baselines: bool = False,
+    json: Path | None = None,
 ) -> None:
-    """Score a run or an external model on lm_eval tasks and print the scores.
+    """Score a model on lm_eval tasks, and print the scores next to baselines and published scores.
 
     Args:
-        model: A recipe, a run folder, a GGUF file or a transformers folder.
-        tasks: Names of lm_eval tasks.
-        limit: Documents per task; all by default.
-        data: Folder with the tasks' data files; from the hub by default.
-        baselines: Also score trivial baselines, which choose without reading the question.
-        json_path: File to write the scores to, with all that they depend on.
-        overrides: Fields of the recipe to change, as `key.subkey=value`.
-        folder: The run folder, if `model` is a recipe.
+        model: A run, or a GGUF file or transformers folder.
+        tasks: lm_eval's names of the tasks.
+        limit: Documents per task (default: all).
+        data: Folder with the tasks' data files (default: they come from the hub).
+        baselines: Also let the model choose without the question.
+        json: File to write the scores to, with their provenance.
 
     Raises:
-        UserError: a task, its data or the model is not available.
+        UserError: A task, its data or the model is not available.
     """
-    scored = model if external_models.is_external(model) else open_run(model, overrides, folder)
-    scores = lm_eval_tasks.run_and_print(scored, tasks, limit, data, baselines)
-    if json_path:
-        write_json(json_path, scores)
+    from keylm.evaluate.lm_eval_tasks import run_tasks
+    from keylm.evaluate.provenance import provenance_of
+
+    scores = run_tasks(model, tasks, limit, data, baselines)
+    print_task_scores(scores)
+    print_reference_scores(scores)
+    if json:
+        write_json(json, {**provenance_of(model, tasks, data), "limit": limit, "lm_eval": scores})
 
 
-def score_instructions(model: Path, limit: int | None, json_path: Path | None) -> None:
-    """Score an external model on the held-out instructions and print the scores.
+def score_instructions(model: Path, *, per_split: int | None = None, json: Path | None = None) -> None:
+    """Score an external model on the held-out instructions with basic constraints, and print the scores.
 
     Args:
-        model: A GGUF file or a transformers folder.
-        limit: Instructions per split; as many as a recipe's default otherwise.
-        json_path: File to write the scores to, with all that they depend on.
+        model: A GGUF file or transformers folder.
+        per_split: Requests of each split (default: as many as the eval stage asks by default).
+        json: File to write the scores to, with their provenance.
 
     Raises:
-        UserError: the model cannot be loaded, or has no chat template.
+        UserError: The model cannot be loaded, or has no chat template.
     """
-    scores = external_models.measure_and_print(model, limit)
-    if json_path:
-        write_json(json_path, scores)
+    from keylm.evaluate.chat_models import TransformersChatModel
+    from keylm.evaluate.external_models import external_generator, load_external
+    from keylm.evaluate.instruction_following import held_out_splits, measure_instruction_following
+    from keylm.evaluate.provenance import provenance_of
+    from keylm.instructions.constraints.catalog import CONSTRAINT_SETS
+    from keylm.recipe.eval import EvalConfig
+
+    config = EvalConfig()
+    loaded, tokenizer = load_external(model)
+    generator = external_generator(model, loaded) if model.is_file() else None
+    chat_model = TransformersChatModel(loaded, tokenizer, generator)
+    splits = held_out_splits(config.instructions, 0, CONSTRAINT_SETS["basic"], per_split)
+    scores = {
+        split: measure_instruction_following(chat_model, examples, config.max_new_tokens)
+        for split, examples in splits.items()
+    }
+    print_instruction_scores(scores)
+    if json:
+        write_json(json, {**provenance_of(model, [], None), "instruction_following": scores})

@@ -1,4 +1,4 @@
-"""The headlines of a run: its results, each beside what it must be compared with."""
+"""The headlines of a run, each next to what it has to be compared with."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from typing import Any
 from rich.table import Table
 
 from keylm.common.console import output
-from keylm.evaluate.results import tuned_results
+from keylm.evaluate.results import last_finetuned_stage
 
 
 def show_summary(results: dict[str, Any]) -> None:
-    """Print the headlines of `results.json`.
-
-    They are bits per byte beside those of `xz`, held-out instructions beside the trivial baselines, and the costs.
-    """
-    table = Table(title=results["title"], title_justify="left", title_style="bold", box=None, show_header=False)
-    table.add_column()
-    table.add_column(justify="right", no_wrap=True)
+    """Print the headlines of `results.json`: bits per byte, instruction following, time and memory."""
+    table = Table(title=results["title"], title_justify="left", box=None, padding=(0, 2), show_header=False)
     table.add_column(style="dim")
-    for source, bits in results["bits_per_byte"].items():
-        if "pretrain" in bits:
-            table.add_row(f"bits per byte, {source}", f"{bits['pretrain']:.3f}", f"xz -9e: {bits['xz']:.3f}")
-
-    instructions = results["instructions"]
-    last_stage = tuned_results(instructions)
-    if last_stage:
-        tuned = instructions[last_stage]
-        baselines = [f"{name} {row['followed']:.0%}" for name, row in instructions["null_answers"].items()]
-        if "pretrain" in instructions:
-            baselines.append(f"before SFT {instructions['pretrain']['followed']:.0%}")
-        table.add_row("held-out instructions followed", f"{tuned['followed']:.1%}", ", ".join(baselines))
-        table.add_row("answers on the topic asked for", f"{tuned['on_topic']:.1%}", "unseen phrasings and topics")
-        table.add_row("copy tasks solved", f"{tuned['copied']:.1%}", "unseen words")
-
+    table.add_column(justify="right")
+    table.add_column(style="dim")
+    for name, row in results["bits_per_byte"].items():
+        if "pretrain" in row:
+            table.add_row(f"bits per byte, {name}", f"{row['pretrain']:.3f}", f"xz -9e: {row['xz']:.3f}")
+    _add_instruction_following(table, results["instruction_following"])
     costs = results["stages"].values()
     if costs:
         minutes = sum(cost["seconds"] for cost in costs) / 60
-        peak_bytes = max(cost["peak_memory_bytes"] for cost in costs)
-        table.add_row("time, all stages", f"{minutes:.1f} min", "last run of each stage")
-        table.add_row("peak memory", f"{peak_bytes / 2**30:.2f} GiB", f"{results['machine']['cores']} cores")
+        peak = max(cost["peak_memory_bytes"] for cost in costs)
+        table.add_row("time, all stages", f"{minutes:.1f} min", "last call of each stage")
+        table.add_row("peak memory", f"{peak / 2**30:.2f} GiB", f"{results['machine']['cores']} cores")
     output.print(table)
+
+
+def _add_instruction_following(table: Table, scores: dict[str, Any]) -> None:
+    stage = last_finetuned_stage(scores)
+    if stage is None:
+        return
+    row = scores[stage]
+    name, baseline = max(scores["baselines"].items(), key=lambda item: float(item[1]["instruction_accuracy"]))
+    comparison = f"{name}: {baseline['instruction_accuracy']:.1%}"
+    if "pretrain" in scores:
+        comparison += f"; before SFT: {scores['pretrain']['instruction_accuracy']:.1%}"
+    table.add_row("instruction accuracy", f"{row['instruction_accuracy']:.1%}", comparison)
+    table.add_row("topic mentioned", f"{row['topic_mentioned']:.1%}", "unseen phrasings and topics")
+    table.add_row("copy tasks", f"{row['copy_accuracy']:.1%}", "unseen words")

@@ -1,1 +1,1 @@
-"""What a model has learned: scores, baselines, results and the report."""
+"""Evaluation: bits per byte, instruction following, typo robustness, lm_eval tasks, the results and the report."""

@@ -1,9 +1,15 @@
-"""Log-likelihoods of answers: answers to one question share a row, so that the question is computed once.
+"""Log-likelihoods of answers, with the question they share computed once.
 
-A row is the trunk (the question and what all answers begin with) and, behind it, the rest of every answer without its
-last token. The attention mask lets each answer see the trunk and itself, and positions go on from the trunk's end: each
-answer is scored as if it stood there alone (as in the tree attention of SpecInfer, Miao et al. 2023). Rows are sorted
-by length, so that there is little padding.
+All answers to one question form one row of the batch: the prefix (the question and the tokens with which all answers
+begin), followed by the remainder of each answer. A tree attention mask, as in SpecInfer (Miao et al. 2023), lets each
+answer see the prefix and itself, and its positions continue from the end of the prefix, so each is scored as if it were
+alone. The last token of an answer is predicted but not fed. For the question `q r` with the answers `a b c` and `a d`:
+
+    input       q   r   a     b
+    position    0   1   2     3
+    predicts        a   b, d  c
+
+Rows are sorted by length, so that there is little padding.
 """
 
 from __future__ import annotations
@@ -28,32 +34,32 @@ Request = tuple[Sequence[int], Sequence[int]]
 
 @dataclass
 class _Row:
-    """A question, its answers, and the numbers of the requests that they are of."""
+    """One question, its answers, and the indices of the requests they belong to."""
 
     question: tuple[int, ...]
     answers: list[Sequence[int]]
-    numbers: list[int]
+    request_indices: list[int]
 
     @cached_property
-    def common(self) -> int:
-        """How many tokens all answers begin with, not counting their last."""
+    def num_shared(self) -> int:
+        """Number of tokens with which all answers begin, not counting their last."""
         columns = zip(*(answer[:-1] for answer in self.answers), strict=False)
         return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
 
     @property
-    def trunk(self) -> list[int]:
-        """The question and what all answers begin with."""
-        return [*self.question, *self.answers[0][: self.common]]
+    def prefix(self) -> list[int]:
+        """The question and the tokens with which all answers begin."""
+        return [*self.question, *self.answers[0][: self.num_shared]]
 
     @property
-    def rests(self) -> list[Sequence[int]]:
-        """What else is fed of each answer."""
-        return [answer[self.common : -1] for answer in self.answers]
+    def remainders(self) -> list[Sequence[int]]:
+        """The other input tokens of each answer; its last token is only predicted."""
+        return [answer[self.num_shared : -1] for answer in self.answers]
 
     @property
     def length(self) -> int:
-        """Tokens of the row."""
-        return len(self.question) + self.common + sum(map(len, self.rests))
+        """Input tokens of the row."""
+        return len(self.question) + self.num_shared + sum(map(len, self.remainders))
 
 
 @torch.no_grad()
@@ -63,38 +69,44 @@ def log_likelihoods(
     batch_tokens: int = BATCH_TOKENS,
     advance: Callable[[int], object] = lambda _: None,
 ) -> list[tuple[float, bool]]:
-    """For each request, the answer's log-likelihood in nats, and whether it is what greedy decoding would say.
+    """Log-likelihood of each answer after its question, and whether greedy decoding would produce it.
 
-    Where the two are longer than the model's context, the question loses its beginning. Nothing depends on
-    `batch_tokens` but for rounding. `advance` is told how many requests are done.
+    Args:
+        model: The model.
+        requests: Questions and answers. If a pair exceeds the model's context, the question loses its first tokens.
+        batch_tokens: Tokens per forward pass; changes nothing but rounding.
+        advance: Called with the number of requests scored, after every batch.
+
+    Returns:
+        For each request, nats and a bool.
 
     Raises:
-        ValueError: a question or an answer is empty, or an answer is longer than the context.
+        ValueError: A question or an answer is empty, or an answer is longer than the context.
     """
-    found: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
-    for batch in _batches(_rows(requests, model.config.max_position_embeddings), batch_tokens):
-        numbers = [number for row in batch for number in row.numbers]
-        for number, result in zip(numbers, _score(model, batch), strict=True):
-            found[number] = result
-        advance(len(numbers))
-    return found
+    results: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
+    for batch in _batches(_group_by_question(requests, model.config.max_position_embeddings), batch_tokens):
+        indices = [index for row in batch for index in row.request_indices]
+        for index, result in zip(indices, _score_batch(model, batch), strict=True):
+            results[index] = result
+        advance(len(indices))
+    return results
 
 
-def _rows(requests: Sequence[Request], context: int) -> list[_Row]:
-    """The requests by question, the longest rows first."""
+def _group_by_question(requests: Sequence[Request], context_length: int) -> list[_Row]:
+    """The requests in rows by question, the longest first."""
     rows: dict[tuple[int, ...], _Row] = {}
-    for number, (question, answer) in enumerate(requests):
-        if not question or not answer or len(answer) > context:
-            raise ValueError(f"request {number} needs a question, and an answer of 1 to {context} tokens")
-        kept = tuple(question[-(context + 1 - len(answer)) :])
-        row = rows.setdefault(kept, _Row(kept, [], []))
+    for index, (question, answer) in enumerate(requests):
+        if not question or not answer or len(answer) > context_length:
+            raise ValueError(f"request {index} needs a question, and an answer of 1 to {context_length} tokens")
+        truncated = tuple(question[-(context_length + 1 - len(answer)) :])
+        row = rows.setdefault(truncated, _Row(truncated, [], []))
         row.answers.append(answer)
-        row.numbers.append(number)
+        row.request_indices.append(index)
     return sorted(rows.values(), key=lambda row: -row.length)
 
 
 def _batches(rows: Sequence[_Row], batch_tokens: int) -> Iterator[list[_Row]]:
-    """Rows of about one length; the first of a batch is its longest."""
+    """Rows of similar length; the first of a batch is its longest."""
     batch: list[_Row] = []
     for row in rows:
         if batch and batch[0].length * (len(batch) + 1) > batch_tokens:
@@ -105,43 +117,47 @@ def _batches(rows: Sequence[_Row], batch_tokens: int) -> Iterator[list[_Row]]:
         yield batch
 
 
-def _score(model: KeyLM, batch: Sequence[_Row]) -> list[tuple[float, bool]]:
+def _score_batch(model: KeyLM, batch: Sequence[_Row]) -> list[tuple[float, bool]]:
     """The results of a batch's answers, in order."""
+    # Lay out each row: its prefix (owner 0), then the remainders of its answers (owners 1, 2, ...). Padding has -1.
     length = batch[0].length
     tokens, positions = torch.zeros(2, len(batch), length, dtype=torch.long)
     owners = torch.full((len(batch), length), -1)
-    places: list[Tensor] = []
+    # For each answer, the flat indices of the inputs that predict its tokens.
+    sources: list[Tensor] = []
     for index, row in enumerate(batch):
-        first, forked = len(row.question) - 1, len(row.trunk)
-        tokens[index, :forked] = torch.tensor(row.trunk)
-        positions[index, :forked] = torch.arange(forked)
-        owners[index, :forked] = 0
-        end = forked
-        for owner, rest in enumerate(row.rests, start=1):
-            begin, end = end, end + len(rest)
-            tokens[index, begin:end] = torch.tensor(rest, dtype=torch.long)
-            positions[index, begin:end] = torch.arange(forked, forked + len(rest))
+        last_of_question, prefix_end = len(row.question) - 1, len(row.prefix)
+        tokens[index, :prefix_end] = torch.tensor(row.prefix)
+        positions[index, :prefix_end] = torch.arange(prefix_end)
+        owners[index, :prefix_end] = 0
+        end = prefix_end
+        for owner, remainder in enumerate(row.remainders, start=1):
+            begin, end = end, end + len(remainder)
+            tokens[index, begin:end] = torch.tensor(remainder, dtype=torch.long)
+            positions[index, begin:end] = torch.arange(prefix_end, prefix_end + len(remainder))
             owners[index, begin:end] = owner
-            places.append(index * length + torch.tensor([*range(first, forked), *range(begin, end)]))
-    hidden = model(tokens, positions=positions, mask=_mask(owners)).flatten(0, 1)
+            sources.append(index * length + torch.tensor([*range(last_of_question, prefix_end), *range(begin, end)]))
+    hidden = model(tokens, positions=positions, mask=_tree_mask(owners)).flatten(0, 1)
+
+    # Answers share the inputs of their prefix: compute the logits of each input once, and look them up for all.
     answers = [torch.tensor(answer) for row in batch for answer in row.answers]
-    # Answers share the places of their trunk: each is computed once, and looked up by all.
-    once, rows = torch.unique(torch.cat(places), return_inverse=True)
-    logits = linear(hidden[once], model.lm_head.weight).float()
-    chosen, greatest = logits[rows, torch.cat(answers)], logits.amax(dim=-1)
-    likeliest = chosen == greatest[rows]
-    # In place, for memory of this size takes longer to come by than to fill.
-    totals = logits.sub_(greatest[:, None]).exp_().sum(dim=-1).log_().add_(greatest)
-    said = chosen - totals[rows]
+    unique_sources, source_rows = torch.unique(torch.cat(sources), return_inverse=True)
+    logits = linear(hidden[unique_sources], model.lm_head.weight).float()
+    chosen, greatest = logits[source_rows, torch.cat(answers)], logits.amax(dim=-1)
+    is_greedy = chosen == greatest[source_rows]
+    # Log-sum-exp in place: allocating memory of this size takes longer than filling it.
+    log_totals = logits.sub_(greatest[:, None]).exp_().sum(dim=-1).log_().add_(greatest)
+    log_probs = chosen - log_totals[source_rows]
+
     sizes = [len(answer) for answer in answers]
     return [
-        (part.sum().item(), bool(hits.all()))
-        for part, hits in zip(torch.split(said, sizes), torch.split(likeliest, sizes), strict=True)
+        (answer_log_probs.sum().item(), bool(greedy.all()))
+        for answer_log_probs, greedy in zip(torch.split(log_probs, sizes), torch.split(is_greedy, sizes), strict=True)
     ]
 
 
-def _mask(owners: Tensor) -> Tensor:
-    """Boolean (B, 1, T, T): a token sees the trunk (owner 0) and its own answer, up to itself."""
+def _tree_mask(owners: Tensor) -> Tensor:
+    """Boolean (batch, 1, time, time): a token sees the prefix (owner 0) and its own answer, up to itself."""
     query, key = owners[:, None, :, None], owners[:, None, None, :]
     allowed: Tensor = ((key == 0) | (key == query)).tril()
     return allowed

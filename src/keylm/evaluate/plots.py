@@ -1,9 +1,11 @@
-"""The report's plots: small SVG pictures that take the colour of the text around them, by day and by night."""
+"""Plots of the report: inline SVG whose text and axes follow the page's light or dark color scheme."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import cycle
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
@@ -13,9 +15,9 @@ if TYPE_CHECKING:
 
 Points = Sequence[tuple[float, float]]
 
-COLOURS = ("#3b82f6", "#f97316", "#94a3b8", "#10b981", "#a855f7", "#ef4444", "#eab308", "#06b6d4")
+COLORS = ("#3b82f6", "#f97316", "#94a3b8", "#10b981", "#a855f7", "#ef4444", "#eab308", "#06b6d4")
 _INK = "#010203"
-"""Stands for the page's text colour until the picture is written."""
+"""Placeholder for the page's text color (`currentColor`), which matplotlib does not know."""
 _MAX_POINTS = 300
 _STYLE = {
     "svg.fonttype": "none",
@@ -40,8 +42,15 @@ _STYLE = {
 }
 
 
-def curves(title: str, series: Mapping[str, Points], marker: str = "", over: str = "tokens") -> Markup:
-    """Lines over tokens or something else, one for each name; long ones are thinned by averaging neighbours."""
+def curves(title: str, series: Mapping[str, Points], marker: str = "", x_label: str = "tokens") -> Markup:
+    """A line plot.
+
+    Args:
+        title: Title of the plot.
+        series: Points (x, y) by the name of their line; long lines are thinned.
+        marker: matplotlib's marker of the points (default: none).
+        x_label: Label of the x axis.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
@@ -49,11 +58,11 @@ def curves(title: str, series: Mapping[str, Points], marker: str = "", over: str
     with rc_context(_STYLE):
         figure = Figure(figsize=(3.3, 2.3), layout="constrained")
         axes = figure.subplots()
-        for (name, points), colour in zip(series.items(), _cycle(len(series)), strict=True):
+        for (name, points), color in zip(series.items(), cycle(COLORS), strict=False):
             x, y = zip(*thinned(points), strict=True)
-            axes.plot(x, y, label=name, color=colour, linewidth=1.2, marker=marker, markersize=3)
+            axes.plot(x, y, label=name, color=color, linewidth=1.2, marker=marker, markersize=3)
         axes.set_title(title)
-        axes.set_xlabel(over)
+        axes.set_xlabel(x_label)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.grid(axis="y")
         axes.locator_params(nbins=5)
@@ -63,7 +72,13 @@ def curves(title: str, series: Mapping[str, Points], marker: str = "", over: str
 
 
 def bars(title: str, groups: Mapping[str, Mapping[str, float]], digits: int = 3) -> Markup:
-    """Horizontal bars with their values: a group for each source, a bar for each name in it."""
+    """A horizontal bar plot with its values.
+
+    Args:
+        title: Title of the plot.
+        groups: Values by group and bar; every group has the same bars.
+        digits: Digits behind the decimal point.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -72,12 +87,12 @@ def bars(title: str, groups: Mapping[str, Mapping[str, float]], digits: int = 3)
     with rc_context(_STYLE):
         figure = Figure(figsize=(9.8, 0.7 + len(groups) * (0.12 + 0.2 * len(names))), layout="constrained")
         axes = figure.subplots()
-        for index, (name, colour) in enumerate(zip(names, _cycle(len(names)), strict=True)):
-            places = [row + (index - (len(names) - 1) / 2) * height for row in range(len(groups))]
-            drawn = axes.barh(
-                places, [group[name] for group in groups.values()], height * 0.86, label=name, color=colour
-            )
-            axes.bar_label(drawn, fmt=f"%.{digits}f", padding=3, fontsize=8)
+        for index, (name, color) in enumerate(zip(names, cycle(COLORS), strict=False)):
+            # The bars of a group lie around the group's row, from top to bottom.
+            centers = [row + (index - (len(names) - 1) / 2) * height for row in range(len(groups))]
+            values = [group[name] for group in groups.values()]
+            bar = axes.barh(centers, values, height * 0.86, label=name, color=color)
+            axes.bar_label(bar, fmt=f"%.{digits}f", padding=3, fontsize=8)
         axes.set_yticks(range(len(groups)), list(groups))
         axes.tick_params(axis="y", length=0)
         axes.invert_yaxis()
@@ -88,22 +103,19 @@ def bars(title: str, groups: Mapping[str, Mapping[str, float]], digits: int = 3)
 
 
 def thinned(points: Points, max_points: int = _MAX_POINTS) -> Points:
-    """At most `max_points` points: the means of neighbours."""
+    """At most `max_points` points, each the mean of its neighbors."""
     size = -(-len(points) // max_points)
     if size <= 1:
         return points
-    parts = [points[first : first + size] for first in range(0, len(points), size)]
-    return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]
-
-
-def _cycle(count: int) -> list[str]:
-    return [COLOURS[index % len(COLOURS)] for index in range(count)]
+    chunks = [points[first : first + size] for first in range(0, len(points), size)]
+    return [(fmean(x for x, _ in chunk), fmean(y for _, y in chunk)) for chunk in chunks]
 
 
 def _svg(figure: Figure) -> Markup:
-    """The figure as an `<svg>` element without a background, without metadata, and as wide as its place."""
+    """The figure as an `<svg>` element without background and metadata."""
     file = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+    # Without metadata the same numbers give the same bytes.
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(file, format="svg", transparent=True, metadata=no_metadata)
     text = file.getvalue()
     return Markup(text[text.index("<svg") :].replace(_INK, "currentColor"))

@@ -1,8 +1,9 @@
-"""What a score is of, and by what: the versions of packages, the hashes of weights and of data."""
+"""Provenance of scores: versions of packages, and hashes of weights and data."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,26 +16,26 @@ PACKAGES = ("keylm", "torch", "transformers", "tokenizers", "lm_eval", "gguf", "
 
 
 def versions() -> dict[str, str]:
-    """Versions of python and of the packages that shape a result."""
+    """Versions of Python and of the packages that affect a result."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
-def provenance_of(model: Run | Path, names: list[str], data: Path | None) -> dict[str, Any]:
-    """Where the scores of a model on lm_eval's tasks come from: `model`, `seed`, `versions`, and `sha256` by file.
+def provenance_of(model: Run | Path, tasks: Sequence[str], data: Path | None) -> dict[str, Any]:
+    """What the scores of a model depend on: `model`, `seed`, `versions`, and `sha256` by file name.
 
-    The files are the weights that were scored and, where the tasks were read from a folder, their data.
+    Args:
+        model: A run, whose last weights are hashed, or a GGUF file or transformers folder.
+        tasks: lm_eval tasks.
+        data: Folder with their data files, which are hashed too; None if they come from the hub.
     """
-    weights = _weights(model)
-    documents = [data / f"{name}.jsonl.gz" for name in names] if data else []
+    if isinstance(model, Run):
+        weights = [model.weights(completed_training_stages(model)[-1])]
+    else:
+        weights = [model] if model.is_file() else sorted(model.glob("*.safetensors"))
+    documents = [data / f"{task}.jsonl.gz" for task in tasks] if data else []
     return {
         "model": str(model.folder if isinstance(model, Run) else model),
         "seed": model.recipe.seed if isinstance(model, Run) else 0,
         "versions": versions(),
         "sha256": {path.name: sha256(path) for path in [*weights, *documents]},
     }
-
-
-def _weights(model: Run | Path) -> list[Path]:
-    if isinstance(model, Run):
-        return [model.weights(completed_training_stages(model)[-1])]
-    return [model] if model.is_file() else sorted(model.glob("*.safetensors"))

@@ -1,4 +1,4 @@
-"""`report.html`: a run on one page, in one file that loads nothing from anywhere."""
+"""`report.html`: a run on one self-contained page."""
 
 from __future__ import annotations
 
@@ -10,174 +10,34 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from keylm.common.files import write_text
-from keylm.evaluate import plots, reference_scores
-from keylm.evaluate.results import build_results, dropped_counts, measured_results, tuned_results
-from keylm.evaluate.significance import remark, standard_error, within_noise
+from keylm.evaluate import plots
+from keylm.evaluate.reference_scores import compare_with_reference, reference_model
+from keylm.evaluate.results import dropped_documents, last_finetuned_stage, load_measurement
+from keylm.evaluate.significance import not_significantly_above, significance_note
 from keylm.run import Run
+from keylm.stages import STAGES, TRAINING_STAGES
 from keylm.train import metrics
 
-TRAININGS = {
-    "pretrain": "Pretraining",
-    "sft": "Instruction tuning",
-    "dpo": "Preference tuning",
-    "grpo": "Reinforcement",
-}
-MIXED = ("pretrain", "sft")
-"""Those that read a mixture of sources."""
-SCORED = {"pretrain": "before SFT", "sft": "after SFT", "dpo": "after DPO", "grpo": "after GRPO"}
-"""What a score is called, by the stage whose weights it is of."""
+TITLES = {stage.name: stage.title[0].upper() + stage.title[1:] for stage in STAGES}
+LABELS = {stage.name: stage.label for stage in TRAINING_STAGES}
+"""What the scores of a stage's weights are called, such as `after SFT`."""
 
 
-def write_report(run: Run) -> None:
-    """Write `report.html` into the run's folder; what the run has not done yet is left out."""
-    found = build_results(run)
-    instructions = measured_results(run, "instructions")
-    page = (
-        _environment()
-        .get_template("report.html.jinja")
-        .render(
-            results=found,
-            cards=list(_cards(found)),
-            curves={
-                title: _curves(metrics.read_metrics(run.stage(stage) / "metrics.jsonl"))
-                for stage, title in TRAININGS.items()
-            },
-            mixtures={TRAININGS[stage]: run.metadata(stage)["mixture"] for stage in MIXED if _is_own(run, stage)},
-            coders=_coders(found["bits_per_byte"]),
-            dropped=_dropped_tables(dropped_counts(run)),
-            bits_plot=_bits_plot(found["bits_per_byte"]),
-            answer_stages=SCORED,
-            typos={SCORED[stage]: found["typos"][stage] for stage in SCORED if stage in found["typos"]},
-            typo_plots=_typo_plots(found["typos"]),
-            scores={SCORED.get(name, name): row for name, row in _score_columns(found["instructions"]).items()},
-            splits=_splits(found["instructions"]),
-            published=reference_scores.NAME,
-            beside_published=reference_scores.beside(found["tasks"]),
-            samples={SCORED[stage]: row["samples"] for stage, row in reversed(instructions.items())},
-            recipe=(run.folder / "recipe.yaml").read_text(encoding="utf-8"),
-        )
-    )
-    write_text(run.folder / "report.html", page)
+def write_report(run: Run, results: dict[str, Any]) -> None:
+    """Write `report.html` into the run's folder; what the run has not done yet is left out.
 
-
-def _is_own(run: Run, stage: str) -> bool:
-    """Whether a stage was done here, not imported."""
-    return run.is_done(stage) and not run.imported_from(stage)
-
-
-def _cards(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The headline: numbers, and what each is."""
-    yield short(found["parameters"]), "parameters"
-    trained = {stage: sum(tokens.values()) for stage, tokens in found["tokens"]["trained"].items()}
-    if trained and found["imported"]:
-        yield short(trained["sft"]), "tokens of SFT, on imported weights"
-    elif trained:
-        yield short(trained["pretrain"]), f"tokens of pretraining, {short(trained.get('sft', 0))} of SFT"
-    for name, row in list(found["bits_per_byte"].items())[:1]:
-        yield f"{row['pretrain']:.3f}", f"bits per byte of held-out {name}; xz -9e: {row['xz']:.3f}"
-    scores = _score_columns(found["instructions"])
-    tuned = tuned_results(scores)
-    if tuned:
-        best_null = max(found["instructions"]["null_answers"].values(), key=lambda row: float(row["followed"]))
-        yield (
-            percent(scores[tuned]["followed"], 0),
-            f"of held-out instructions followed; before SFT {percent(scores['pretrain']['followed'], 0)}, "
-            f"best null answer {percent(best_null['followed'], 0)}{_doubt(scores[tuned], best_null)}",
-        )
-        yield percent(scores[tuned]["on_topic"], 0), "of answers name the topic asked about"
-    if found["stages"]:
-        peak = max(stage["peak_memory_bytes"] for stage in found["stages"].values())
-        yield duration(sum(stage["seconds"] for stage in found["stages"].values())), f"in all; peak memory {gib(peak)}"
-
-
-def _doubt(scores: dict[str, Any], best_null: dict[str, Any]) -> str:
-    """What has to be said of a score that is not clearly above the best null answer's."""
-    error = standard_error(scores["followed"], scores["instructions"])
-    near = within_noise(scores["followed"], error, {"it": best_null["followed"]})
-    return f": {remark(near)}" if near else ""
-
-
-def _curves(rows: list[dict[str, Any]]) -> list[Markup]:
-    """Loss, learning rate, and bits per byte on held-out text where it was measured, over tokens."""
-    steps = [row for row in rows if "loss" in row]
-    checks = [row for row in rows if "validation" in row]
-    drawn = []
-    if steps:
-        drawn.append(plots.curves("loss (nats per token)", {"loss": [(row["tokens"], row["loss"]) for row in steps]}))
-        rates = [(row["tokens"], row["learning_rate"]) for row in steps]
-        drawn.append(plots.curves("learning rate", {"learning rate": rates}))
-    if checks:
-        drawn.append(_validation_curves(checks))
-    return drawn
-
-
-def _validation_curves(checks: list[dict[str, Any]]) -> Markup:
-    """A line for each source, or one for their mean where so many could not be told apart."""
-    names = list(checks[0]["validation"])
-    if len(names) > len(plots.COLOURS):
-        means = [(row["tokens"], fmean(row["validation"].values())) for row in checks]
-        return plots.curves(f"bits per byte, mean of {len(names)} sources", {"mean": means}, marker="o")
-    series = {name: [(row["tokens"], row["validation"][name]) for row in checks] for name in names}
-    return plots.curves("bits per byte, held-out text", series, marker="o")
-
-
-def _coders(found: dict[str, Any]) -> dict[str, str]:
-    """The weights that coded text, and xz: titles by key."""
-    titles = {**SCORED, "xz": "xz -9e"}
-    return {coder: title for coder, title in titles.items() if any(coder in row for row in found.values())}
-
-
-def _bits_plot(found: dict[str, Any]) -> Markup | None:
-    coders = _coders(found)
-    groups = {
-        name: {title: row[coder] for coder, title in coders.items() if coder in row} for name, row in found.items()
+    Args:
+        run: The run.
+        results: Its `collect_results`.
+    """
+    instructions = results["instruction_following"]
+    typos = results["typo_robustness"]
+    measured = [stage for stage in LABELS if stage in instructions]
+    # The latest weights first: their conversations are the ones that are shown unfolded.
+    conversations = {
+        LABELS[stage]: row["samples"] for stage, row in reversed(load_measurement(run, "instruction_following").items())
     }
-    return plots.bars("bits per byte: lower is better", groups) if groups else None
-
-
-def _typo_plots(found: dict[str, Any]) -> list[Markup]:
-    """What typos cost, over the share of characters mistyped."""
-    drawn = []
-    for key, title in (("rise", "rise in bits per byte"), ("followed", "instructions followed")):
-        series = {
-            SCORED[stage]: [(float(rate.rstrip("%")), row[key]) for rate, row in found[stage].items() if key in row]
-            for stage in SCORED
-            if stage in found
-        }
-        if any(series.values()):
-            drawn.append(plots.curves(title, series, marker="o", over="% of characters mistyped"))
-    return drawn
-
-
-def _dropped_tables(found: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
-    """A table for pretraining and one for SFT: the reasons, counts by source, and samples by source and reason."""
-    tables = {}
-    for part, sources in found.items():
-        reasons = sorted({reason for row in sources.values() for reason in row["counts"]})
-        samples = {
-            f"{name}: {reason}": texts
-            for name, row in sources.items()
-            for reason, texts in row["samples"].items()
-            if texts
-        }
-        counts = {name: row["counts"] for name, row in sources.items()}
-        if reasons:
-            tables[TRAININGS[part]] = {"reasons": reasons, "counts": counts, "samples": samples}
-    return tables
-
-
-def _score_columns(instructions: dict[str, Any]) -> dict[str, Any]:
-    """One column of scores for each set of answers: the models', then the null answers."""
-    return {**{name: row for name, row in instructions.items() if name in SCORED}, **instructions["null_answers"]}
-
-
-def _splits(instructions: dict[str, Any]) -> dict[str, Any]:
-    """The last weights' scores, split by split."""
-    last = [instructions[stage]["splits"] for stage in SCORED if stage in instructions]
-    return last[-1] if last else {}
-
-
-def _environment() -> Environment:
+    # Autoescape, because the page shows what models write; strict, so that a renamed key fails instead of vanishing.
     environment = Environment(
         loader=PackageLoader("keylm.evaluate", "."),
         autoescape=True,
@@ -185,8 +45,144 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "duration": duration, "gib": gib, "remark": remark}
-    return environment
+    environment.filters |= {
+        "percent": percent,
+        "duration": duration,
+        "gib": gib,
+        "significance_note": significance_note,
+    }
+    page = environment.get_template("report.html.jinja").render(
+        results=results,
+        headlines=list(_headlines(results)),
+        training_plots={
+            TITLES[stage.name]: _training_plots(metrics.read_metrics(run.stage(stage.name) / "metrics.jsonl"))
+            for stage in TRAINING_STAGES
+        },
+        mixtures=_mixtures(run),
+        dropped=_dropped_tables(run),
+        coders=_measured_columns(results["bits_per_byte"]),
+        bits_per_byte_plot=_bits_per_byte_plot(results["bits_per_byte"]),
+        score_columns={**{LABELS[stage]: instructions[stage] for stage in measured}, **instructions["baselines"]},
+        splits=instructions[measured[-1]]["splits"] if measured else {},
+        answer_columns=_measured_columns(results["sft_answers"].get("bits_per_byte", {})),
+        typos={LABELS[stage]: typos[stage] for stage in LABELS if stage in typos},
+        typo_plots=_typo_plots(typos),
+        reference=reference_model(),
+        comparisons=compare_with_reference(results["lm_eval"]),
+        conversations=conversations,
+        recipe=(run.folder / "recipe.yaml").read_text(encoding="utf-8"),
+    )
+    write_text(run.folder / "report.html", page)
+
+
+def _headlines(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The numbers at the top of the page, and what each is."""
+    yield short(results["parameters"]), "parameters"
+
+    tokens = {stage: sum(sources.values()) for stage, sources in results["tokens"]["trained"].items()}
+    if tokens and results["imported"]:
+        yield short(tokens["sft"]), "tokens of SFT, on imported weights"
+    elif tokens:
+        yield short(tokens["pretrain"]), f"tokens of pretraining, {short(tokens.get('sft', 0))} of SFT"
+
+    for name, row in list(results["bits_per_byte"].items())[:1]:
+        yield f"{row['pretrain']:.3f}", f"bits per byte of held-out {name}; xz -9e: {row['xz']:.3f}"
+
+    instructions = results["instruction_following"]
+    stage = last_finetuned_stage(instructions)
+    if stage:
+        accuracy, error = (instructions[stage][key] for key in ("instruction_accuracy", "standard_error"))
+        best = max(float(row["instruction_accuracy"]) for row in instructions["baselines"].values())
+        note = significance_note(not_significantly_above(accuracy, error, {"it": best}))
+        yield (
+            percent(accuracy, 0),
+            f"of held-out instructions followed; {LABELS['pretrain']} "
+            f"{percent(instructions['pretrain']['instruction_accuracy'], 0)}, "
+            f"best baseline {percent(best, 0)}{note and f': {note}'}",
+        )
+        yield percent(instructions[stage]["topic_mentioned"], 0), "of answers mention the topic of the request"
+
+    if results["stages"]:
+        peak = max(stage["peak_memory_bytes"] for stage in results["stages"].values())
+        seconds = sum(stage["seconds"] for stage in results["stages"].values())
+        yield duration(seconds), f"for all stages; peak memory {gib(peak)}"
+
+
+def _training_plots(rows: list[dict[str, Any]]) -> list[Markup]:
+    """Loss, learning rate, and validation bits per byte if it was measured, over tokens."""
+    steps = [row for row in rows if "loss" in row]
+    validations = [row for row in rows if "validation" in row]
+    drawn = []
+    if steps:
+        losses = [(row["tokens"], row["loss"]) for row in steps]
+        rates = [(row["tokens"], row["learning_rate"]) for row in steps]
+        drawn.append(plots.curves("loss (nats per token)", {"loss": losses}))
+        drawn.append(plots.curves("learning rate", {"learning rate": rates}))
+    if not validations:
+        return drawn
+    sources = list(validations[0]["validation"])
+    if len(sources) > len(plots.COLORS):
+        # Lines in repeated colors could not be told apart.
+        means = [(row["tokens"], fmean(row["validation"].values())) for row in validations]
+        title = f"validation bits per byte, mean of {len(sources)} sources"
+        return [*drawn, plots.curves(title, {"mean": means}, marker="o")]
+    series = {name: [(row["tokens"], row["validation"][name]) for row in validations] for name in sources}
+    return [*drawn, plots.curves("validation bits per byte", series, marker="o")]
+
+
+def _mixtures(run: Run) -> dict[str, Any]:
+    """The mixture of each training stage that has one and was done here, not imported."""
+    done = [stage.name for stage in TRAINING_STAGES if run.is_done(stage.name) and not run.imported_from(stage.name)]
+    metadata = {stage: run.metadata(stage) for stage in done}
+    return {TITLES[stage]: values["mixture"] for stage, values in metadata.items() if "mixture" in values}
+
+
+def _dropped_tables(run: Run) -> dict[str, Any]:
+    """By stage: the reasons, the counts by source, and samples by source and reason."""
+    tables = {}
+    for stage, sources in dropped_documents(run).items():
+        reasons = sorted({reason for row in sources.values() for reason in row["counts"]})
+        if not reasons:
+            continue
+        tables[TITLES[stage]] = {
+            "reasons": reasons,
+            "counts": {name: row["counts"] for name, row in sources.items()},
+            "samples": {
+                f"{name}: {reason}": texts
+                for name, row in sources.items()
+                for reason, texts in row["samples"].items()
+                if texts
+            },
+        }
+    return tables
+
+
+def _measured_columns(rows: dict[str, Any]) -> dict[str, str]:
+    """By their keys in the rows, the labels of the weights that were measured, and of xz."""
+    labels = {**LABELS, "xz": "xz -9e"}
+    return {key: label for key, label in labels.items() if any(key in row for row in rows.values())}
+
+
+def _bits_per_byte_plot(bits_per_byte: dict[str, Any]) -> Markup | None:
+    coders = _measured_columns(bits_per_byte)
+    groups = {
+        name: {label: row[key] for key, label in coders.items() if key in row} for name, row in bits_per_byte.items()
+    }
+    return plots.bars("bits per byte (lower is better)", groups) if groups else None
+
+
+def _typo_plots(typos: dict[str, Any]) -> list[Markup]:
+    """What typos cost, over the share of characters with a typo."""
+    drawn = []
+    for key, title in (("increase", "increase in bits per byte"), ("instruction_accuracy", "instruction accuracy")):
+        series = {
+            label: [(float(rate.rstrip("%")), row[key]) for rate, row in typos[stage].items() if key in row]
+            for stage, label in LABELS.items()
+            if stage in typos
+        }
+        if any(series.values()):
+            drawn.append(plots.curves(title, series, marker="o", x_label="% of characters with a typo"))
+    return drawn
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -204,12 +200,12 @@ def duration(seconds: float) -> str:
 
 
 def gib(num_bytes: int) -> str:
-    """Bytes in binary gigabytes."""
+    """Bytes as `1.50 GiB`."""
     return f"{num_bytes / 2**30:.2f} GiB"
 
 
 def short(number: int) -> str:
-    """A count in three digits: `75.3M`."""
+    """A count with three significant digits: `75.3M`."""
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3g}{unit}"

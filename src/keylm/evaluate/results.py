@@ -1,12 +1,14 @@
-"""`results.json`: what a run came to, in numbers that a program can read. `docs/report.md` lists the keys."""
+"""`results.json`: everything a run achieved, for programs. `docs/report.md` documents the keys."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-from keylm.common.files import read_json, sha256, write_json
+from keylm.common.errors import UserError
+from keylm.common.files import read_json, sha256
 from keylm.common.hardware import describe_hardware
 from keylm.data.cleaning.cleaner import CONTAMINATED
 from keylm.data.prepare.outputs import missing_sources
@@ -14,136 +16,162 @@ from keylm.evaluate import provenance
 from keylm.instructions.splits import SPLITS
 from keylm.model.flops import num_parameters
 from keylm.model.transformer import KeyLM
-from keylm.recipe.model import ModelConfig
 from keylm.run import Run
 from keylm.stages import TRAINING_STAGES, completed_training_stages, stages_of
 
-_NOT_SCORES = ("samples", "null_answers", "splits")
-_OF_A_SPLIT = (
-    *("followed", "standard_error", "instructions", "within_noise_of", "on_topic"),
-    *("topical", "unfinished", "looped", "echoed", "echoed_by_examples", "words", "bits_per_byte"),
+STAGES_WITH_SOURCES = ("pretrain", "sft")
+"""The stages whose text the prepare stage cleans and tokenizes."""
+_SPLIT_KEYS = (
+    "instruction_accuracy",
+    "standard_error",
+    "instructions",
+    "not_significantly_above",
+    "topic_mentioned",
+    "topic_match",
+    "truncated",
+    "looping",
+    "prompt_copy",
+    "reference_prompt_copy",
+    "num_words",
+    "bits_per_byte",
 )
 
 
-def build_results(run: Run) -> dict[str, Any]:
-    """Write `results.json` into the run's folder and return what it says; what is not done yet is left empty."""
+def collect_results(run: Run) -> dict[str, Any]:
+    """What the stages of a run left, as one dictionary; stages that are not done yet leave their parts empty."""
     names = [stage.name for stage in stages_of(run)]
-    imported = {stage: origin for stage in names if (origin := run.imported_from(stage))}
+    imported = {stage: source for stage in names if (source := run.imported_from(stage))}
     stages = {stage: run.metadata(stage) for stage in names if run.is_done(stage) and stage not in imported}
-    results = {
+    # The meta device has shapes only: counting parameters takes no memory.
+    with torch.device("meta"):
+        parameters = num_parameters(KeyLM(run.recipe.model))
+    dropped = dropped_documents(run)
+    return {
         "name": run.recipe.name,
         "title": run.recipe.title or run.recipe.name,
-        "parameters": _num_parameters(run.recipe.model),
+        "parameters": parameters,
         "imported": imported,
-        "stages": {stage: _costs(facts) for stage, facts in stages.items()},
-        "tokens": {"prepared": _prepared(stages.get("prepare", {})), "trained": _trained(stages)},
-        "missing": {stage: missing_sources(run, stage) for stage in ("pretrain", "sft")},
-        "dropped": {stage: _counts(sources) for stage, sources in dropped_counts(run).items()},
-        "bits_per_byte": measured_results(run, "bits_per_byte"),
-        "answers": measured_results(run, "answers"),
-        "instructions": _instructions(measured_results(run, "instructions")),
-        "typos": measured_results(run, "typos"),
-        "tasks": {
-            task: {**row, "contaminated": _contaminated(run, task)}
-            for task, row in measured_results(run, "tasks").items()
+        "stages": {
+            stage: {key: metadata[key] for key in ("seconds", "peak_memory_bytes")}
+            for stage, metadata in stages.items()
+        },
+        "tokens": {"prepared": _prepared_tokens(stages.get("prepare", {})), "trained": _trained_tokens(stages)},
+        "missing": {stage: missing_sources(run, stage) for stage in STAGES_WITH_SOURCES},
+        "dropped": {
+            stage: {name: row["counts"] for name, row in sources.items() if row["counts"]}
+            for stage, sources in dropped.items()
+        },
+        "bits_per_byte": load_measurement(run, "bits_per_byte"),
+        "sft_answers": load_measurement(run, "sft_answers"),
+        "instruction_following": _instruction_following(load_measurement(run, "instruction_following")),
+        "typo_robustness": load_measurement(run, "typo_robustness"),
+        "lm_eval": {
+            task: {**row, "contaminated": _num_contaminated(run, task, dropped)}
+            for task, row in load_measurement(run, "lm_eval").items()
         },
         "seed": run.recipe.seed,
         "weights": {stage: sha256(run.weights(stage)) for stage in completed_training_stages(run)},
         "versions": provenance.versions(),
         "machine": describe_hardware(),
     }
-    write_json(run.folder / "results.json", results)
-    return results
 
 
-def tuned_results(scores: dict[str, Any]) -> str | None:
-    """The last training after pretraining whose weights were scored."""
-    return next((stage for stage in reversed([stage.name for stage in TRAINING_STAGES[1:]]) if stage in scores), None)
+def load_measurement(run: Run, name: str) -> dict[str, Any]:
+    """A measurement of the eval stage, such as `bits_per_byte` (see `stage.run_eval`); empty if there is none yet.
 
-
-def measured_results(run: Run, name: str) -> dict[str, Any]:
-    """What the eval stage found: `bits_per_byte`, `answers`, `instructions`, `typos` or `tasks`; empty without it."""
+    Raises:
+        UserError: The stage is done, but the file is missing: it was deleted, or an older version named it differently.
+    """
     path = run.stage("eval") / f"{name}.json"
-    return read_json(path) if path.exists() else {}
+    if path.exists():
+        return read_json(path)
+    if run.is_done("eval"):
+        raise UserError(
+            f"{path} is missing: delete {path.with_name('stage.json')} and run `keylm eval {run.folder}` to measure it"
+        )
+    return {}
+
+
+def last_finetuned_stage(scores: dict[str, Any]) -> str | None:
+    """The last training stage after pretraining that has scores; None if there is none."""
+    return next((stage.name for stage in reversed(TRAINING_STAGES[1:]) if stage.name in scores), None)
 
 
 def scores_by_split(row: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """One stage's scores on every split that it was asked, the headline first, and what null answers follow there."""
-    parts = {next(iter(SPLITS)): row, **row.get("splits", {})}
+    """One stage's instruction following on every split that was measured, the headline first.
+
+    `baselines` is reduced to the accuracy of each baseline on the same requests.
+    """
+    headline, *_ = SPLITS
     return {
         name: {
-            **{key: part[key] for key in _OF_A_SPLIT},
-            "null_answers": {null: scores["followed"] for null, scores in part["null_answers"].items()},
+            **{key: scores[key] for key in _SPLIT_KEYS},
+            "baselines": {
+                baseline: baseline_scores["instruction_accuracy"]
+                for baseline, baseline_scores in scores["baselines"].items()
+            },
         }
-        for name, part in parts.items()
+        for name, scores in {headline: row, **row.get("splits", {})}.items()
     }
 
 
-def dropped_counts(run: Run) -> dict[str, dict[str, dict[str, Any]]]:
-    """`counts` and `samples` of what cleaning dropped, by what it was for and by source; whole sources left out."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for stage in ("pretrain", "sft"):
-        names = [source.name for source in run.recipe.sources_of(stage)]
-        paths = {name: run.stage("prepare") / stage / name / "dropped.json" for name in names}
-        rows = {name: read_json(path) for name, path in paths.items() if path.exists()}
-        found |= {stage: rows} if rows else {}
-    return found
+def dropped_documents(run: Run) -> dict[str, dict[str, dict[str, Any]]]:
+    """`counts` and `samples` of the documents that cleaning dropped, by stage and source."""
+    dropped: dict[str, dict[str, dict[str, Any]]] = {}
+    for stage in STAGES_WITH_SOURCES:
+        for source in run.recipe.sources_of(stage):
+            path = run.stage("prepare") / stage / source.name / "dropped.json"
+            if path.exists():
+                dropped.setdefault(stage, {})[source.name] = read_json(path)
+    return dropped
 
 
-def _contaminated(run: Run, task: str) -> int | None:
-    """Documents that were dropped because they share words with items of the task; None where nobody looked.
-
-    Of a group of tasks such as `mmlu`, its parts are counted.
-    """
+def _num_contaminated(run: Run, task: str, dropped: dict[str, dict[str, dict[str, Any]]]) -> int | None:
+    """Training documents dropped because they overlap with the task's items; None if that was not checked."""
     if task not in run.recipe.data.clean.decontaminate or run.imported_from("pretrain"):
         return None
     reason = f"{CONTAMINATED}: {task}"
-    counts: list[dict[str, int]] = [row["counts"] for rows in dropped_counts(run).values() for row in rows.values()]
-    return sum(row[each] for row in counts for each in row if each == reason or each.startswith(f"{reason}_"))
+    counts: Iterator[int] = (
+        count
+        for sources in dropped.values()
+        for row in sources.values()
+        for name, count in row["counts"].items()
+        # The tasks of a group such as `mmlu` are counted together.
+        if name == reason or name.startswith(f"{reason}_")
+    )
+    return sum(counts)
 
 
-def _counts(sources: dict[str, dict[str, Any]]) -> dict[str, dict[str, int]]:
-    return {name: row["counts"] for name, row in sources.items() if row["counts"]}
-
-
-def _num_parameters(config: ModelConfig) -> int:
-    with torch.device("meta"):
-        return num_parameters(KeyLM(config))
-
-
-def _costs(facts: dict[str, Any]) -> dict[str, Any]:
-    return {"seconds": facts["seconds"], "peak_memory_bytes": facts["peak_memory_bytes"]}
-
-
-def _prepared(facts: dict[str, Any]) -> dict[str, Any]:
-    """Tokens of each source, by what they are for and by side."""
+def _prepared_tokens(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Tokens in the stores, by stage, source and split."""
     return {
-        part: {
-            name: {side: source[side]["tokens"] for side in ("train", "validation")}
-            for name, source in facts[part].items()
+        stage: {
+            name: {split: source[split]["tokens"] for split in ("train", "validation")}
+            for name, source in metadata[stage].items()
             if "missing" not in source
         }
-        for part in ("pretrain", "sft")
-        if part in facts
+        for stage in STAGES_WITH_SOURCES
+        if stage in metadata
     }
 
 
-def _trained(stages: dict[str, dict[str, Any]]) -> dict[str, dict[str, int]]:
-    """Tokens of each source that were learned from."""
+def _trained_tokens(stages: dict[str, dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Tokens that were trained on, by stage and source."""
     return {
         stage: {name: row["tokens"] for name, row in stages[stage]["mixture"].items()}
-        for stage in ("pretrain", "sft")
+        for stage in STAGES_WITH_SOURCES
         if stage in stages
     }
 
 
-def _instructions(found: dict[str, Any]) -> dict[str, Any]:
-    """Scores by stage, and those of the null answers, which do not depend on the stage."""
-    scores = {stage: _scores(row) for stage, row in found.items()}
-    nulls: dict[str, Any] = next((row["null_answers"] for row in found.values()), {})
-    return {**scores, "null_answers": nulls}
-
-
-def _scores(row: dict[str, Any]) -> dict[str, Any]:
-    """What a program wants to know of one stage's scores."""
-    return {**{key: row[key] for key in row if key not in _NOT_SCORES}, "splits": scores_by_split(row)}
+def _instruction_following(measured: dict[str, Any]) -> dict[str, Any]:
+    """Scores by stage without samples, and once the baselines, which are the same for every stage."""
+    results = {
+        stage: {
+            **{key: value for key, value in row.items() if key not in ("samples", "baselines")},
+            "splits": scores_by_split(row),
+        }
+        for stage, row in measured.items()
+    }
+    baselines: dict[str, Any] = next((row["baselines"] for row in measured.values()), {})
+    return {**results, "baselines": baselines}

@@ -1,25 +1,52 @@
-"""Whether a score says anything: how far it is above what answers reach that know nothing."""
+"""Standard errors, and whether a score is significantly above its baselines."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import sqrt
+from random import Random
+from statistics import stdev
+from typing import Any
 
-STANDARD_ERRORS = 2.0
-"""A score that is no further above a null answer than this is within noise of it."""
-
-
-def standard_error(share: float, count: int) -> float:
-    """Standard error of a share of `count` independent answers; 0 of nothing."""
-    return sqrt(share * (1 - share) / count) if count else 0.0
-
-
-def within_noise(score: float, error: float, nulls: Mapping[str, float]) -> list[str]:
-    """The null answers that a score of this standard error does not clearly beat, the best of them first."""
-    near = [name for name, null in nulls.items() if score - null <= STANDARD_ERRORS * error]
-    return sorted(near, key=lambda name: -nulls[name])
+NUM_STANDARD_ERRORS = 2.0
+"""A score is significantly above another one if it is more than this many standard errors higher."""
+_NUM_RESAMPLES = 1000
 
 
-def remark(near: list[str]) -> str:
-    """What is to be said beside a score; nothing where it beats every null answer."""
-    return f"within noise of {near[0]}" if near else ""
+def standard_error(accuracy: float, count: int) -> float:
+    """Standard error of an accuracy over `count` independent items; 0.0 if there are none."""
+    return sqrt(accuracy * (1 - accuracy) / count) if count else 0.0
+
+
+def bootstrap_standard_error(metric: Callable[[list[Any]], float], items: Sequence[Any]) -> float | None:
+    """Standard error of any metric, by the bootstrap over its items (Efron 1979).
+
+    For metrics without a closed form, such as IFEval's accuracy over instructions, which come several to a prompt and
+    are therefore not independent. Items are resampled with a fixed seed.
+
+    Args:
+        metric: Aggregates a list of items to a score.
+        items: What the metric is computed from, one per prompt.
+
+    Returns:
+        The standard error, or None if there are fewer than two items.
+    """
+    if len(items) < 2:
+        return None
+    rng = Random(0)
+    return stdev(metric(rng.choices(items, k=len(items))) for _ in range(_NUM_RESAMPLES))
+
+
+def not_significantly_above(score: float, error: float | None, baselines: Mapping[str, float]) -> list[str]:
+    """Names of the baselines that a score does not exceed by `NUM_STANDARD_ERRORS`, the best baseline first.
+
+    Without a standard error (None) only baselines at or above the score are named.
+    """
+    margin = NUM_STANDARD_ERRORS * (error or 0.0)
+    names = [name for name, baseline in baselines.items() if score - baseline <= margin]
+    return sorted(names, key=lambda name: -baselines[name])
+
+
+def significance_note(baselines: Sequence[str]) -> str:
+    """A note on the result of `not_significantly_above`; empty if the score is above every baseline."""
+    return f"not significantly above {baselines[0]}" if baselines else ""

@@ -1,4 +1,4 @@
-"""Evaluation: what a trained run has learned, in numbers that mean something."""
+"""The eval stage: measure the weights of every training stage."""
 
 from __future__ import annotations
 
@@ -18,126 +18,135 @@ if TYPE_CHECKING:
 
 
 def run_eval(run: Run) -> dict[str, Any]:
-    """Measure the weights that every training left into `run.stage("eval")`; a file that is there is kept.
+    """Write one JSON file per measurement into `run.stage("eval")`; files that exist are kept.
 
-    `tasks.json`, `bits_per_byte.json`, `answers.json`, `instructions.json` and `typos.json` are written in this order,
-    so that a task whose data are missing is named before the long work.
+    A measurement whose size is 0 in the recipe is left empty.
 
     Raises:
-        UserError: an lm_eval task is unknown, or its data are not there.
+        UserError: An lm_eval task is unknown, or its data are missing.
     """
-    folder = run.stage("eval")
-    tasks = _once(folder / "tasks.json", lambda: _tasks(run))
-    bits_per_byte = _once(folder / "bits_per_byte.json", lambda: _bits_per_byte(run))
-    answers = _once(folder / "answers.json", lambda: _answers(run))
-    instructions = _once(folder / "instructions.json", lambda: _instructions(run))
-    typos = _once(folder / "typos.json", lambda: _typos(run))
-    followed = {stage: scores["followed"] for stage, scores in instructions.items()}
-    return {
-        "tasks": tasks,
-        "bits_per_byte": bits_per_byte,
-        "answers": answers,
-        "instructions_followed": followed,
-        "typos": typos,
+    measurements: dict[str, Callable[[Run], dict[str, Any]]] = {
+        # First, so that missing data of a task are reported before the long work.
+        "lm_eval": _measure_lm_eval,
+        "bits_per_byte": _measure_bits_per_byte,
+        "sft_answers": _measure_sft_answers,
+        "instruction_following": _measure_instruction_following,
+        "typo_robustness": _measure_typo_robustness,
     }
+    results = {}
+    for name, measure in measurements.items():
+        path = run.stage("eval") / f"{name}.json"
+        if not path.exists():
+            write_json(path, measure(run))
+        results[name] = read_json(path)
+    accuracies = {stage: row["instruction_accuracy"] for stage, row in results["instruction_following"].items()}
+    return {**results, "instruction_following": accuracies}
 
 
-def _once(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What the file says, or else what `measure` finds, which the file says from now on."""
-    if not path.exists():
-        write_json(path, measure())
-    return read_json(path)
-
-
-def _tasks(run: Run) -> dict[str, Any]:
-    if not run.recipe.eval.tasks:
+def _measure_lm_eval(run: Run) -> dict[str, Any]:
+    """Scores of the last weights on the recipe's lm_eval tasks, by task."""
+    config = run.recipe.eval
+    if not config.tasks:
         return {}
     from keylm.evaluate.lm_eval_tasks import run_tasks
 
-    settings = run.recipe.eval
-    data = Path(settings.data) if settings.data else None
-    return run_tasks(run, settings.tasks, settings.limit, data, baselines=True)
+    return run_tasks(run, config.tasks, config.limit, Path(config.data) if config.data else None, baselines=True)
 
 
-def _bits_per_byte(run: Run) -> dict[str, Any]:
-    """Bits per byte of each pretraining source's held-out text; sources without any are left out."""
-    if not run.recipe.eval.bits_per_byte_bytes:
+def _measure_bits_per_byte(run: Run) -> dict[str, Any]:
+    """Bits per byte of held-out text, by pretraining source."""
+    num_bytes = run.recipe.eval.bits_per_byte_bytes
+    if not num_bytes:
         return {}
     from keylm.common.console import progress
-    from keylm.evaluate.bits_per_byte import compare, excerpt
+    from keylm.evaluate.bits_per_byte import compare_bits_per_byte, excerpt
     from keylm.tokenizer.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(run.stage("tokenizer"))
-    parts = {
-        name: excerpt(store, tokenizer, run.recipe.eval.bits_per_byte_bytes)
-        for name, store in _held_out_text(run).items()
-    }
-    models = _models(run)
-    length = run.recipe.train.sequence_length
-    total = len(models) * sum(len(part.tokens) for part in parts.values())
+    excerpts = {name: excerpt(store, tokenizer, num_bytes) for name, store in _validation_stores(run).items()}
+    models = _load_models(run)
+    total = len(models) * sum(len(part.tokens) for part in excerpts.values())
     with progress("bits per byte", total, "tokens") as bar:
-        return {name: compare(models, part, tokenizer.end_of_text, length, bar.advance) for name, part in parts.items()}
+        return {
+            name: compare_bits_per_byte(
+                models, part, tokenizer.end_of_text, run.recipe.train.sequence_length, bar.advance
+            )
+            for name, part in excerpts.items()
+        }
 
 
-def _answers(run: Run) -> dict[str, Any]:
-    """Held-out answers of the tuning data: how well they are predicted, and what constraints make of real ones."""
-    if not run.recipe.eval.num_answers:
+def _measure_sft_answers(run: Run) -> dict[str, Any]:
+    """Bits per byte of held-out SFT answers, and of real answers that were edited to satisfy constraints."""
+    num = run.recipe.eval.num_answers
+    if not num:
         return {}
-    from keylm.evaluate.sft_answers import made, predicted
+    from keylm.evaluate.sft_answers import answer_bits_per_byte, constrained_answer_bits_per_byte
 
-    models = _models(run)
-    plain, num = models[completed_training_stages(run)[0]], run.recipe.eval.num_answers
-    return {"predicted": predicted(run, models, num), "made": made(run, plain, num)}
+    models = _load_models(run)
+    base_model = models[completed_training_stages(run)[0]]
+    return {
+        "bits_per_byte": answer_bits_per_byte(run, models, num),
+        "constrained": constrained_answer_bits_per_byte(run, base_model, num),
+    }
 
 
-def _instructions(run: Run) -> dict[str, Any]:
-    """Held-out generated instructions, followed after every training; of the last weights, the other splits too."""
-    if not run.recipe.eval.instructions:
+def _measure_instruction_following(run: Run) -> dict[str, Any]:
+    """Scores on the headline split by training stage; for the last one, also on the other splits."""
+    config = run.recipe.eval
+    if not config.instructions:
         return {}
-    from keylm.evaluate.instructions import measure, splits
-    from keylm.evaluate.run_model import run_chat_model
+    from keylm.evaluate.chat_models import run_chat_model
+    from keylm.evaluate.instruction_following import held_out_splits, measure_instruction_following
     from keylm.instructions.constraints.catalog import CONSTRAINT_SETS
 
-    settings, kinds = run.recipe.eval, CONSTRAINT_SETS[_trained_kinds(run.recipe)]
-    tasks = splits(settings.instructions, run.recipe.seed, kinds)
-    headline, *others = tasks
-    found = {}
-    for stage in completed_training_stages(run):
-        speaker = run_chat_model(run, stage)
-        found[stage] = measure(speaker, tasks[headline], settings.max_new_tokens)
-        if stage == completed_training_stages(run)[-1]:
-            found[stage]["splits"] = {name: measure(speaker, tasks[name], settings.max_new_tokens) for name in others}
-    return found
+    constraint_set = CONSTRAINT_SETS[_trained_constraint_set(run.recipe)]
+    splits = held_out_splits(config.instructions, run.recipe.seed, constraint_set)
+    headline, *others = splits
+    stages = completed_training_stages(run)
+    results = {}
+    for stage in stages:
+        model = run_chat_model(run, stage)
+        results[stage] = measure_instruction_following(model, splits[headline], config.max_new_tokens)
+        if stage == stages[-1]:
+            results[stage]["splits"] = {
+                name: measure_instruction_following(model, splits[name], config.max_new_tokens) for name in others
+            }
+    return results
 
 
-def _trained_kinds(recipe: Recipe) -> str:
-    """The largest set of kinds that any source asks for."""
+def _trained_constraint_set(recipe: Recipe) -> str:
+    """Name of the largest set of constraints that any source trains on."""
     sources = [*recipe.data.sources, *recipe.sft.sources]
     return "all" if any(source.uses_all_constraints for source in sources) else "basic"
 
 
-def _typos(run: Run) -> dict[str, Any]:
-    """What typos cost: in bits per byte of the text that follows them, and in instructions followed."""
-    settings, seed = run.recipe.eval, run.recipe.seed
-    if not settings.typo_passages and not settings.typo_instructions:
+def _measure_typo_robustness(run: Run) -> dict[str, Any]:
+    """What typos cost by training stage: in bits per byte of the text after them, and in instruction accuracy."""
+    config, seed = run.recipe.eval, run.recipe.seed
+    if not config.typo_passages and not config.typo_instructions:
         return {}
-    from keylm.evaluate import typo_robustness
-    from keylm.evaluate.run_model import run_chat_model
+    from keylm.evaluate.chat_models import run_chat_model
+    from keylm.evaluate.typo_robustness import constrained_requests, measure_typo_robustness, sample_passages
     from keylm.tokenizer.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(run.stage("tokenizer"))
-    made = {source.name for source in run.recipe.data.sources if source.is_generated}
-    stores = [store for name, store in _held_out_text(run).items() if name not in made]
-    passages = typo_robustness.passages(stores, tokenizer, settings.typo_passages, seed)
-    tasks = typo_robustness.requests(settings.typo_instructions, seed)
-    length = run.recipe.train.sequence_length
-    speak = partial(run_chat_model, run)
-    return typo_robustness.measure(
-        _models(run), speak, tokenizer, passages, tasks, settings.max_new_tokens, length, seed
+    # Generated text is left out: its sentences are so regular that typos before them matter little.
+    generated = {source.name for source in run.recipe.data.sources if source.is_generated}
+    stores = [store for name, store in _validation_stores(run).items() if name not in generated]
+    return measure_typo_robustness(
+        _load_models(run),
+        partial(run_chat_model, run),
+        tokenizer,
+        sample_passages(stores, tokenizer, config.typo_passages, seed),
+        constrained_requests(config.typo_instructions, seed),
+        max_new_tokens=config.max_new_tokens,
+        length=run.recipe.train.sequence_length,
+        seed=seed,
     )
 
 
-def _held_out_text(run: Run) -> dict[str, TokenStore]:
+def _validation_stores(run: Run) -> dict[str, TokenStore]:
+    """Held-out text by pretraining source; sources without any are left out."""
     from keylm.data.prepare.outputs import available_sources, open_store
 
     names = [source.name for source in available_sources(run, "pretrain")]
@@ -145,13 +154,13 @@ def _held_out_text(run: Run) -> dict[str, TokenStore]:
     return {name: store for name, store in stores.items() if store.num_documents}
 
 
-def _models(run: Run) -> dict[str, KeyLM]:
-    """The run's final weights by the stage that made them, in the precision that they were trained in."""
+def _load_models(run: Run) -> dict[str, KeyLM]:
+    """Final weights by training stage, in the precision that they were trained in."""
     from keylm.common.hardware import compute_dtype
     from keylm.model.transformer import load_model
 
-    found = {}
+    models = {}
     for stage in completed_training_stages(run):
-        found[stage] = load_model(run.recipe.model, run.weights(stage))
-        found[stage].compute_dtype = compute_dtype(run.recipe.train.compute_dtype)
-    return found
+        models[stage] = load_model(run.recipe.model, run.weights(stage))
+        models[stage].compute_dtype = compute_dtype(run.recipe.train.compute_dtype)
+    return models

@@ -1,13 +1,13 @@
-"""Typo robustness: what a model loses when the text before it, or the request, is mistyped.
+"""Typo robustness: what a model loses when the text before a continuation, or a request, contains typos.
 
-Only the words before are mistyped; what is scored is the same clean text, or the same instructions, at every rate.
+Only the context gets typos. What is scored, a continuation or the same instructions, is the same at every rate.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from keylm.common.documents import Document
 from keylm.data.prepare.token_store import TokenStore
 from keylm.data.sources.parents import interleave
 from keylm.evaluate.bits_per_byte import continuation_bits
-from keylm.evaluate.instructions import score
+from keylm.evaluate.instruction_following import score_answers
 from keylm.inference.answers import ChatModel
 from keylm.instructions.mistyped import mistyped_task
 from keylm.instructions.splits import held_out
@@ -33,35 +33,74 @@ if TYPE_CHECKING:
     from keylm.tokenizer.tokenizer import Tokenizer
 
 RATES = (0.0, 0.02, 0.05, 0.1)
-"""Shares of characters mistyped."""
-_SHORTEST = 120
-"""Characters of a passage: a shorter one has too little before its middle."""
+"""Shares of characters with a typo."""
+_MIN_PASSAGE_CHARS = 120
+"""A shorter passage has too little text before its middle."""
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A held-out passage, cut before a word near its middle."""
+    """A held-out passage, split before a word near its middle."""
 
     beginning: str
     continuation: str
 
     @property
     def num_bytes(self) -> int:
-        """UTF-8 bytes of what is scored."""
+        """UTF-8 bytes of the continuation."""
         return len(self.continuation.encode())
 
 
 @dataclass(frozen=True)
 class BpbIncrease:
-    """Bits per byte of the continuations, and how much more than behind clean beginnings, with its standard error."""
+    """Bits per byte of continuations, and the increase over clean beginnings with its standard error."""
 
     bits_per_byte: float
-    rise: float
+    increase: float
     standard_error: float
 
 
-def passages(stores: Sequence[TokenStore], tokenizer: Tokenizer, num: int, seed: int) -> list[Passage]:
-    """Passages of plain text from the stores in turn: `num` of them, or as many as there are."""
+def measure_typo_robustness(
+    models: Mapping[str, KeyLM],
+    load_chat_model: Callable[[str], ChatModel],
+    tokenizer: Tokenizer,
+    passages: Sequence[Passage],
+    tasks: Sequence[Task],
+    *,
+    max_new_tokens: int,
+    length: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Measure both continuations and instructions, for each model and at each of `RATES`.
+
+    Args:
+        models: Language models by name (the stage that trained them).
+        load_chat_model: Loads the chat model of that name.
+        tokenizer: The models' tokenizer.
+        passages: Passages to continue; without any, the keys of `BpbIncrease` are left out.
+        tasks: Requests to answer; without any, the accuracies are left out.
+        max_new_tokens: Token limit of an answer.
+        length: Tokens of a passage that a model sees at most.
+        seed: Seed of the typos.
+    """
+    results: dict[str, Any] = {
+        "passages": len(passages),
+        "bytes": sum(passage.num_bytes for passage in passages),
+        "prompts": len(tasks),
+        "instructions": sum(len(task.checks) for task in tasks),
+    }
+    for name, model in models.items():
+        increases = bpb_increases(model, tokenizer, passages, length, seed) if passages else {}
+        accuracies = accuracies_with_typos(load_chat_model(name), tasks, max_new_tokens, seed) if tasks else {}
+        results[name] = {}
+        for rate in RATES:
+            values = {**(asdict(increases[rate]) if passages else {}), **accuracies.get(rate, {})}
+            results[name][f"{rate:.0%}"] = {key: round(value, 4) for key, value in values.items()}
+    return results
+
+
+def sample_passages(stores: Sequence[TokenStore], tokenizer: Tokenizer, num: int, seed: int) -> list[Passage]:
+    """Passages of plain text, alternating between the stores: `num` of them, or as many as there are."""
     streams = [_passages(store, tokenizer, seed) for store in stores]
     return [passage for _, passage in zip(range(num), interleave(streams), strict=False)]
 
@@ -70,107 +109,80 @@ def _passages(store: TokenStore, tokenizer: Tokenizer, seed: int) -> Iterator[Pa
     start = 0
     for end in store.document_ends.tolist():
         tokens, start = store.tokens(start, end), end
-        if (tokens == tokenizer.turn_start).any():
+        is_conversation = (tokens == tokenizer.turn_start).any()
+        if is_conversation:
             continue
+        # The seed depends on the text alone, so a passage gets the same cut in every run and order.
         document = Document(text=tokenizer.decode(tokens.tolist()))
         for piece in pieces(document, Random(f"passages:{seed}:{document.digest}")):
             text = piece.text or ""
             middle = cut_near(text, 0.5)
-            if len(text) >= _SHORTEST and middle < len(text):
+            if len(text) >= _MIN_PASSAGE_CHARS and middle < len(text):
                 yield Passage(text[:middle], text[middle:])
 
 
 def bpb_increases(
-    model: KeyLM, tokenizer: Tokenizer, chosen: Sequence[Passage], length: int, seed: int
+    model: KeyLM, tokenizer: Tokenizer, passages: Sequence[Passage], length: int, seed: int
 ) -> dict[float, BpbIncrease]:
-    """What each of `RATES` costs, in at most `length` tokens: of a longer passage, the first ones fall out."""
-    sizes = np.array([passage.num_bytes for passage in chosen])
-    bits = {rate: passage_bits(model, tokenizer, _hurried(chosen, rate, seed), length) for rate in RATES}
-    return {rate: _rise(bits[rate], bits[0.0], sizes) for rate in RATES}
+    """Bits per byte of the continuations at each of `RATES`; a passage of more than `length` tokens loses its first."""
+    num_bytes = np.array([passage.num_bytes for passage in passages])
+    bits = {}
+    for rate in RATES:
+        with_typos = [
+            replace(passage, beginning=mistype(passage.beginning, rate, Random(f"passage:{seed}:{rate}:{index}")))
+            for index, passage in enumerate(passages)
+        ]
+        bits[rate] = passage_bits(model, tokenizer, with_typos, length)
+    return {rate: _bpb_increase(bits[rate], bits[0.0], num_bytes) for rate in RATES}
 
 
-def _hurried(chosen: Sequence[Passage], rate: float, seed: int) -> list[Passage]:
-    return [
-        replace(passage, beginning=mistype(passage.beginning, rate, Random(f"passage:{seed}:{rate}:{index}")))
-        for index, passage in enumerate(chosen)
-    ]
+def _bpb_increase(
+    bits: NDArray[np.float64], clean_bits: NDArray[np.float64], num_bytes: NDArray[np.int64]
+) -> BpbIncrease:
+    """Increase as a ratio of sums over passages, with the standard error of such a ratio (Cochran 1977, section 2.11).
 
-
-def _rise(bits: NDArray[np.float64], clean: NDArray[np.float64], sizes: NDArray[np.int64]) -> BpbIncrease:
-    """A ratio of sums over passages, and the standard error of such a ratio (Cochran 1977, section 2.11)."""
-    rise = (bits - clean).sum() / sizes.sum()
-    spread = (bits - clean - rise * sizes).std(ddof=1) if len(sizes) > 1 else math.nan
-    error = spread / math.sqrt(len(sizes)) / sizes.mean()
-    return BpbIncrease(float(bits.sum() / sizes.sum()), float(rise), float(error))
-
-
-def passage_bits(model: KeyLM, tokenizer: Tokenizer, chosen: Sequence[Passage], length: int) -> NDArray[np.float64]:
-    """Bits (n,) in which `model` codes each passage's continuation behind its beginning.
-
-    The two are encoded apart, so that the continuation's tokens are the same whatever the beginning is.
+    All arguments have one number per passage, (passages,).
     """
+    increase = (bits - clean_bits).sum() / num_bytes.sum()
+    residual_std = (bits - clean_bits - increase * num_bytes).std(ddof=1) if len(num_bytes) > 1 else math.nan
+    error = residual_std / math.sqrt(len(num_bytes)) / num_bytes.mean()
+    return BpbIncrease(float(bits.sum() / num_bytes.sum()), float(increase), float(error))
+
+
+def passage_bits(model: KeyLM, tokenizer: Tokenizer, passages: Sequence[Passage], length: int) -> NDArray[np.float64]:
+    """Bits in which a model encodes the continuation of each passage, (passages,)."""
+    # The two parts are encoded separately, so that the continuation has the same tokens whatever the beginning is.
     rows = [
         ([tokenizer.end_of_text, *tokenizer.encode(passage.beginning)], tokenizer.encode(passage.continuation)[:length])
-        for passage in chosen
+        for passage in passages
     ]
     return continuation_bits(model, rows, length)
 
 
-def requests(num: int, seed: int) -> list[Task]:
+def constrained_requests(num: int, seed: int) -> list[Task]:
     """The first `num` held-out tasks that ask about a topic under constraints."""
+    # At least every other task qualifies.
     tasks = held_out(2 * num + 2, seed)
     return [task for task in tasks if task.topic is not None and task.checks][:num]
 
 
-def followed(
-    speaker: ChatModel, tasks: Sequence[Task], max_new_tokens: int, seed: int
+def accuracies_with_typos(
+    model: ChatModel, tasks: Sequence[Task], max_new_tokens: int, seed: int
 ) -> dict[float, dict[str, float]]:
-    """At each of `RATES`, the shares of the instructions that are followed and of the answers that name their topic."""
-    asked = [
+    """`instruction_accuracy` and `topic_mentioned` at each of `RATES`, with typos in the requests."""
+    requests = [
         mistyped_task(task, rate, Random(f"request:{seed}:{rate}:{index}"))
         for rate in RATES
         for index, task in enumerate(tasks)
     ]
-    said = speaker.answer([task.messages for task in asked], max_new_tokens)
-    answers = [answer.text for answer in said]
-    shares = {}
+    # One call for all rates, so that the generator's batches stay full.
+    answers = model.answer([task.messages for task in requests], max_new_tokens)
+    accuracies = {}
     for number, rate in enumerate(RATES):
-        scored = score(answers[number * len(tasks) : (number + 1) * len(tasks)], tasks)
-        shares[rate] = {"followed": scored.followed.share, "on_topic": scored.on_topic.share}
-    return shares
-
-
-def measure(
-    models: Mapping[str, KeyLM],
-    speak: Callable[[str], ChatModel],
-    tokenizer: Tokenizer,
-    chosen: Sequence[Passage],
-    tasks: Sequence[Task],
-    max_new_tokens: int,
-    length: int,
-    seed: int,
-) -> dict[str, Any]:
-    """Both, for each model by its name and at each of `RATES`; what there is nothing to measure on is left out.
-
-    `speak` gives the speaker of that name.
-    """
-    rows: dict[str, dict[str, dict[str, float]]] = {name: {percent(rate): {} for rate in RATES} for name in models}
-    for name, model in models.items():
-        if chosen:
-            for rate, rise in bpb_increases(model, tokenizer, chosen, length, seed).items():
-                rows[name][percent(rate)] |= {key: round(value, 4) for key, value in vars(rise).items()}
-        if tasks:
-            for rate, shares in followed(speak(name), tasks, max_new_tokens, seed).items():
-                rows[name][percent(rate)] |= {key: round(value, 4) for key, value in shares.items()}
-    counts = {
-        "passages": len(chosen),
-        "bytes": sum(passage.num_bytes for passage in chosen),
-        "prompts": len(tasks),
-        "instructions": sum(len(task.checks) for task in tasks),
-    }
-    return {**counts, **rows}
-
-
-def percent(rate: float) -> str:
-    """`0.02` as `2%`."""
-    return f"{rate:.0%}"
+        texts = [answer.text for answer in answers[number * len(tasks) : (number + 1) * len(tasks)]]
+        scores = score_answers(texts, tasks)
+        accuracies[rate] = {
+            "instruction_accuracy": scores.instruction_accuracy.value,
+            "topic_mentioned": scores.topic_mentioned.value,
+        }
+    return accuracies

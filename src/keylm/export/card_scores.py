@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from keylm.common.files import read_json
-from keylm.evaluate import reference_scores
-from keylm.evaluate.results import scores_by_split, tuned_results
-from keylm.evaluate.significance import remark
+from keylm.evaluate.reference_scores import compare_with_reference, reference_model
+from keylm.evaluate.results import last_finetuned_stage, scores_by_split
+from keylm.evaluate.significance import significance_note
 from keylm.export.markdown import markdown_table
 from keylm.run import Run
 from keylm.stages import TRAINING_STAGES
@@ -17,7 +17,7 @@ _LABELS = {stage.name: stage.label for stage in TRAINING_STAGES}
 
 def scores_section(run: Run) -> str:
     """The card's section of scores; empty if nothing was evaluated."""
-    tables = {"bits_per_byte": _bits_per_byte, "instructions": _instructions, "tasks": _tasks}
+    tables = {"bits_per_byte": _bits_per_byte, "instruction_following": _instructions, "lm_eval": _tasks}
     paths = {name: run.stage("eval") / f"{name}.json" for name in tables}
     measured = {name: read_json(path) for name, path in paths.items() if path.exists()}
     parts = [tables[name](values) for name, values in measured.items() if values]
@@ -34,11 +34,13 @@ def _bits_per_byte(values: dict[str, Any]) -> str:
 
 def _instructions(values: dict[str, Any]) -> str:
     """Scores of each training stage and of the baselines, then those of the last stage by split."""
-    last = tuned_results(values) or "sft"
+    last = last_finetuned_stage(values) or "sft"
     tuned = values[last]
     models = {label: values[stage] for stage, label in _LABELS.items() if stage in values}
-    answers = {**models, **tuned["null_answers"]}
-    rows = [[name, f"{row['followed']:.1%}", f"{row['on_topic']:.1%}"] for name, row in answers.items()]
+    answers = {**models, **tuned["baselines"]}
+    rows = [
+        [name, f"{row['instruction_accuracy']:.1%}", f"{row['topic_mentioned']:.1%}"] for name, row in answers.items()
+    ]
     header = ["answers", "instructions followed", "topic named"]
     return (
         f"{tuned['instructions']:,} generated instructions, with phrasings and topics that are not in the training "
@@ -51,13 +53,13 @@ def _instructions(values: dict[str, Any]) -> str:
 def _splits(tuned: dict[str, Any]) -> str:
     rows = []
     for name, row in scores_by_split(tuned).items():
-        doubt = f" ({remark(row['within_noise_of'])})" if row["within_noise_of"] else ""
+        doubt = f" ({significance_note(row['not_significantly_above'])})" if row["not_significantly_above"] else ""
         rows.append(
             [
                 f"{name} ({row['instructions']:,})",
-                f"{row['followed']:.1%} ± {row['standard_error']:.1%}",
-                f"{max(row['null_answers'].values()):.1%}{doubt}",
-                *(f"{row[key]:.1%}" for key in ("on_topic", "unfinished", "looped", "echoed")),
+                f"{row['instruction_accuracy']:.1%} ± {row['standard_error']:.1%}",
+                f"{max(row['baselines'].values()):.1%}{doubt}",
+                *(f"{row[key]:.1%}" for key in ("topic_mentioned", "truncated", "looping", "prompt_copy")),
             ]
         )
     header = ["instructions", "followed", "best baseline", "topic named", "truncated", "loops", "prompt copy"]
@@ -68,7 +70,7 @@ def _tasks(values: dict[str, Any]) -> str:
     rows = []
     for task, row in values.items():
         for metric, score in row["scores"].items():
-            error, chance = row["standard_errors"].get(metric), row["null"].get(metric, {}).get("chance")
+            error, chance = row["standard_errors"].get(metric), row["baselines"].get(metric, {}).get("chance")
             rows.append([task, metric, f"{score:.2%}", _percent(error), _percent(chance)])
     tables = ["Scores by lm_eval:\n\n" + markdown_table(["task", "metric", "score", "standard error", "chance"], *rows)]
     if comparison := _comparison(values):
@@ -79,11 +81,11 @@ def _tasks(values: dict[str, Any]) -> str:
 def _comparison(values: dict[str, Any]) -> str:
     """The published scores whose tasks were evaluated here too."""
     rows = []
-    for row in reference_scores.beside(values):
+    for row in compare_with_reference(values):
         # Some metrics of lm_eval have no standard error: a zero would claim perfect precision.
-        error = f" ± {_percent(row.error)}" if row.error else ""
-        rows.append([row.claim.title, _percent(row.claim.share), f"{_percent(row.score)}{error}", row.remark])
-    return markdown_table(["score", reference_scores.NAME, "this model", "difference"], *rows) if rows else ""
+        error = f" ± {_percent(row.standard_error)}" if row.standard_error else ""
+        rows.append([row.reference.title, _percent(row.reference.score), f"{_percent(row.score)}{error}", row.verdict])
+    return markdown_table(["score", reference_model().name, "this model", "difference"], *rows) if rows else ""
 
 
 def _percent(share: float | None) -> str:

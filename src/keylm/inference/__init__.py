@@ -1,1 +1,1 @@
-"""Answers from a trained model, through llama.cpp."""
+"""Batch text generation with llama.cpp, and statistics of the answers."""

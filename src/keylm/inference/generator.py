@@ -1,8 +1,8 @@
-"""Answers by llama.cpp, many at a time: on two cores several times as fast as transformers' `generate`.
+"""Batch generation with llama.cpp: on two cores several times as fast as transformers' `generate`.
 
-A conversation that ends makes room for the next one at once, and nothing is padded. Weights, attention and cache are
-those of the file, in float32, so greedy answers are transformers', up to places where two tokens are equally likely but
-for rounding.
+Continuous batching: a finished answer makes room for the next prompt at once, and nothing is padded. Weights,
+attention and KV cache stay in float32, so greedy answers equal those of transformers except where two tokens tie up to
+rounding.
 """
 
 from __future__ import annotations
@@ -26,27 +26,25 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NUM_SLOTS = 16
-"""Answers that are written at the same time."""
+"""Answers generated at the same time."""
 
 _GREEDY = {"temperature": 0.0}
-_DRAWN = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "verbose": True, "return_tokens": True}
-"""Nothing is kept from being drawn, and the tokens are told: llama.cpp has them in its verbose reply alone."""
+# No truncation of the distribution. llama.cpp returns token ids in its verbose response only.
+_SAMPLING = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "verbose": True, "return_tokens": True}
 
 
 def generator_of_run(run: Run, stage: str) -> LlamaCppGenerator:
-    """The weights that a training left, in float32."""
+    """Load the final weights of a training stage into llama.cpp, in float32."""
     from safetensors.torch import load_file
 
     return generator_of_weights(run, load_file(run.weights(stage)))
 
 
 def generator_of_weights(run: Run, weights: dict[str, Tensor]) -> LlamaCppGenerator:
-    """A model of the run's graph and vocabulary, in float32.
-
-    The file that llama.cpp reads is gone when this returns: the system keeps what is mapped of it.
-    """
+    """Load weights of the run's architecture into llama.cpp, in float32."""
     from keylm.gguf.file import write_gguf
 
+    # llama.cpp maps the file into memory, and the mapping outlives the deleted file.
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.gguf"
         write_gguf(run, weights, "F32", path)
@@ -55,61 +53,85 @@ def generator_of_weights(run: Run, weights: dict[str, Tensor]) -> LlamaCppGenera
 
 @dataclass
 class LlamaCppGenerator:
-    """A GGUF that goes on from token ids."""
+    """Continues prompts of token ids with a GGUF model.
+
+    Args:
+        path: The GGUF file.
+        context_length: Tokens of prompt and answer together.
+
+    Raises:
+        KeyLMError: llama.cpp cannot load the file.
+    """
 
     path: Path
     context_length: int
     _server: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        """Load the file.
-
-        Raises:
-            KeyLMError: llama.cpp cannot.
-        """
+        """Load the file."""
         try:
             self._server = exact_server(self.path, NUM_SLOTS, self.context_length, physical_cores())
         except RuntimeError as error:
-            raise KeyLMError(f"llama.cpp cannot load {self.path}: the file is damaged, or memory is short") from error
+            raise KeyLMError(
+                f"llama.cpp cannot load {self.path}: the file is damaged, or there is not enough memory"
+            ) from error
 
-    def write(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop: Sequence[str] = ()) -> list[Answer]:
-        """The likeliest continuation of each prompt of token ids, up to the model's own end or one of `stop`.
+    def greedy(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop: Sequence[str] = ()) -> list[Answer]:
+        """Continue each prompt with the most likely token at every step.
 
-        An answer is cut off after `max_new_tokens`, or where the context is full.
+        Args:
+            prompts: Token ids of each prompt.
+            max_new_tokens: Token limit of an answer; a full context ends it earlier.
+            stop: Strings that end an answer, besides the model's own end token.
 
         Raises:
-            KeyLMError: llama.cpp refuses a prompt.
+            KeyLMError: llama.cpp rejects a prompt.
         """
+        options = {**_GREEDY, "stop": list(stop)}
         with ThreadPoolExecutor(NUM_SLOTS) as threads, progress("answers", len(prompts), "answers") as bar:
 
-            def one(prompt: Sequence[int]) -> Answer:
-                answer = self._answer(prompt, max_new_tokens, {**_GREEDY, "stop": list(stop)})
+            def answer(prompt: Sequence[int]) -> Answer:
+                completed = self._complete(prompt, max_new_tokens, options)
                 bar.advance()
-                return answer
+                return completed
 
-            return list(threads.map(one, prompts))
+            return list(threads.map(answer, prompts))
 
     def sample(
         self, prompts: Sequence[Sequence[int]], max_new_tokens: int, temperature: float, seed: int
     ) -> list[Answer]:
-        """A continuation of each prompt of token ids, drawn from all that the model might say, with its tokens.
+        """Continue each prompt with tokens sampled from the full distribution; the answers include their token ids.
+
+        Args:
+            prompts: Token ids of each prompt.
+            max_new_tokens: Token limit of an answer; a full context ends it earlier.
+            temperature: Divides the logits.
+            seed: Seed from which every answer gets a seed of its own.
 
         Raises:
-            KeyLMError: llama.cpp refuses a prompt.
+            KeyLMError: llama.cpp rejects a prompt.
         """
-        seeds = Random(seed)
-        drawn = [{**_DRAWN, "temperature": temperature, "seed": seeds.getrandbits(31)} for _ in prompts]
+        rng = Random(seed)
+        options = [{**_SAMPLING, "temperature": temperature, "seed": rng.getrandbits(31)} for _ in prompts]
         with ThreadPoolExecutor(NUM_SLOTS) as threads:
-            return list(threads.map(lambda prompt, how: self._answer(prompt, max_new_tokens, how), prompts, drawn))
+            return list(threads.map(lambda prompt, own: self._complete(prompt, max_new_tokens, own), prompts, options))
 
-    def _answer(self, prompt: Sequence[int], max_new_tokens: int, how: dict[str, Any]) -> Answer:
-        room = min(max_new_tokens, self.context_length - len(prompt))
-        if room <= 0:
+    def _complete(self, prompt: Sequence[int], max_new_tokens: int, options: dict[str, Any]) -> Answer:
+        max_tokens = min(max_new_tokens, self.context_length - len(prompt))
+        if max_tokens <= 0:
             return Answer("", ended=False)
-        always = {"stream": False, "repeat_penalty": 1.0, "cache_prompt": False}
-        told: list[dict[str, Any]] = []
-        self._server.handle_completions({"prompt": list(prompt), "max_tokens": room, **always, **how}, told.append)
-        if "choices" not in told[0]:
-            raise KeyLMError(f"llama.cpp refuses a prompt of {len(prompt)} tokens: {told[0]}")
-        choice, tokens = told[0]["choices"][0], told[0].get("__verbose", {}).get("tokens", ())
+        request = {
+            "prompt": list(prompt),
+            "max_tokens": max_tokens,
+            "stream": False,
+            "repeat_penalty": 1.0,
+            "cache_prompt": False,  # A cached prefix changes rounding with the order in which prompts arrive.
+            **options,
+        }
+        responses: list[dict[str, Any]] = []
+        self._server.handle_completions(request, responses.append)
+        response = responses[0]
+        if "choices" not in response:
+            raise KeyLMError(f"llama.cpp rejects a prompt of {len(prompt)} tokens: {response}")
+        choice, tokens = response["choices"][0], response.get("__verbose", {}).get("tokens", ())
         return Answer(choice["text"], ended=choice["finish_reason"] != "length", tokens=tuple(tokens))
