@@ -58,7 +58,7 @@ def test_a_uniform_model_needs_log2_of_the_vocabulary(tiny_model) -> None:
 
 
 def test_bits_of_one_window_are_those_of_transformers(tiny_model) -> None:
-    config = Qwen3Config(**tiny_model.model_dump(), tie_word_embeddings=False, initializer_range=0.3)
+    config = Qwen3Config(**tiny_model.transformers_fields, tie_word_embeddings=False, initializer_range=0.3)
     reference = Qwen3ForCausalLM(config).eval()
     model = KeyLM(tiny_model).eval()
     model.load_state_dict(reference.state_dict())

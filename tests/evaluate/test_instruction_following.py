@@ -17,10 +17,10 @@ from keylm.recipe.model import ModelConfig
 from keylm.tokenizer.training import train_tokenizer
 
 TASKS = [
-    Task(user_message("Quote olives."), "olives", (Quotation(), NoCommas())),
-    Task(user_message("Shout about ants."), "ants", (Uppercase(),)),
-    Task(user_message("Say bye."), None, (EndPhrase("Bye."),)),
-    Task(user_message("Tell me about bees."), "bees"),
+    Task([user_message("Quote olives.")], "olives", (Quotation(), NoCommas())),
+    Task([user_message("Shout about ants.")], "ants", (Uppercase(),)),
+    Task([user_message("Say bye.")], None, (EndPhrase("Bye."),)),
+    Task([user_message("Tell me about bees.")], "bees"),
 ]
 RIGHT = ['"Black olives"', "ABOUT ants.", "bye.", "about bees. Bees"]
 EXAMPLES = [Example(task, answer) for task, answer in zip(TASKS, RIGHT, strict=True)]

@@ -12,7 +12,13 @@ from keylm.export.model_card import render_model_card
 from keylm.run import Run
 
 BITS = {"books": {"bytes": 1000, "documents": 3, "tokens": 250, "pretrain": 1.91, "sft": 1.95, "xz": 2.17}}
-SHARES = {"instruction_accuracy": 0.25, "topic_mentioned": 0.5, "instructions": 200, "standard_error": 0.0306, "not_significantly_above": []}
+SHARES = {
+    "instruction_accuracy": 0.25,
+    "topic_mentioned": 0.5,
+    "instructions": 200,
+    "standard_error": 0.0306,
+    "not_significantly_above": [],
+}
 LIKE = {
     "topic_match": 0.9,
     "truncated": 0.04,
@@ -42,16 +48,20 @@ TASKS = {
     ("file", "values", "line"),
     [
         ("bits_per_byte", BITS, "| books | 1,000 | 1.91 | 1.95 | 2.17 |"),
-        ("instructions", INSTRUCTIONS, "| after SFT | 61.8% | 50.0% |"),
-        ("instructions", INSTRUCTIONS, "| constant sentence | 14.3% | 50.0% |"),
+        ("instruction_following", INSTRUCTIONS, "| after SFT | 61.8% | 50.0% |"),
+        ("instruction_following", INSTRUCTIONS, "| constant sentence | 14.3% | 50.0% |"),
         (
-            "instructions",
+            "instruction_following",
             INSTRUCTIONS,
             "| new topics and phrasings (200) | 61.8% ± 3.1% | 14.3% | 50.0% | 4.0% | 2.0% | 10.0% |",
         ),
-        ("instructions", INSTRUCTIONS, "| typos (200) | 16.0% ± 3.1% | 14.3% (within noise of constant sentence) |"),
-        ("tasks", TASKS, "| piqa | acc | 61.27% | 1.14% | 50.00% |"),
-        ("tasks", TASKS, "| PIQA | 61.30% | 61.27% ± 1.14% | within noise |"),
+        (
+            "instruction_following",
+            INSTRUCTIONS,
+            "| typos (200) | 16.0% ± 3.1% | 14.3% (not significantly above constant sentence) |",
+        ),
+        ("lm_eval", TASKS, "| piqa | acc | 61.27% | 1.14% | 50.00% |"),
+        ("lm_eval", TASKS, "| PIQA | 61.30% | 61.27% ± 1.14% | not significant |"),
     ],
 )
 def test_measured_scores_are_in_the_card(tmp_path: Path, file: str, values: dict, line: str) -> None:

@@ -55,7 +55,7 @@ def tiny_run(folder: Path, pre_tokenizer: str = "qwen2", **parts: dict) -> runs.
     tokenizer = train_tokenizer(TEXTS, SIZES["vocab_size"], pre_tokenizer)
     tokenizer.save(run.stage("tokenizer"), SIZES["max_position_embeddings"])
     torch.manual_seed(0)
-    sizes = run.recipe.model.model_dump(exclude={"initialization"})
+    sizes = run.recipe.model.transformers_fields
     model = Qwen3ForCausalLM(Qwen3Config(**sizes, tie_word_embeddings=False, initializer_range=0.2))
     for name, parameter in model.named_parameters():
         if "norm" in name:

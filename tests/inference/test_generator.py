@@ -61,7 +61,7 @@ def test_answers_are_those_of_transformers(run: Run, tokenizer: Tokenizer, promp
 
 
 def transformers_model(run: Run) -> Qwen3ForCausalLM:
-    model = Qwen3ForCausalLM(Qwen3Config(**run.recipe.model.model_dump(), tie_word_embeddings=False))
+    model = Qwen3ForCausalLM(Qwen3Config(**run.recipe.model.transformers_fields, tie_word_embeddings=False))
     model.load_state_dict(load_file(run.weights("sft")))
     return model.eval()
 

@@ -45,7 +45,7 @@ def model_config(recipe: Recipe, tokenizer: Tokenizer) -> dict[str, Any]:
         "architectures": ["Qwen3ForCausalLM"],
         "model_type": "qwen3",
         # How the weights were initialized is a matter of training, and not a field of `Qwen3Config`.
-        **recipe.model.model_dump(exclude={"initialization"}),
+        **recipe.model.transformers_fields,
         "hidden_act": "silu",
         "rope_parameters": {"rope_type": "default", "rope_theta": recipe.model.rope_theta},
         "attention_bias": False,

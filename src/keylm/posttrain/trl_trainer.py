@@ -223,7 +223,7 @@ def _load_policy(run: Run, stage: str) -> Policy:
     previous = names[names.index(stage) - 1]
     tokenizer = PreTrainedTokenizerFast.from_pretrained(run.stage("tokenizer"))
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    sizes = run.recipe.model.model_dump(exclude={"initialization"})
+    sizes = run.recipe.model.transformers_fields
     model = Qwen3ForCausalLM(Qwen3Config(**sizes, **ids, tie_word_embeddings=False))
     model.load_state_dict(load_file(run.weights(previous)))
     return Policy(model, tokenizer)

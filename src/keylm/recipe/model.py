@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -45,3 +45,8 @@ class ModelConfig(Config):
         if not 256 + 3 <= self.vocab_size <= 65_536:
             raise ValueError("vocab_size must lie between 259 (bytes and control tokens) and 65,536 (uint16)")
         return self
+
+    @property
+    def transformers_fields(self) -> dict[str, Any]:
+        """The keyword arguments of transformers' `Qwen3Config`: all fields but those that are ours alone."""
+        return self.model_dump(exclude={"initialization"})

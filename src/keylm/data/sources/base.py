@@ -53,7 +53,7 @@ class SourceType(ABC, Generic[ConfigT]):
     def location(self, source: ConfigT) -> str:
         """Where the source comes from, in a few words."""
         config: Any = source
-        return str(config.type)
+        return f"type {config.type}"
 
     def preset(self, source: ConfigT) -> Preset | None:  # noqa: ARG002
         """The preset that the settings were taken from, if any."""
