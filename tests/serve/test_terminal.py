@@ -115,7 +115,10 @@ def test_a_message_beyond_the_context_is_refused_and_not_kept(engine: Engine) ->
 
 def talk(model: Path, lines: list[str]) -> str:
     """Type lines into a chat at a pseudo-terminal; return what the screen showed."""
-    program = f"from pathlib import Path; from keylm.serve.terminal import run_chat; run_chat(Path({str(model)!r}), num_threads=1)"
+    program = (
+        "from pathlib import Path; from keylm.serve.terminal import run_chat; "
+        f"run_chat(Path({str(model)!r}), num_threads=1)"
+    )
     keyboard, terminal = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", program], stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
