@@ -35,9 +35,9 @@ QUESTION: list[Message] = [{"role": "user", "content": "What is a tide?"}]
 
 PROMPTS = """async (conversations) => {
   const { prompt } = await import('./model.js');
-  const found = [];
-  for (const messages of conversations) found.push(await prompt(messages));
-  return found;
+  const prompts = [];
+  for (const messages of conversations) prompts.push(await prompt(messages));
+  return prompts;
 }"""
 
 ANSWER = """async ([messages, parameters]) => {
@@ -111,8 +111,8 @@ def test_prompts_have_the_ids_of_training(page: Any, engine: Engine) -> None:
 
 def test_prompts_are_those_of_transformers(page: Any, exported: Run) -> None:
     tokenizer = AutoTokenizer.from_pretrained(exported.stage("export") / "transformers")
-    found = page.evaluate(PROMPTS, CONVERSATIONS)
-    for messages, ids in zip(CONVERSATIONS, found, strict=True):
+    prompts = page.evaluate(PROMPTS, CONVERSATIONS)
+    for messages, ids in zip(CONVERSATIONS, prompts, strict=True):
         text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         assert tokenizer.decode(ids) == text
         if "<|im_end|>" not in str(messages):

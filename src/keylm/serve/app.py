@@ -7,7 +7,7 @@ import hmac
 import json
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -183,8 +183,8 @@ class CompletionResponse(Response):
     async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
         chunks: list[Chunk] = []
 
-        async def collect(chunk: Chunk) -> None:
-            chunks.append(chunk)
+        async def collect(batch: list[Chunk]) -> None:
+            chunks.extend(batch)
 
         await self._generate(collect)
         await _json_response(self._request.to_response(chunks))(scope, receive, send)
@@ -192,54 +192,63 @@ class CompletionResponse(Response):
     async def _stream(self, send: Send) -> None:
         is_started = False
 
-        async def send_event(data: str) -> None:
-            await send({"type": "http.response.body", "body": f"data: {data}\n\n".encode(), "more_body": True})
+        async def send_events(*events: Body | str) -> None:
+            texts = (event if isinstance(event, str) else json.dumps(event) for event in events)
+            body = "".join(f"data: {text}\n\n" for text in texts).encode()
+            await send({"type": "http.response.body", "body": body, "more_body": True})
 
-        async def send_chunk(chunk: Chunk) -> None:
+        async def send_chunks(batch: list[Chunk]) -> None:
             # The status waits for the first chunk, so that a request that llama.cpp refuses gets an error status.
             nonlocal is_started
-            events = self._request.to_events(chunk, is_first=not is_started)
+            events = [self._request.to_event(chunk) for chunk in batch]
             if not is_started:
+                is_started = True
                 headers = [(b"content-type", b"text/event-stream")]
                 await send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": headers})
-                is_started = True
-            for event in events:
-                await send_event(json.dumps(event))
+                events = [*self._request.opening_events(batch[0]), *events]
+            await send_events(*events)
 
         try:
-            await self._generate(send_chunk)
+            await self._generate(send_chunks)
         except RequestError as error:
             if not is_started:
                 raise
-            await send_event(json.dumps(error.body()))
-        await send_event("[DONE]")
+            await send_events(error.body())
+        await send_events("[DONE]")
         await send({"type": "http.response.body", "body": b""})
 
-    async def _generate(self, on_chunk: Callable[[Chunk], Awaitable[None]]) -> None:
-        """Have the engine answer in a thread, and pass each chunk to `on_chunk` in the event loop.
+    async def _generate(self, on_chunks: Callable[[list[Chunk]], Awaitable[None]]) -> None:
+        """Have the engine answer in a thread, and pass its chunks to `on_chunks` in the event loop.
+
+        Chunks that come while others are being sent are passed together: the event loop then wakes up once for them.
 
         Raises:
             RequestError: The request is not admitted, llama.cpp refuses it, or the answer takes too long.
         """
         app, loop = self._app, asyncio.get_running_loop()
-        chunks: asyncio.Queue[Chunk | None] = asyncio.Queue()  # None ends the answer
-        is_over = threading.Event()
+        chunks: deque[Chunk] = deque()
+        has_chunks, is_over = asyncio.Event(), threading.Event()
 
         def enqueue(chunk: Chunk) -> bool:
-            loop.call_soon_threadsafe(chunks.put_nowait, chunk)
+            chunks.append(chunk)
+            if len(chunks) == 1:  # otherwise the event loop has been woken up already
+                loop.call_soon_threadsafe(has_chunks.set)
             return is_over.is_set()
 
         try:
             async with app.admission.enter(), asyncio.timeout(app.limits.answer_seconds):
                 answer = loop.run_in_executor(app.threads, app.engine.complete, self._llama_request, enqueue)
-                answer.add_done_callback(lambda _: chunks.put_nowait(None))
-                while (chunk := await chunks.get()) is not None:
-                    if "error" in chunk:
-                        refusal = chunk["error"]
+                answer.add_done_callback(lambda _: has_chunks.set())
+                while not answer.done() or chunks:
+                    await has_chunks.wait()
+                    has_chunks.clear()
+                    batch = [chunks.popleft() for _ in range(len(chunks))]
+                    for refusal in (chunk["error"] for chunk in batch if "error" in chunk):
                         is_too_long = refusal["type"] == "exceed_context_size_error"
                         code = "context_length_exceeded" if is_too_long else None
                         raise RequestError(refusal["code"], refusal["message"], code)
-                    await on_chunk(chunk)
+                    if batch:
+                        await on_chunks(batch)
                 await answer
         except TimeoutError as error:
             message = f"the answer took over {app.limits.answer_seconds:g} s"

@@ -146,9 +146,13 @@ class CompletionParameters(BaseModel):
             request["max_tokens"] = request.pop("max_completion_tokens")
         return request
 
-    def to_events(self, chunk: Chunk, is_first: bool) -> list[Body]:  # noqa: ARG002
-        """Return the events of a stream for one chunk of the answer. llama.cpp's chunks have OpenAI's shape."""
-        return [chunk]
+    def opening_events(self, chunk: Chunk) -> list[Body]:  # noqa: ARG002
+        """Return the events that come before that of the first chunk."""
+        return []
+
+    def to_event(self, chunk: Chunk) -> Body:
+        """Return the event of a stream for a chunk. llama.cpp's chunks have OpenAI's shape."""
+        return chunk
 
     def to_response(self, chunks: list[Chunk]) -> Body:
         """Return the whole response for all chunks of an answer; the last has its usage and finish reason."""
@@ -181,20 +185,19 @@ class ChatCompletionRequest(CompletionParameters):
         except UserError as error:
             raise RequestError(HTTPStatus.BAD_REQUEST, str(error), param="messages") from error
 
-    def to_events(self, chunk: Chunk, is_first: bool) -> list[Body]:
-        """Return the events of a stream for one chunk; before the first comes an event with the role."""
+    def opening_events(self, chunk: Chunk) -> list[Body]:
+        """Return an event with the role."""
+        return [self._event(chunk, {"role": "assistant", "content": ""}, None)]
+
+    def to_event(self, chunk: Chunk) -> Body:
+        """Return an event with the chunk's text."""
         choice = chunk["choices"][0]
-        deltas = [({"content": choice["text"]} if choice["text"] else {}, choice["finish_reason"])]
-        if is_first:
-            deltas.insert(0, ({"role": "assistant", "content": ""}, None))
-        return [
-            {
-                **chunk,
-                "object": "chat.completion.chunk",
-                "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}],
-            }
-            for delta, reason in deltas
-        ]
+        return self._event(chunk, {"content": choice["text"]} if choice["text"] else {}, choice["finish_reason"])
+
+    @staticmethod
+    def _event(chunk: Chunk, delta: Body, reason: str | None) -> Body:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+        return {**chunk, "object": "chat.completion.chunk", "choices": [choice]}
 
     def to_response(self, chunks: list[Chunk]) -> Body:
         """Return the answer as a message of the assistant."""
