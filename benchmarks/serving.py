@@ -138,8 +138,9 @@ def _overhead(run: Run, talks: list[list[str]], turns: int) -> list[Line]:
     from keylm.serve.server import Server, open_port
 
     with closing(Engine(gguf_path(run, "Q8_0"), 4)) as engine:
-        server = Server(engine, open_port("127.0.0.1", 0))
-        thread = Thread(target=server.run)
+        listener = open_port("127.0.0.1", 0)
+        server = Server(engine, listener)
+        thread = Thread(target=server.run, args=([listener],))
         thread.start()
         ratios = []
         for turn in range(turns + 1):

@@ -23,8 +23,9 @@ QUESTIONS = ["Name three animals, as a list.", "Write two sentences about rivers
 def main(run: Path) -> None:
     """Ask the questions, and take a screenshot of the page with the answers."""
     with closing(Engine(find_gguf(run))) as engine, sync_playwright() as program:
-        server = Server(engine, open_port("127.0.0.1", 0))
-        thread = threading.Thread(target=server.run)
+        listener = open_port("127.0.0.1", 0)
+        server = Server(engine, listener)
+        thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         browser = program.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1100, "height": 700})

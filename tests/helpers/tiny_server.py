@@ -14,8 +14,9 @@ from keylm.serve.server import Server, open_port
 @contextmanager
 def running(engine: Engine, limits: Limits | None = None, api_key: str | None = None) -> Iterator[Server]:
     """Serve until the block ends."""
-    server = Server(engine, open_port("127.0.0.1", 0), api_key, limits)
-    thread = threading.Thread(target=server.run)
+    listener = open_port("127.0.0.1", 0)
+    server = Server(engine, listener, api_key, limits)
+    thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:
         yield server

@@ -184,7 +184,7 @@ def test_a_refusal_names_the_parameter(client: openai.OpenAI) -> None:
     assert caught.value.param == "top_p"
 
 
-def test_what_openais_clients_send_besides_is_let_through(client: openai.OpenAI) -> None:
+def test_other_fields_of_openais_clients_are_accepted(client: openai.OpenAI) -> None:
     extras = {"user": "me", "seed": 3, "top_p": 0.9, "frequency_penalty": 0.1, "stop": ["\n\n"], "logit_bias": {"5": 1}}
     own = {"top_k": 40, "min_p": 0.05, "repeat_penalty": 1.1, "grammar": "root ::= [a-z]+", "json_schema": None}
     answer = client.chat.completions.create(messages=MESSAGES, **GREEDY, **extras, extra_body=own)
@@ -198,7 +198,7 @@ def test_a_bias_may_come_as_pairs(client: openai.OpenAI) -> None:
     assert answer.choices[0].text != other.choices[0].text
 
 
-def test_an_answer_without_a_limit_ends_with_the_context(client: openai.OpenAI, engine: Engine) -> None:
+def test_without_a_limit_the_context_ends_an_answer(client: openai.OpenAI, engine: Engine) -> None:
     answer = client.completions.create(model="any", prompt=[5], extra_body={"ignore_eos": True})
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage.total_tokens <= engine.header.context_length
@@ -351,7 +351,7 @@ def test_a_full_queue_is_refused_and_a_stop_waits(engine: Engine) -> None:
         assert first.result()[0] == 200
 
 
-def test_a_client_that_leaves_the_queue_frees_its_place(engine: Engine) -> None:
+def test_a_client_that_leaves_frees_its_queue_place(engine: Engine) -> None:
     paused = PausedEngine(engine)
     with running(paused, Limits(answers=1)) as server:
         admission = server.app.admission
@@ -466,7 +466,7 @@ def test_a_public_address_needs_a_key(exported: Run, host: str) -> None:
         run_server(exported.folder, host=host)
 
 
-def test_the_command_finishes_its_answer_when_it_is_stopped(exported: Run) -> None:
+def test_a_stopped_command_finishes_its_answer(exported: Run) -> None:
     command = [sys.executable, "-m", "keylm.cli", "serve", str(exported.folder), "--port", "0", "--threads", "1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "KEYLM_API_KEY": "k"})
     url = next(line for line in process.stderr if "http" in line).split(" is at ")[1].split()[0]

@@ -35,8 +35,8 @@ _HEADERS = [
         b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ),
 ]
-_PAGE = {"/": "index.html", "/chat.js": "chat.js", "/model.js": "server.js"}
-"""Paths of the chat page, with the files in `page/`."""
+_PAGE = {"/": ("index.html", "html"), "/chat.js": ("chat.js", "javascript"), "/model.js": ("server.js", "javascript")}
+"""Paths of the chat page, with the files in `page/` and their types."""
 
 _CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that left. Only the metrics show it."""
@@ -54,9 +54,13 @@ class App(Starlette):
         self._api_key = api_key
         self._created = int(time.time())
         self._num_responses: Counter[int] = Counter()
+        page = resources.files("keylm.serve") / "page"
         super().__init__(
             routes=[
-                *(Route(path, _page_response(name), methods=["GET"]) for path, name in _PAGE.items()),
+                *(
+                    Route(path, Response((page / name).read_bytes(), media_type=f"text/{subtype}"), methods=["GET"])
+                    for path, (name, subtype) in _PAGE.items()
+                ),
                 Route("/health", _json_response({"status": "ok"}), methods=["GET"]),
                 Route("/metrics", self._metrics),
                 Route("/v1/models", self._models),
@@ -277,11 +281,6 @@ def _refuse_route(request: Request, error: Exception) -> Response:
 def _report_failure(request: Request, _error: Exception) -> Response:
     # uvicorn logs the traceback.
     return _refuse(request, RequestError(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed: its log says why"))
-
-
-def _page_response(name: str) -> Response:
-    media_type = "text/html" if name.endswith(".html") else "text/javascript"
-    return Response(resources.files("keylm.serve").joinpath("page", name).read_bytes(), media_type=media_type)
 
 
 def _json_response(value: Any, status: int = HTTPStatus.OK, headers: dict[str, str] | None = None) -> Response:

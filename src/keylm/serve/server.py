@@ -61,7 +61,7 @@ def run_server(
             """-d '{"messages": [{"role": "user", "content": "What is a tide?"}]}'"""
         )
         console.print(example, style="dim", markup=False, soft_wrap=True)
-        server.run()
+        server.run([listener])
         for number, handler in handlers.items():
             signal.signal(number, handler)
 
@@ -93,7 +93,7 @@ def _is_loopback(host: str) -> bool:
 
 
 class Server(uvicorn.Server):
-    """uvicorn with the application of an engine, on a listening socket that it closes when it stops."""
+    """uvicorn with the application of an engine, to `run` on a listening socket, which it closes when it stops."""
 
     def __init__(
         self, engine: Engine, listener: socket.socket, api_key: str | None = None, limits: Limits | None = None
@@ -102,7 +102,6 @@ class Server(uvicorn.Server):
         self.app = App(engine, self.limits, api_key)
         host, self.port = listener.getsockname()[:2]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
-        self._listener = listener
         super().__init__(
             uvicorn.Config(
                 self.app,
@@ -117,10 +116,6 @@ class Server(uvicorn.Server):
                 timeout_keep_alive=math.ceil(self.limits.silence_seconds),
             )
         )
-
-    def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until a signal, or until `should_exit` is set."""
-        super().run(sockets or [self._listener])
 
     @property
     def connections(self) -> list[Connection]:
