@@ -1,14 +1,18 @@
-"""Hold `keylm serve` against llama.cpp and transformers: `python benchmarks/serving.py [PART ...]`.
+"""Compare `keylm serve` with llama.cpp and transformers: `python benchmarks/serving.py [PART ...]`.
 
-Parts: `overhead` (our HTTP against llama.cpp in the same process, on the same loaded model), `decode` (F16, Q8_0, Q6_K,
-Q4_0 against transformers' `generate` in bfloat16), `chat` (conversations, one at a time and four at once, over HTTP
-from `keylm serve` on Q8_0, Q6_K and Q4_0, and from llama.cpp's own server as it comes, on Q8_0) and `start` (from
-nothing to the first answer). All by default. Everything is measured by turns and compared within a turn; shown are
-medians. Exit code 1 if anything is missed.
+Parts (all by default):
+    overhead: HTTP against llama.cpp in the same process, with the same loaded model.
+    decode: F16, Q8_0, Q6_K and Q4_0 against transformers' `generate` in bfloat16.
+    chat: Conversations over HTTP, one at a time and four at once: `keylm serve` with Q8_0, Q6_K and Q4_0 against
+        llama.cpp's own server with its default settings and Q8_0.
+    start: From the command to the first answer.
 
-The model has the recipe's shape and random weights, so answers have a set length. `--text` takes jsonl(.zst) with
-`messages`, whose users' turns are asked; without it, generated instructions are. GOMP_SPINCOUNT in the environment
-replaces the engine's own setting, and never reaches llama.cpp's own server.
+The two sides of a comparison take turns, ratios are taken within a turn, and their median is shown. The exit code is 1
+if a target is missed.
+
+The model has the recipe's shape and random weights, so answers have a fixed length. `--text` takes a jsonl(.zst) file
+with `messages`, of which the user's turns are asked; the default is generated instructions. GOMP_SPINCOUNT in the
+environment replaces the engine's own setting, and is never passed to llama.cpp's own server.
 """
 
 from __future__ import annotations
@@ -38,9 +42,9 @@ from keylm.recipe.sources import FilesConfig
 from keylm.run import Run, create
 
 Line = tuple[str, str, str, bool]
-"""What was measured, what was reached, what was asked, whether it holds."""
+"""What was measured, the result, the target, and whether it is met."""
 
-_KINDS = ("F16", "Q8_0", "Q6_K", "Q4_0")
+_GGUF_TYPES = ("F16", "Q8_0", "Q6_K", "Q4_0")
 _ANSWER = 48
 _GREEDY = {"temperature": 0, "max_tokens": _ANSWER, "ignore_eos": True}
 _LLAMA = """
@@ -55,22 +59,22 @@ threading.Event().wait()
 
 
 def main() -> None:
-    """Print a line per target: what was asked, what was reached."""
-    asked = _arguments()
+    """Print a line for each target."""
+    arguments = _arguments()
     with tempfile.TemporaryDirectory() as folder:
-        run = _release(load_recipe(asked.recipe), Path(folder) / "run")
-        talks = list(islice(_talks(asked.text), asked.turns))
+        run = _export_random_model(load_recipe(arguments.recipe), Path(folder) / "run")
+        talks = list(islice(_user_turns(arguments.text), arguments.turns))
         parts: dict[str, Callable[[], list[Line]]] = {
-            "overhead": lambda: _overhead(run, talks, asked.turns),
-            "decode": lambda: _decode(run, asked.turns),
+            "overhead": lambda: _overhead(run, talks, arguments.turns),
+            "decode": lambda: _decode(run, arguments.turns),
             "chat": lambda: _chat(run, talks),
             "start": lambda: _start(run),
         }
         missed = False
-        for part in asked.parts or parts:
-            for name, reached, target, holds in parts[part]():
-                print(f"{'ok  ' if holds else 'MISS'} {name:<52} {reached:>24}   asked: {target}", flush=True)
-                missed |= not holds
+        for part in arguments.parts or parts:
+            for name, result, target, is_met in parts[part]():
+                print(f"{'ok  ' if is_met else 'MISS'} {name:<52} {result:>24}   target: {target}", flush=True)
+                missed |= not is_met
     sys.exit(missed)
 
 
@@ -79,12 +83,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("parts", nargs="*", metavar="PART", help="overhead, decode, chat, start")
     parser.add_argument("--recipe", type=Path, default=Path("recipes/keylm-75m.yaml"))
     parser.add_argument("--text", type=Path, help="conversations; generated instructions without it")
-    parser.add_argument("--turns", type=int, default=8, help="conversations, and turns of every comparison")
+    parser.add_argument("--turns", type=int, default=8, help="conversations, and repetitions of every comparison")
     return parser.parse_args()
 
 
-def _release(given: Recipe, folder: Path) -> Run:
-    """A transformers folder and GGUF files of random weights, with a tokenizer of what this environment documents."""
+def _export_random_model(recipe: Recipe, folder: Path) -> Run:
+    """Export random weights, with a tokenizer trained on the documentation of this environment's packages."""
     import torch
 
     from keylm.data.sources import installed_docs
@@ -95,20 +99,20 @@ def _release(given: Recipe, folder: Path) -> Run:
     from keylm.model.initialization import init_model
     from keylm.tokenizer.training import train_tokenizer
 
-    run = create(given, folder)
+    run = create(recipe, folder)
     texts = (document.plain for document in islice(installed_docs.read_installed_docs(ReadProgress()), 2000))
-    tokenizer = train_tokenizer(texts, given.model.vocab_size, given.tokenizer.pre_tokenizer)
-    tokenizer.save(run.stage("tokenizer"), given.model.max_position_embeddings)
-    weights = {name: tensor.to(torch.bfloat16) for name, tensor in init_model(given.model, 0).state_dict().items()}
+    tokenizer = train_tokenizer(texts, recipe.model.vocab_size, recipe.tokenizer.pre_tokenizer)
+    tokenizer.save(run.stage("tokenizer"), recipe.model.max_position_embeddings)
+    weights = {name: tensor.to(torch.bfloat16) for name, tensor in init_model(recipe.model, 0).state_dict().items()}
     run.stage("export").mkdir()
     write_transformers_folder(run, weights, run.stage("export") / "transformers")
-    for kind in _KINDS:
-        write_gguf(run, weights, kind, gguf_path(run, kind))
+    for gguf_type in _GGUF_TYPES:
+        write_gguf(run, weights, gguf_type, gguf_path(run, gguf_type))
     return run
 
 
-def _talks(text: Path | None) -> Iterator[list[str]]:
-    """What the users of conversations say: two to six turns, short enough for the context with all answers."""
+def _user_turns(text: Path | None) -> Iterator[list[str]]:
+    """Yield the user's turns of conversations: two to six, short enough for the context with all answers."""
     for messages in _conversations(text):
         turns = [message["content"] for message in messages if message["role"] == "user"][:6]
         if len(turns) > 1 and sum(map(len, turns)) < 3000:
@@ -123,34 +127,38 @@ def _conversations(text: Path | None) -> Iterator[Sequence[Message]]:
     if text is None:
         yield from generate_conversations(10_000, seed=0)
     else:
-        source = FilesConfig(name="talks", kind="files", path=str(text))
+        source = FilesConfig(name="talks", type="files", path=str(text))
         yield from (document.messages or () for document in read_files(source, ReadProgress()))
 
 
 def _overhead(run: Run, talks: list[list[str]], turns: int) -> list[Line]:
-    """Seconds of an answer over our HTTP, and of the same answer from the engine behind it."""
+    """Compare the seconds of an answer over HTTP with those of the same answer from the engine itself."""
     from keylm.gguf.locate import gguf_path
     from keylm.serve.engine import Engine
-    from keylm.serve.server import Server
+    from keylm.serve.server import Server, open_port
 
-    with closing(Engine(gguf_path(run, "Q8_0"), 4)) as engine, Server(engine, "127.0.0.1", 0) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+    with closing(Engine(gguf_path(run, "Q8_0"), 4)) as engine:
+        listener = open_port("127.0.0.1", 0)
+        server = Server(engine, listener)
+        thread = Thread(target=server.run, args=([listener],))
+        thread.start()
         ratios = []
         for turn in range(turns + 1):
             messages = [{"role": "user", "content": talks[turn % len(talks)][0]}]
             prompt = engine.prompt(messages)
             request = {**_GREEDY, "prompt": prompt}
-            engine.complete(request, lambda _: None)  # from here on the prompt is in the cache, for both
+            engine.complete(request, lambda _: None)  # puts the prompt into the cache, for both
             bare = _seconds(engine.complete, request, lambda _: None)
             ratios.append(_seconds(_ask, server.url, messages) / bare)
-        server.shutdown()
+        server.should_exit = True
+        thread.join()
     extra = statistics.median(ratios[1:]) - 1
     return [("overhead of HTTP over llama.cpp in the process", f"{extra:+.1%}", "under 3%", extra < 0.03)]
 
 
 def _decode(run: Run, turns: int) -> list[Line]:
-    """Tokens per second of each kind and of transformers, one answer each by turns."""
-    import torch  # before the engine: it is to wait for its threads as it always does
+    """Compare the tokens per second of each GGUF type with those of transformers, one answer each in turn."""
+    import torch  # before the engine, which sets GOMP_SPINCOUNT for what is loaded later
     from transformers import AutoModelForCausalLM
 
     from keylm.gguf.locate import gguf_path
@@ -163,10 +171,10 @@ def _decode(run: Run, turns: int) -> list[Line]:
     def generate() -> None:
         model.generate(prompt, attention_mask=torch.ones_like(prompt), **length)
 
-    engines = {kind: Engine(gguf_path(run, kind)) for kind in _KINDS}
+    engines = {name: Engine(gguf_path(run, name)) for name in _GGUF_TYPES}
     request = {**_GREEDY, "prompt": prompt[0].tolist(), "cache_prompt": False}
     sides: dict[str, Callable[[], None]] = {"transformers": generate}
-    sides |= {kind: partial(engine.complete, request, lambda _: None) for kind, engine in engines.items()}
+    sides |= {name: partial(engine.complete, request, lambda _: None) for name, engine in engines.items()}
     rows = [{name: _seconds(side) for name, side in sides.items()} for _ in range(turns + 1)][1:]
     for engine in engines.values():
         engine.close()
@@ -180,38 +188,38 @@ def _decode(run: Run, turns: int) -> list[Line]:
 
 
 def _chat(run: Run, talks: list[list[str]]) -> list[Line]:
-    """Seconds of whole conversations with llama.cpp's own server and with ours, one and four at a time."""
+    """Compare whole conversations with llama.cpp's own server and with `keylm serve`, one and four at a time."""
     with ExitStack() as stack:
-        theirs = stack.enter_context(_llama_server(run))
-        here = {kind: stack.enter_context(_our_server(run, kind)) for kind in ("Q8_0", "Q6_K", "Q4_0")}
-        return [_race(theirs, url, kind, at_once, talks) for at_once in (1, 4) for kind, url in here.items()]
+        llama_url = stack.enter_context(_llama_server(run))
+        urls = {name: stack.enter_context(_keylm_server(run, name)) for name in ("Q8_0", "Q6_K", "Q4_0")}
+        return [_race(llama_url, url, name, at_once, talks) for at_once in (1, 4) for name, url in urls.items()]
 
 
-def _race(theirs: str, ours: str, kind: str, at_once: int, talks: list[list[str]]) -> Line:
+def _race(llama_url: str, keylm_url: str, gguf_type: str, at_once: int, talks: list[list[str]]) -> Line:
     groups = [talks[start : start + at_once] for start in range(0, len(talks), at_once)]
-    seconds = [[_seconds(_talk, url, group) for url in (theirs, ours)] for group in groups]
+    seconds = [[_seconds(_talk, url, group) for url in (llama_url, keylm_url)] for group in groups]
     times = statistics.median(slow / fast for slow, fast in seconds)
-    name = f"conversations, {at_once} at a time, {kind} against llama.cpp's Q8_0"
+    name = f"conversations, {at_once} at a time, {gguf_type} against llama.cpp's Q8_0"
     return name, f"{times:.2f} times as fast", "at least 1.3 times", times >= 1.3
 
 
 def _llama_server(run: Run) -> AbstractContextManager[str]:
-    """llama.cpp's own server as it comes, on Q8_0."""
+    """llama.cpp's own server with its default settings, on Q8_0."""
     from keylm.gguf.locate import gguf_path
 
-    bare = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
-    return _server([sys.executable, "-c", _LLAMA, str(gguf_path(run, "Q8_0"))], bare)
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    return _server([sys.executable, "-c", _LLAMA, str(gguf_path(run, "Q8_0"))], environment)
 
 
-def _our_server(run: Run, kind: str) -> AbstractContextManager[str]:
+def _keylm_server(run: Run, gguf_type: str) -> AbstractContextManager[str]:
     from keylm.gguf.locate import gguf_path
 
-    command = [sys.executable, "-m", "keylm", "serve", str(gguf_path(run, kind)), "--port", "0"]
+    command = [sys.executable, "-m", "keylm", "serve", str(gguf_path(run, gguf_type)), "--port", "0"]
     return _server(command, dict(os.environ))
 
 
 def _talk(url: str, group: list[list[str]]) -> None:
-    """Hold conversations at the same time, each with its own answers before its next turn."""
+    """Hold conversations at the same time; each waits for an answer before its next turn."""
 
     def hold(turns: list[str]) -> None:
         messages: list[dict[str, str]] = []
@@ -224,12 +232,12 @@ def _talk(url: str, group: list[list[str]]) -> None:
 
 
 def _start(run: Run) -> list[Line]:
-    """Seconds from the command to the first answer."""
+    """Measure the seconds from the command to the first answer."""
     messages = [{"role": "user", "content": "What is a tide?"}]
 
     def first_answer() -> float:
         start = time.perf_counter()
-        with _our_server(run, "Q8_0") as url:
+        with _keylm_server(run, "Q8_0") as url:
             _ask(url, messages, max_tokens=1)
             return time.perf_counter() - start
 
@@ -239,16 +247,16 @@ def _start(run: Run) -> list[Line]:
 
 @contextmanager
 def _server(command: list[str], environment: dict[str, str]) -> Iterator[str]:
-    """The address of a server in a process of its own, taken from the first line in which it says one."""
+    """Run a server in a process of its own, and yield the first address that it prints."""
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         try:
-            yield next(found[0] for line in process.stderr or () if (found := re.search(r"http://[\w.:]+\d", line)))
+            yield next(match[0] for line in process.stderr or () if (match := re.search(r"http://[\w.:]+\d", line)))
         finally:
             process.terminate()
 
 
 def _ask(url: str, messages: Sequence[Mapping[str, str]], **changes: Any) -> str:
-    """The answer to a conversation, over HTTP."""
+    """Return the answer to a conversation, over HTTP."""
     with closing(http.client.HTTPConnection(url.removeprefix("http://"), timeout=600)) as connection:
         body = json.dumps({"messages": messages, **_GREEDY, **changes})
         connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
@@ -256,9 +264,9 @@ def _ask(url: str, messages: Sequence[Mapping[str, str]], **changes: Any) -> str
     return str(answer["choices"][0]["message"]["content"])
 
 
-def _seconds(act: Callable[..., object], *given: object) -> float:
+def _seconds(function: Callable[..., object], *arguments: object) -> float:
     start = time.perf_counter()
-    act(*given)
+    function(*arguments)
     return time.perf_counter() - start
 
 

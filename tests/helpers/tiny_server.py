@@ -8,16 +8,18 @@ from contextlib import contextmanager
 
 from keylm.serve.admission import Limits
 from keylm.serve.engine import Engine
-from keylm.serve.server import Server
+from keylm.serve.server import Server, open_port
 
 
 @contextmanager
 def running(engine: Engine, limits: Limits | None = None, api_key: str | None = None) -> Iterator[Server]:
-    with Server(engine, "127.0.0.1", 0, api_key, limits) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    """Serve until the block ends."""
+    listener = open_port("127.0.0.1", 0)
+    server = Server(engine, listener, api_key, limits)
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.should_exit = True
+        thread.join()

@@ -77,7 +77,7 @@ def test_escape_stops_an_answer(page: Any) -> None:
     assert "Slowly" in page.inner_text(".assistant")
 
 
-def test_edit_and_resend_takes_the_place_of_what_followed(page: Any) -> None:
+def test_an_edited_message_replaces_what_followed(page: Any) -> None:
     say(page, "First")
     say(page, "Second")
     page.locator(".user", has_text="First").hover()

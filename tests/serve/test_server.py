@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import select
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import openai
 import psutil
@@ -30,9 +32,9 @@ from keylm.common.errors import UserError
 from keylm.gguf.locate import find_gguf
 from keylm.run import Run
 from keylm.serve.admission import Limits
-from keylm.serve.engine import Engine
-from keylm.serve.parameters import Parameters
-from keylm.serve.server import Server, run_server
+from keylm.serve.engine import Chunk, Engine
+from keylm.serve.schema import ChatCompletionRequest
+from keylm.serve.server import Server, open_port, run_server
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is a tide?"}]
 GREEDY = {"model": "any", "temperature": 0, "max_tokens": 12}
@@ -44,23 +46,27 @@ JSON = st.recursive(
     lambda values: st.one_of(st.lists(values, max_size=3), st.dictionaries(st.text(max_size=5), values, max_size=3)),
     max_leaves=5,
 )
-FIELDS = [
-    "messages",
-    "temperature",
-    "stop",
-    "logit_bias",
-    "seed",
-    "grammar",
-    "json_schema",
-    "n",
-    "stream_options",
-    "model",
-]
+FIELDS = sorted(ChatCompletionRequest.model_fields.keys() - {"stream"})
 BODIES = st.builds(
     lambda fields, other: {"messages": MESSAGES, **fields, **other},
-    st.dictionaries(st.sampled_from([*FIELDS, *Parameters.model_fields]), JSON, max_size=3),
+    st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=3),
     st.dictionaries(st.text(max_size=5), JSON, max_size=1),
 )
+
+
+class PausedEngine:
+    """An engine whose answers wait for `resume`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.resume = threading.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def complete(self, request: dict, on_chunk: Callable[[Chunk], bool | None]) -> None:
+        assert self.resume.wait(20)
+        self._engine.complete(request, on_chunk)
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +163,7 @@ def test_models(client: openai.OpenAI, engine: Engine) -> None:
         ({"stop": ["x"] * 17}, "stop"),
         ({"seed": 1.5}, "seed"),
         ({"logit_bias": "a"}, "logit_bias"),
+        ({"logit_bias": [[5, "a"]]}, "logit_bias"),
         ({"id_slot": 3}, "there is no parameter `id_slot`"),
         ({"wizardry": 1}, "there is no parameter `wizardry`"),
         ({"n": 2}, "`n`"),
@@ -177,14 +184,21 @@ def test_a_refusal_names_the_parameter(client: openai.OpenAI) -> None:
     assert caught.value.param == "top_p"
 
 
-def test_what_openais_clients_send_besides_is_let_through(client: openai.OpenAI) -> None:
+def test_other_fields_of_openais_clients_are_accepted(client: openai.OpenAI) -> None:
     extras = {"user": "me", "seed": 3, "top_p": 0.9, "frequency_penalty": 0.1, "stop": ["\n\n"], "logit_bias": {"5": 1}}
     own = {"top_k": 40, "min_p": 0.05, "repeat_penalty": 1.1, "grammar": "root ::= [a-z]+", "json_schema": None}
     answer = client.chat.completions.create(messages=MESSAGES, **GREEDY, **extras, extra_body=own)
     assert answer.choices[0].message.content.isalpha()
 
 
-def test_an_answer_without_a_limit_ends_with_the_context(client: openai.OpenAI, engine: Engine) -> None:
+def test_a_bias_may_come_as_pairs(client: openai.OpenAI) -> None:
+    own = {"logit_bias": [[7, 100.0]], "ignore_eos": True}
+    answer = client.completions.create(prompt=[5], **GREEDY, extra_body=own)
+    other = client.completions.create(prompt=[5], **GREEDY, extra_body={"ignore_eos": True, "logit_bias": [[7, False]]})
+    assert answer.choices[0].text != other.choices[0].text
+
+
+def test_without_a_limit_the_context_ends_an_answer(client: openai.OpenAI, engine: Engine) -> None:
     answer = client.completions.create(model="any", prompt=[5], extra_body={"ignore_eos": True})
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage.total_tokens <= engine.header.context_length
@@ -211,6 +225,7 @@ def test_an_overlong_conversation_has_openais_code(client: openai.OpenAI) -> Non
         ("/v1/completions", b'{"prompt": "a", "grammar": "root ::= nothing"}', 400),
         ("/v1/completions", b'{"prompt": [1000000]}', 400),
         ("/v1/nothing", b"{}", 404),
+        ("/health", b"{}", 405),
     ],
 )
 def test_bad_bodies_get_openais_error(server: Server, path: str, body: bytes, expected: int) -> None:
@@ -220,9 +235,27 @@ def test_bad_bodies_get_openais_error(server: Server, path: str, body: bytes, ex
 
 
 def test_what_is_not_http_gets_an_answer(server: Server) -> None:
-    with socket.create_connection(("127.0.0.1", server.server_port)) as connection:
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\n\r\n")
         assert connection.recv(1000).startswith(b"HTTP/1.1 411")
+
+
+def test_an_upgrade_that_is_offered_is_declined(server: Server) -> None:
+    """Some clients offer HTTP/2 in every request: they are answered in HTTP/1.1, twice on one connection."""
+    body = json.dumps({"messages": MESSAGES, "max_tokens": 1}).encode()
+    offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAEAAEAAAAIAAAABAAMAAABk"}
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port)) as connection:
+        for _ in range(2):
+            connection.request("POST", "/v1/chat/completions", body, offer)
+            response = connection.getresponse()
+            assert response.status == 200
+            assert json.load(response)["usage"]["completion_tokens"] == 1
+
+
+def test_other_sites_cannot_read_what_it_answers(server: Server) -> None:
+    headers = {"Origin": "https://example.org"}
+    with urllib.request.urlopen(urllib.request.Request(f"{server.url}/v1/models", headers=headers)) as response:
+        assert "Access-Control-Allow-Origin" not in response.headers
 
 
 def test_health_and_metrics(server: Server) -> None:
@@ -263,8 +296,8 @@ def test_a_client_that_leaves_stops_its_answer(server: Server) -> None:
         before = _metrics(server)["llamacpp:tokens_predicted_total"]
         for _ in range(4):
             with _ask(server, body):
-                _until(lambda: server.gate.running == 1)
-            _until(lambda: server.gate.running == 0)
+                _until(lambda: server.app.admission.running == 1)
+            _until(lambda: server.app.admission.running == 0)
         assert _metrics(server)["llamacpp:tokens_predicted_total"] - before < 4 * 200
 
 
@@ -276,7 +309,7 @@ def test_broken_connections_leave_nothing_behind(server: Server) -> None:
     before = files(), threading.active_count()
     for bytes_sent in (b"", b"GET", b"POST /v1/completions HTTP/1.1\r\nContent-Length: 100\r\n\r\n{", b"\x16\x03\x01"):
         for _ in range(5):
-            with socket.create_connection(("127.0.0.1", server.server_port)) as connection:
+            with socket.create_connection(("127.0.0.1", server.port)) as connection:
                 connection.sendall(bytes_sent)
     _until(lambda: (files(), threading.active_count()) <= before)
 
@@ -284,7 +317,7 @@ def test_broken_connections_leave_nothing_behind(server: Server) -> None:
 def test_a_client_that_leaves_harms_nobody(server: Server, client: openai.OpenAI) -> None:
     body = json.dumps({"messages": MESSAGES, "stream": True, "max_tokens": 200, "ignore_eos": True}).encode()
     for _ in range(8):  # twice as many as there are slots: none may stay taken
-        with socket.create_connection(("127.0.0.1", server.server_port)) as connection:
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
             head = f"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n"
             connection.sendall(head.encode() + body)
             assert connection.recv(15) == b"HTTP/1.1 200 OK"
@@ -297,21 +330,50 @@ def test_many_at_once_are_all_answered(client: openai.OpenAI) -> None:
     assert {answer.usage.completion_tokens for answer in answers} == {12}
 
 
-def test_a_full_line_is_refused_and_a_stop_is_waited_for(engine: Engine) -> None:
-    """One answer runs, one waits, the third is told to come again; a stopping server finishes what runs."""
+def test_a_full_queue_is_refused_and_a_stop_waits(engine: Engine) -> None:
+    """One answer runs, one waits, the third is refused; a server that stops refuses the second and ends the first."""
     body = json.dumps({"messages": MESSAGES, "max_tokens": 1}).encode()
-    with running(engine, Limits(answers=1, waiting=1)) as server, ThreadPoolExecutor(2) as threads:
-        with server.gate.enter():
-            waiting = threads.submit(post, server, "/v1/chat/completions", body)
-            _until(lambda: server.gate.waiting == 1)
-            status, answer = post(server, "/v1/chat/completions", body)
-            assert (status, answer["error"]["code"]) == (503, "overloaded")
-            finished = threads.submit(server.gate.close, 20)
-            status, answer = waiting.result()
-            assert status == 503
-            assert "stopping" in answer["error"]["message"]
-            assert not finished.done()
-        assert finished.result() is True
+    paused = PausedEngine(engine)
+    with running(paused, Limits(answers=1, waiting=1)) as server, ThreadPoolExecutor(3) as threads:
+        admission = server.app.admission
+        first = threads.submit(post, server, "/v1/chat/completions", body)
+        _until(lambda: admission.running == 1)
+        second = threads.submit(post, server, "/v1/chat/completions", body)
+        _until(lambda: admission.waiting == 1)
+        status, answer = post(server, "/v1/chat/completions", body)
+        assert (status, answer["error"]["code"]) == (503, "overloaded")
+        server.should_exit = True
+        status, answer = second.result()
+        assert status == 503
+        assert "stopping" in answer["error"]["message"]
+        assert not first.done()
+        paused.resume.set()
+        assert first.result()[0] == 200
+
+
+def test_a_client_that_leaves_frees_its_queue_place(engine: Engine) -> None:
+    paused = PausedEngine(engine)
+    with running(paused, Limits(answers=1)) as server:
+        admission = server.app.admission
+        with _ask(server, {"messages": MESSAGES}):
+            _until(lambda: admission.running == 1)
+            with _ask(server, {"messages": MESSAGES}):
+                _until(lambda: admission.waiting == 1)
+            _until(lambda: admission.waiting == 0)
+            paused.resume.set()
+
+
+def test_a_stop_cuts_off_what_outlasts_its_grace(engine: Engine, capfd: pytest.CaptureFixture[str]) -> None:
+    """The answer that never ends and the body that never arrives; and it is not reported as a failure."""
+    paused = PausedEngine(engine)
+    with running(paused, Limits(grace_seconds=0.2)) as server:
+        with _connection(server) as incomplete, _ask(server, {"messages": MESSAGES}) as endless:
+            incomplete.sendall(b"POST /v1/completions HTTP/1.1\r\nContent-Length: 100\r\n\r\n{")
+            _until(lambda: server.app.admission.running == 1)
+            server.should_exit = True
+            assert endless.recv(100) == incomplete.recv(100) == b""
+        paused.resume.set()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -320,7 +382,7 @@ def test_an_answer_that_takes_too_long_is_ended(engine: Engine, stream: bool) ->
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
         with pytest.raises(openai.APIError, match="the answer took over 0 s"):
             list(client.chat.completions.create(messages=MESSAGES, stream=stream, **GREEDY))
-        assert server.gate.running == 0
+        assert server.app.admission.running == 0
 
 
 def test_waiting_too_long_is_ended(engine: Engine) -> None:
@@ -340,6 +402,33 @@ def test_slow_and_silent_clients_are_let_go(engine: Engine) -> None:
             while not select.select([slow], [], [], 0.1)[0]:
                 slow.sendall(b" ")
             assert slow.recv(100).startswith(b"HTTP/1.1 408")
+
+
+def test_a_slow_head_is_let_go(engine: Engine) -> None:
+    """Each byte of a head is a sign of life, and yet the whole of it has one deadline."""
+    limits = Limits(silence_seconds=0.3)
+    with running(engine, limits) as server, _connection(server) as slow, suppress(ConnectionError):
+        for letter in b"GET /health HTTP/1.1\r\nX: " + b"x" * 10_000:
+            slow.sendall(bytes([letter]))
+            if select.select([slow], [], [], 0.05)[0]:
+                break
+        assert slow.recv(100) == b""
+
+
+def test_an_endless_head_is_let_go(server: Server) -> None:
+    with _connection(server) as connection, suppress(ConnectionError):
+        connection.sendall(b"GET /health HTTP/1.1\r\nX: " + b"x" * 200_000)
+        assert connection.recv(100) == b""
+
+
+def test_a_client_that_does_not_read_is_let_go(engine: Engine) -> None:
+    """It asks for page after page, and its answers fill every buffer on the way."""
+    with running(engine, Limits(silence_seconds=0.5)) as server, _connection(server) as deaf:
+        deaf.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                deaf.sendall(b"GET / HTTP/1.1\r\n\r\n" * 100)
+        _until(lambda: not server.server_state.connections)
 
 
 def test_too_many_connections_are_closed(engine: Engine) -> None:
@@ -377,7 +466,7 @@ def test_a_public_address_needs_a_key(exported: Run, host: str) -> None:
         run_server(exported.folder, host=host)
 
 
-def test_the_command_finishes_its_answer_when_it_is_stopped(exported: Run) -> None:
+def test_a_stopped_command_finishes_its_answer(exported: Run) -> None:
     command = [sys.executable, "-m", "keylm.cli", "serve", str(exported.folder), "--port", "0", "--threads", "1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "KEYLM_API_KEY": "k"})
     url = next(line for line in process.stderr if "http" in line).split(" is at ")[1].split()[0]
@@ -392,6 +481,45 @@ def test_the_command_finishes_its_answer_when_it_is_stopped(exported: Run) -> No
     assert rest[-1].usage.completion_tokens == 200
     assert process.wait(30) == 0
     assert "Traceback" not in process.stderr.read()
+
+
+def test_a_second_signal_ends_the_answers_too(exported: Run) -> None:
+    """Its streams break off without the mark of a whole answer, and no traceback is shown."""
+    program = (
+        "import sys, time; from pathlib import Path; from keylm.serve.engine import Engine;"
+        "from keylm.serve.server import run_server;"
+        "complete = Engine.complete;"
+        "Engine.complete = lambda self, request, on_chunk: complete("
+        "self, request, lambda chunk: (time.sleep(0.1), on_chunk(chunk))[1]);"
+        "run_server(Path(sys.argv[1]), port=0, num_threads=1)"
+    )
+    command = [sys.executable, "-c", program, str(exported.folder)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        port = next(line for line in process.stderr if "http" in line).split("127.0.0.1:")[1].split()[0]
+        body = json.dumps({"messages": MESSAGES, "stream": True, "max_tokens": 200, "ignore_eos": True})
+        with closing(http.client.HTTPConnection("127.0.0.1", int(port))) as connection:
+            connection.request("POST", "/v1/chat/completions", body)
+            response = connection.getresponse()
+            assert response.read(5) == b"data:"
+            process.send_signal(signal.SIGINT)
+            assert any("finishing 1 answers" in line for line in process.stderr)
+            process.send_signal(signal.SIGINT)
+            with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+                response.read()
+        assert process.wait(30) == 0
+        assert "Traceback" not in process.stderr.read()
+
+
+def test_a_taken_port_ends_the_command_before_it_loads(tmp_path: Path) -> None:
+    """Exit code 2 for the port, though the model could not be loaded either."""
+    (tmp_path / "damaged.gguf").write_bytes(b"GGUF")
+    with closing(open_port("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "keylm.cli", "serve", str(tmp_path / "damaged.gguf"), "--port", port]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "cannot listen on" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
@@ -421,7 +549,7 @@ def test_200_clients_for_a_minute(exported: Run) -> None:
         def soak(seconds: float) -> None:
             with ThreadPoolExecutor(200) as threads:
                 list(threads.map(ask, range(200), [time.monotonic() + seconds] * 200))
-            _until(lambda: server.gate.running == 0)
+            _until(lambda: server.app.admission.running == 0)
 
         soak(15)
         before = psutil.Process().memory_info().rss, psutil.Process().num_fds()
@@ -436,10 +564,10 @@ def test_200_clients_for_a_minute(exported: Run) -> None:
 
 
 def test_a_taken_port_gets_a_sentence(server: Server, engine: Engine) -> None:
-    with pytest.raises(UserError, match=f"cannot listen on 127.0.0.1:{server.server_port}.*in use"):
-        Server(engine, "127.0.0.1", server.server_port)
+    with pytest.raises(UserError, match=f"cannot listen on 127.0.0.1:{server.port}.*in use"):
+        open_port("127.0.0.1", server.port)
     with pytest.raises(UserError, match="cannot listen on"):
-        Server(engine, "127.0.0.1", 99_999)
+        open_port("127.0.0.1", 99_999)
 
 
 def test_page_loads_nothing_from_elsewhere(server: Server) -> None:
@@ -466,7 +594,7 @@ def _metrics(server: Server) -> dict[str, float]:
 
 
 def _connection(server: Server) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", server.server_port), timeout=60)
+    return socket.create_connection(("127.0.0.1", server.port), timeout=60)
 
 
 def _ask(server: Server, body: dict) -> socket.socket:

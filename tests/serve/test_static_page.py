@@ -39,7 +39,7 @@ def test_what_npm_says_of_a_failure_is_told(run: Run, tmp_path: Path, monkeypatc
         static_page.write_static_page(run)
 
 
-def test_npm_is_asked_for_the_known_version_and_to_run_nothing(
+def test_npm_installs_one_version_and_runs_nothing(
     run: Run, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = tmp_path / "asked"

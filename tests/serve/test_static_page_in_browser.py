@@ -35,9 +35,9 @@ QUESTION: list[Message] = [{"role": "user", "content": "What is a tide?"}]
 
 PROMPTS = """async (conversations) => {
   const { prompt } = await import('./model.js');
-  const found = [];
-  for (const messages of conversations) found.push(await prompt(messages));
-  return found;
+  const prompts = [];
+  for (const messages of conversations) prompts.push(await prompt(messages));
+  return prompts;
 }"""
 
 ANSWER = """async ([messages, parameters]) => {
@@ -111,15 +111,15 @@ def test_prompts_have_the_ids_of_training(page: Any, engine: Engine) -> None:
 
 def test_prompts_are_those_of_transformers(page: Any, exported: Run) -> None:
     tokenizer = AutoTokenizer.from_pretrained(exported.stage("export") / "transformers")
-    found = page.evaluate(PROMPTS, CONVERSATIONS)
-    for messages, ids in zip(CONVERSATIONS, found, strict=True):
+    prompts = page.evaluate(PROMPTS, CONVERSATIONS)
+    for messages, ids in zip(CONVERSATIONS, prompts, strict=True):
         text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         assert tokenizer.decode(ids) == text
         if "<|im_end|>" not in str(messages):
             assert tokenizer(text)["input_ids"] == ids
 
 
-def test_greedy_text_is_that_of_llama_cpp_outside_the_browser(
+def test_greedy_text_equals_that_of_native_llama_cpp(
     context: Any, exported: Run, package: Path, tmp_path: Path
 ) -> None:
     """Also in a second turn, which goes on from the keys and values of the first.
@@ -163,7 +163,7 @@ UNTIL = "async (before) => {{ while (!({})) await new Promise((go) => setTimeout
 """Waits for what has to be awaited itself: a promise would already be true to `wait_for_function`."""
 
 
-def test_another_export_takes_the_place_of_the_one_before(context: Any, exported: Run, package: Path, run: Run) -> None:
+def test_a_new_export_replaces_the_old_one(context: Any, exported: Run, package: Path, run: Run) -> None:
     folder = static_page.write_static_page(run, package)
     with served(folder) as url:
         page = context.new_page()
@@ -183,7 +183,7 @@ def test_another_export_takes_the_place_of_the_one_before(context: Any, exported
         assert len(page.evaluate("caches.keys()")) == 1
 
 
-def test_the_page_can_be_used_like_the_one_of_the_server(page: Any) -> None:
+def test_the_page_works_like_the_one_of_the_server(page: Any) -> None:
     assert not page.locator("#key").is_visible()
     page.click("#tune")
     assert not page.locator("#key").is_visible()

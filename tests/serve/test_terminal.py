@@ -96,7 +96,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(exported: Run) -> None:
     engine.close()
 
 
-def test_old_turns_are_forgotten_when_the_context_fills(engine: Engine) -> None:
+def test_old_turns_are_dropped_when_the_context_fills(engine: Engine) -> None:
     conversation = Conversation(engine, system="Be brief.", temperature=0)
     for number in range(8):
         conversation.say(f"Message number {number} of a long conversation, with some words in it.")
@@ -106,7 +106,7 @@ def test_old_turns_are_forgotten_when_the_context_fills(engine: Engine) -> None:
     assert len(engine.prompt(conversation.messages[:-1])) <= engine.header.context_length * 3 // 4
 
 
-def test_a_message_beyond_the_context_is_refused_and_not_kept(engine: Engine) -> None:
+def test_a_message_beyond_the_context_is_not_kept(engine: Engine) -> None:
     conversation = Conversation(engine, system="", temperature=0)
     with pytest.raises(KeyLMError, match="context"):
         conversation.say("long " * 1000)
@@ -115,7 +115,10 @@ def test_a_message_beyond_the_context_is_refused_and_not_kept(engine: Engine) ->
 
 def talk(model: Path, lines: list[str]) -> str:
     """Type lines into a chat at a pseudo-terminal; return what the screen showed."""
-    program = f"from pathlib import Path; from keylm.serve.terminal import run_chat; run_chat(Path({str(model)!r}), num_threads=1)"
+    program = (
+        "from pathlib import Path; from keylm.serve.terminal import run_chat; "
+        f"run_chat(Path({str(model)!r}), num_threads=1)"
+    )
     keyboard, terminal = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", program], stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True

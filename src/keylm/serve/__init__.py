@@ -1,1 +1,1 @@
-"""Chat with a released model: in the terminal, over HTTP, on a web page."""
+"""Chat with an exported model: in the terminal, over HTTP, on a web page."""

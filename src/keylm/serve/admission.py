@@ -1,86 +1,90 @@
-"""What a server takes on: how much at once, how much in line, how long; and the gate that keeps to it."""
+"""Admission control: how much the server takes on at once, and the queue that requests wait in for their turn."""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
+
+from keylm.serve.schema import RequestError
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of a server, each far beyond what honest clients need."""
+    """Bounds of a server, each far beyond what a well-behaved client needs."""
 
     connections: int = 512
-    """Connections at the same time, one thread each."""
+    """Open connections; a further one is closed at once."""
     answers: int = 4
-    """Answers written at the same time."""
+    """Answers generated at the same time, each with a slot of llama.cpp."""
     waiting: int = 256
-    """Requests in line for an answer."""
+    """Requests that wait for their turn; a further one is answered with 503."""
     waiting_seconds: float = 120
-    """How long a request stays in line."""
+    """How long a request waits for its turn."""
     answer_seconds: float = 600
-    """How long an answer may take to write."""
+    """How long an answer may take to generate."""
     body_bytes: int = 4_000_000
     """Longest request body: many times the longest context."""
     body_seconds: float = 30
-    """How long a body may take to arrive."""
+    """How long a request body may take to arrive."""
     silence_seconds: float = 60
-    """How long a connection may neither send nor take anything."""
+    """How long the server waits for a client: for the head of a request, the next piece of a body, room to send."""
+    head_bytes: int = 65_536
+    """Longest head of a request: its request line and headers."""
     grace_seconds: float = 30
-    """How long a stopping server waits for the answers that are being written."""
+    """How long a server that is stopping waits for the answers in progress."""
 
 
-class OverloadedError(Exception):
-    """There is no room: the line is full, the wait too long, or the server stops."""
+class OverloadedError(RequestError):
+    """The request is not admitted: the queue is full, the wait too long, or the server is stopping."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(HTTPStatus.SERVICE_UNAVAILABLE, message, "overloaded")
 
 
 class AdmissionQueue:
-    """Lets a number of answers be written at once, and the rest wait in line."""
+    """Admits up to `limits.answers` requests at a time; the others wait. Belongs to one event loop."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.running = 0
         self.waiting = 0
-        self._changed = threading.Condition()
+        self._changed = asyncio.Condition()
         self._closed = False
 
-    @contextmanager
-    def enter(self) -> Iterator[None]:
-        """Wait for a place, and hold it until the block ends.
+    @asynccontextmanager
+    async def enter(self) -> AsyncIterator[None]:
+        """Wait for admission, and hold a place until the block ends.
 
         Raises:
-            NoRoomError: there will be none.
+            OverloadedError: The request is not admitted.
         """
-        with self._changed:
-            self._wait_in_line()
+        if self.waiting >= self.limits.waiting:
+            raise OverloadedError(f"{self.waiting} requests are waiting already: try again later")
+        async with self._changed:
+            self.waiting += 1
+            try:
+                async with asyncio.timeout(self.limits.waiting_seconds):
+                    await self._changed.wait_for(lambda: self._closed or self.running < self.limits.answers)
+            except TimeoutError as error:
+                raise OverloadedError("no answer could be started in time: try again later") from error
+            finally:
+                self.waiting -= 1
+            if self._closed:
+                raise OverloadedError("the server is stopping")
             self.running += 1
         try:
             yield
         finally:
-            with self._changed:
+            async with self._changed:
                 self.running -= 1
                 self._changed.notify_all()
 
-    def close(self, seconds: float) -> bool:
-        """Let nobody in any more, and wait up to `seconds` for those inside; whether all have left."""
-        with self._changed:
+    async def close(self) -> None:
+        """Refuse all requests from now on, those that wait included, and return when the running ones have ended."""
+        async with self._changed:
             self._closed = True
             self._changed.notify_all()
-            return self._changed.wait_for(lambda: self.running == 0, seconds)
-
-    def _wait_in_line(self) -> None:
-        if self.waiting >= self.limits.waiting:
-            raise OverloadedError(f"{self.waiting} requests are waiting already: try again later")
-        self.waiting += 1
-        deadline = time.monotonic() + self.limits.waiting_seconds
-        try:
-            while not self._closed and self.running >= self.limits.answers:
-                if not self._changed.wait(deadline - time.monotonic()):
-                    raise OverloadedError("no answer could be begun in time: try again later")
-        finally:
-            self.waiting -= 1
-        if self._closed:
-            raise OverloadedError("the server is stopping")
+            await self._changed.wait_for(lambda: self.running == 0)

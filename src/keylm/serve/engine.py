@@ -1,4 +1,4 @@
-"""The engine: llama.cpp in this process, on the GGUF of a run, fed with token ids."""
+"""The engine: llama.cpp in this process, with the GGUF of a run, prompted with token ids."""
 
 from __future__ import annotations
 
@@ -15,33 +15,34 @@ from keylm.gguf.file import read_gguf_header
 from keylm.tokenizer.messages import encode_messages
 
 Chunk = dict[str, Any]
-"""One piece of a streamed completion, in the shape of OpenAI's `text_completion`, or `{"error": ...}`."""
-
+"""A chunk of a streamed completion: OpenAI's `text_completion` object, or `{"error": ...}`."""
 
 _SPINS = "3000"
-"""Rounds that a thread of llama.cpp waits awake for the others, some 200 microseconds, before it sleeps (libgomp's
-GOMP_SPINCOUNT). libgomp's own 300,000 rounds keep a core from whom all wait for: a process that needs it too."""
+"""Rounds for which a thread of llama.cpp spins before it sleeps (libgomp's GOMP_SPINCOUNT), about 200 microseconds.
+With libgomp's default of 300,000, spinning threads take the core from the very thread that they wait for as soon as
+another process is busy."""
 
 _CACHE_MIB = 1024
-"""Memory for what was computed of conversations that no slot holds any more; llama.cpp would take 8 GiB."""
+"""Memory for the prompt cache of conversations that have lost their slot. llama.cpp's default is 8 GiB."""
 
 
 class Engine:
     """A loaded model.
 
-    llama.cpp's own chat endpoint reads control strings in a user's text as control tokens. So messages become token
-    ids here, by `keylm.tokenizer.messages` as in training, and llama.cpp completes ids.
+    llama.cpp's own chat endpoint parses control strings in a user's text as control tokens. Here messages become token
+    ids with `keylm.tokenizer.messages`, as in training, and llama.cpp completes the ids.
+
+    Args:
+        path: The GGUF.
+        num_slots: Requests that are answered at the same time, each with the model's whole context.
+        num_threads: Threads that compute; None takes the number of physical cores.
+
+    Raises:
+        UserError: The file is not a GGUF that keylm wrote.
+        KeyLMError: llama.cpp cannot load it.
     """
 
     def __init__(self, path: Path, num_slots: int = 1, num_threads: int | None = None) -> None:
-        """Load a GGUF, to answer up to `num_slots` requests at once, each with the model's whole context.
-
-        `num_threads` compute; by default as many as there are physical cores.
-
-        Raises:
-            UserError: the file is not a GGUF of ours.
-            KeyLMError: llama.cpp cannot load it.
-        """
         os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
         import xllamacpp
 
@@ -55,7 +56,7 @@ class Engine:
         params.cache_ram_mib = _CACHE_MIB
         params.endpoint_metrics = True
         params.verbosity = -1
-        # llama.cpp opens an HTTP port of its own, on loopback: nobody needs it, so nobody gets its key.
+        # llama.cpp opens an HTTP port of its own on the loopback. Nobody needs it, so nobody gets its key.
         params.api_keys = [os.urandom(16).hex()]
         params.ui = False
         try:
@@ -67,25 +68,28 @@ class Engine:
         self._closing = False
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids that ask for the assistant's next turn; control strings in messages are plain characters.
+        """Return the token ids that prompt the assistant's next turn. Control strings in messages are plain characters.
 
         Raises:
-            UserError: a message is not one.
+            UserError: A message has no known role, or no text.
         """
         return encode_messages(self.header.tokenizer, messages, add_generation_prompt=True)[0]
 
     def complete(self, request: dict[str, Any], on_chunk: Callable[[Chunk], bool | None]) -> None:
-        """Complete `request["prompt"]` (token ids, or text in which control strings count), piece by piece.
+        """Complete a prompt, chunk by chunk.
 
-        `request` is a body for OpenAI's `/v1/completions`, with llama.cpp's extras. `on_chunk` sees every piece, the
-        last of them with `usage`, and stops the answer by returning True. What it raises, this raises.
+        Args:
+            request: Body for OpenAI's `/v1/completions`, with llama.cpp's extensions. Its `prompt` is token ids, or a
+                text in which control strings count.
+            on_chunk: Is called with every chunk, the last of which has `usage`. It stops the completion by returning
+                True; what it raises is raised here.
         """
         failures: list[BaseException] = []
 
         def guarded(chunk: Chunk) -> bool:
             try:
                 return bool(on_chunk(chunk)) or self._closing
-            except BaseException as failure:  # xllamacpp would print it and go on
+            except BaseException as failure:  # xllamacpp would print it and continue
                 failures.append(failure)
                 return True
 
@@ -101,11 +105,11 @@ class Engine:
             raise failures[0]
 
     def metrics(self) -> str:
-        """llama.cpp's counters, in Prometheus's text format."""
+        """Return llama.cpp's counters in Prometheus's text format."""
         return str(self._llama.handle_metrics())
 
     def close(self) -> None:
-        """Stop the answers that are running, then free the model."""
+        """Stop the completions in progress, and free the model."""
         self._closing = True
         with self._changed:
             self._changed.wait_for(lambda: self._num_running == 0)

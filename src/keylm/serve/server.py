@@ -1,42 +1,29 @@
-"""An OpenAI-compatible HTTP server on the engine, and the web page to chat on."""
+"""`keylm serve`: the application on uvicorn, with deadlines for clients and an orderly stop."""
 
 from __future__ import annotations
 
-import hmac
+import asyncio
 import ipaddress
-import json
-import selectors
+import math
+import re
 import signal
 import socket
-import sys
-import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib import resources
+from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from keylm.common.console import console
 from keylm.common.errors import UserError
 from keylm.gguf.locate import find_gguf
-from keylm.serve import openai
-from keylm.serve.admission import AdmissionQueue, Limits, OverloadedError
-from keylm.serve.engine import Chunk, Engine
-from keylm.serve.openai import Endpoint, RequestError
+from keylm.serve.admission import Limits
+from keylm.serve.app import App
+from keylm.serve.engine import Engine
 
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; "
-    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-}
-"""The page talks to this server alone."""
-
-_PAGE = {"/": "index.html", "/chat.js": "chat.js", "/model.js": "server.js"}
-_TYPES = {"html": "text/html; charset=utf-8", "js": "text/javascript; charset=utf-8"}
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
 def run_server(
@@ -46,35 +33,56 @@ def run_server(
     num_threads: int | None = None,
     api_key: str | None = None,
 ) -> None:
-    """Serve a run, an export folder or a GGUF file until Ctrl-C, on `num_threads` (by default the physical cores).
+    """Serve a model until Ctrl-C or SIGTERM. Answers in progress are finished then; a second Ctrl-C cuts them off.
 
-    Stopped by Ctrl-C or SIGTERM, it finishes the answers that are being written; a second Ctrl-C ends them.
+    Args:
+        model: A run folder, an export folder or a GGUF file.
+        host: Address to listen on.
+        port: Port to listen on; 0 takes a free one.
+        num_threads: Threads that compute; None takes the number of physical cores.
+        api_key: What clients have to send; None asks for no key.
 
     Raises:
-        UserError: there is no GGUF to serve, the address is taken, or it is public and there is no `api_key`.
+        UserError: There is no GGUF, the address is taken, or it is open to others and there is no `api_key`.
     """
-    limits = Limits()
-    path = find_gguf(model)
-    _require_key(host, api_key)
-    with (
-        closing(Engine(path, limits.answers, num_threads)) as engine,
-        Server(engine, host, port, api_key, limits) as server,
-    ):
+    path, limits = find_gguf(model), Limits()
+    if not api_key and not _is_loopback(host):
+        raise UserError(f"{host} is open to others: give a key with --api-key or KEYLM_API_KEY, or serve on 127.0.0.1")
+    # The port comes first: a llama.cpp server that is destroyed before its first answer can hang.
+    with closing(open_port(host, port)) as listener, closing(Engine(path, limits.answers, num_threads)) as engine:
+        server = Server(engine, listener, api_key, limits)
+        # Before anything is printed, so that a program that reads the address can stop the server at any time.
+        handlers = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
         console.print(
             f"{engine.header.name} is at {server.url} until Ctrl-C: open it in a browser, or ask it", markup=False
         )
-        console.print(_example(server.url), style="dim", markup=False, soft_wrap=True)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        with suppress(KeyboardInterrupt):
-            server.serve_forever()
-        with suppress(KeyboardInterrupt):
-            server.finish()
+        example = (
+            f"curl {server.url}/v1/chat/completions -H 'Content-Type: application/json' "
+            """-d '{"messages": [{"role": "user", "content": "What is a tide?"}]}'"""
+        )
+        console.print(example, style="dim", markup=False, soft_wrap=True)
+        server.run([listener])
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
-def _require_key(host: str, api_key: str | None) -> None:
-    """Refuse to be open to everybody: only this machine may ask without a key."""
-    if not api_key and not _is_loopback(host):
-        raise UserError(f"{host} is open to others: give a key with --api-key or KEYLM_API_KEY, or serve on 127.0.0.1")
+def open_port(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on an address.
+
+    Raises:
+        UserError: The address is taken or does not exist.
+    """
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        # Without it a server could not be started again for a minute, while its old connections expire.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(128)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot listen on {host}:{port} ({reason}): choose with --host and --port") from error
+    return listener
 
 
 def _is_loopback(host: str) -> bool:
@@ -84,288 +92,109 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-class Server(ThreadingHTTPServer):
-    """The HTTP server around an engine; one thread per connection."""
-
-    daemon_threads = True
-    request_queue_size = 128
+class Server(uvicorn.Server):
+    """uvicorn with the application of an engine, to `run` on a listening socket, which it closes when it stops."""
 
     def __init__(
-        self, engine: Engine, host: str, port: int, api_key: str | None = None, limits: Limits | None = None
+        self, engine: Engine, listener: socket.socket, api_key: str | None = None, limits: Limits | None = None
     ) -> None:
-        """Bind to `host` and `port` (0: any free port). With an `api_key`, whoever asks for text must have it.
-
-        Raises:
-            UserError: the address cannot be had.
-        """
-        self.engine = engine
-        self.api_key = api_key
         self.limits = limits or Limits()
-        self.gate = AdmissionQueue(self.limits)
-        self.started = int(time.time())
-        self._responses: Counter[int] = Counter()
-        self._counting = threading.Lock()
-        self._places = threading.BoundedSemaphore(self.limits.connections)
-        if ":" in host:
-            self.address_family = socket.AF_INET6
-        try:
-            super().__init__((host, port), Handler)
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise UserError(f"cannot listen on {host}:{port} ({reason}): choose with --host and --port") from error
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.server_port}"
-
-    def finish(self) -> None:
-        """Take no more connections, and wait for the answers that are being written."""
-        self.server_close()
-        if self.gate.running:
-            console.print(f"finishing {self.gate.running} answers; Ctrl-C again ends them", style="dim")
-        self.gate.close(self.limits.grace_seconds)
-
-    def count(self, status: int) -> None:
-        """Count a response, for the metrics."""
-        with self._counting:
-            self._responses[status] += 1
-
-    def metrics(self) -> str:
-        """llama.cpp's counters and ours, in Prometheus's text format."""
-        answered = "".join(
-            f'keylm:responses_total{{status="{status}"}} {count}\n' for status, count in sorted(self._responses.items())
-        )
-        return (
-            f"{self.engine.metrics()}"
-            f"# HELP keylm:responses_total HTTP responses by status.\n# TYPE keylm:responses_total counter\n{answered}"
-            "# HELP keylm:answers_running Answers being written.\n# TYPE keylm:answers_running gauge\n"
-            f"keylm:answers_running {self.gate.running}\n"
-            "# HELP keylm:requests_waiting Requests in line.\n# TYPE keylm:requests_waiting gauge\n"
-            f"keylm:requests_waiting {self.gate.waiting}\n"
+        self.app = App(engine, self.limits, api_key)
+        host, self.port = listener.getsockname()[:2]
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        super().__init__(
+            uvicorn.Config(
+                self.app,
+                http=cast(type[asyncio.Protocol], partial(Connection, self.limits)),
+                ws="none",
+                loop="auto",  # uvloop where it is installed: it wakes up for a chunk at half the cost
+                lifespan="off",
+                log_config=None,
+                log_level="error",
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=math.ceil(self.limits.silence_seconds),
+            )
         )
 
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Give a connection its thread, or close it at once if there are too many."""
-        if self._places.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
+    @property
+    def connections(self) -> list[Connection]:
+        """The open connections."""
+        return cast(list[Connection], list(self.server_state.connections))
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """A connection, until it ends."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._places.release()
+    async def on_tick(self, counter: int) -> bool:
+        """Drop the connections whose client is too slow; ten times a second, or as often as uvicorn calls it."""
+        for connection in self.connections:
+            connection.check_deadline()
+        return await super().on_tick(counter)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that vanishes is no error; of anything else the screen shows the traceback."""
-        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
-            super().handle_error(request, client_address)
-
-
-class Handler(BaseHTTPRequestHandler):
-    """One connection: parses requests, writes answers; `keylm.serve.openai` knows their shapes."""
-
-    server: Server
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def setup(self) -> None:
-        """Set the longest silence before anything is read."""
-        super().setup()
-        self.connection.settimeout(self.server.limits.silence_seconds)
-
-    def do_GET(self) -> None:
-        """The page, and what there is to know of the server."""
-        match self.path.partition("?")[0]:
-            case path if path in _PAGE:
-                self._page(_PAGE[path])
-            case "/health":
-                self._send_json({"status": "ok"})
-            case "/v1/models":
-                self._guarded(self._models)
-            case "/metrics":
-                self._guarded(self._metrics)
-            case path:
-                self.send_error(HTTPStatus.NOT_FOUND, f"there is no GET {path}")
-
-    def do_POST(self) -> None:
-        """The two ways to ask for text."""
-        match self.path.partition("?")[0]:
-            case "/v1/chat/completions":
-                self._guarded(lambda: self._answer(openai.CHAT))
-            case "/v1/completions":
-                self._guarded(lambda: self._answer(openai.TEXT))
-            case path:
-                self.send_error(HTTPStatus.NOT_FOUND, f"there is no POST {path}")
-
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What the base class says of broken requests, in OpenAI's shape."""
-        self._refuse(RequestError(code, message or explain or HTTPStatus(code).phrase))
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Keep the screen quiet: `/metrics` counts the requests."""
-
-    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:  # noqa: ARG002
-        """Count the response."""
-        self.server.count(int(code))
-
-    def _guarded(self, act: Callable[[], None]) -> None:
-        """Do what only holders of the key may ask for; a refusal is sent, and a client that left is let go."""
-        try:
-            self._check_key()
-            act()
-        except RequestError as error:
-            self._refuse(error)
-        except OverloadedError as error:
-            self._refuse(RequestError(HTTPStatus.SERVICE_UNAVAILABLE, str(error), "overloaded"))
-        except (ConnectionError, TimeoutError):
-            self.close_connection = True
-
-    def _check_key(self) -> None:
-        key = self.server.api_key
-        given = (self.headers["Authorization"] or "").removeprefix("Bearer ")
-        if key and not hmac.compare_digest(given.encode(errors="replace"), key.encode()):
-            self._discard_body()
-            raise RequestError(HTTPStatus.UNAUTHORIZED, "this server asks for its API key", "invalid_api_key")
-
-    def _page(self, name: str) -> None:
-        content = resources.files("keylm.serve").joinpath("page", name).read_bytes()
-        self._send(content, _TYPES[name.rpartition(".")[2]])
-
-    def _models(self) -> None:
-        self._send_json(openai.models(self.server.engine.header, self.server.started))
-
-    def _metrics(self) -> None:
-        self._send(self.server.metrics().encode(), "text/plain; version=0.0.4")
-
-    def _answer(self, shape: Endpoint) -> None:
-        body = openai.parse(self._body())
-        request = shape.request(self.server.engine, body)
-        with self.server.gate.enter():
-            self._stream(request, shape) if body.get("stream") else self._whole(request, shape)
-
-    def _whole(self, request: dict[str, Any], shape: Endpoint) -> None:
-        chunks: list[Chunk] = []
-
-        def collect(chunk: Chunk) -> None:
-            chunks.append(openai.checked(chunk))
-            self._check_client()
-
-        self._complete(request, collect)
-        self._send_json(shape.whole(openai.merged(chunks)))
-
-    def _complete(self, request: dict[str, Any], on_chunk: Callable[[Chunk], None]) -> None:
-        """Have an answer written, up to the longest time that one may take."""
-        deadline = time.monotonic() + self.server.limits.answer_seconds
-
-        def timely(chunk: Chunk) -> None:
-            on_chunk(chunk)
-            if time.monotonic() > deadline:
-                seconds = self.server.limits.answer_seconds
-                raise RequestError(HTTPStatus.GATEWAY_TIMEOUT, f"the answer took over {seconds:g} s", "timeout")
-
-        self.server.engine.complete(request, timely)
-
-    def _check_client(self) -> None:
-        """Notice a client that left while nothing is written to it.
-
-        Raises:
-            ConnectionError: it did.
-        """
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.connection, selectors.EVENT_READ)
-            if selector.select(0) and not self.connection.recv(1, socket.MSG_PEEK):
-                raise ConnectionResetError
-
-    def _stream(self, request: dict[str, Any], shape: Endpoint) -> None:
-        """Send each piece as it comes. The status waits for the first piece, so that a refusal gets its own."""
-        started = False
-
-        def send(chunk: Chunk) -> None:
-            nonlocal started
-            if not started:
-                openai.checked(chunk)
-                self._start(HTTPStatus.OK, "text/event-stream", {"Transfer-Encoding": "chunked"})
-                self._send_events(shape.opening(chunk))
-                started = True
-            self._send_events([chunk if "error" in chunk else shape.event(chunk)])
-
-        try:
-            self._complete(request, send)
-        except RequestError as error:
-            if not started:
-                raise
-            self._send_events([openai.error(error)])
-        self._send_chunk(b"data: [DONE]\n\n")
-        self._send_chunk(b"")
-
-    def _refuse(self, error: RequestError) -> None:
-        """Send an error, and close the connection: what is left of the request is not read."""
-        self.close_connection = True
-        self._send_json(openai.error(error), error.status)
-
-    def _body(self) -> bytes:
-        limits, length = self.server.limits, self._length()
-        if length > limits.body_bytes:
-            self._discard_body()
-            raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is over {limits.body_bytes:,} bytes")
-        return b"".join(self._pieces(length))
-
-    def _length(self) -> int:
-        try:
-            length = int(self.headers["Content-Length"])
-        except (TypeError, ValueError) as error:
-            raise RequestError(HTTPStatus.LENGTH_REQUIRED, "the request needs a Content-Length") from error
-        if length < 0:
-            raise RequestError(HTTPStatus.BAD_REQUEST, "the Content-Length is negative")
-        return length
-
-    def _discard_body(self) -> None:
-        """Read a body without keeping it: a client that is still sending would never see the answer."""
-        if self.command == "POST":
-            for _ in self._pieces(self._length()):
-                pass
-
-    def _pieces(self, length: int) -> Iterator[bytes]:
-        """The body as it arrives, until it is whole or takes too long."""
-        deadline = time.monotonic() + self.server.limits.body_seconds
-        while length > 0 and (piece := self.rfile.read1(min(length, 65_536))):
-            length -= len(piece)
-            yield piece
-            if time.monotonic() > deadline:
-                raise RequestError(HTTPStatus.REQUEST_TIMEOUT, "the body took too long to arrive")
-        if length:
-            raise ConnectionResetError
-
-    def _send_json(self, value: Any, status: int = HTTPStatus.OK) -> None:
-        self._send(json.dumps(value).encode(), "application/json", status)
-
-    def _send(self, content: bytes, kind: str, status: int = HTTPStatus.OK) -> None:
-        self._start(status, kind, {"Content-Length": str(len(content))})
-        self.wfile.write(content)
-
-    def _start(self, status: int, kind: str, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Type": kind, **_HEADERS, **headers}.items():
-            self.send_header(name, value)
-        if status == HTTPStatus.UNAUTHORIZED:
-            self.send_header("WWW-Authenticate", "Bearer")
-        if status == HTTPStatus.SERVICE_UNAVAILABLE:
-            self.send_header("Retry-After", "5")
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-
-    def _send_events(self, events: list[dict[str, Any]]) -> None:
-        for event in events:
-            self._send_chunk(b"data: " + json.dumps(event).encode() + b"\n\n")
-
-    def _send_chunk(self, content: bytes) -> None:
-        """One chunk of HTTP/1.1's chunked coding; an empty one ends the answer."""
-        self.wfile.write(b"%x\r\n%b\r\n" % (len(content), content))
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop: accept nothing new, and finish the answers in progress, for `grace_seconds` at most."""
+        loop, admission = asyncio.get_running_loop(), self.app.admission
+        for server in self.servers:
+            server.close()
+        if admission.running:
+            console.print(f"finishing {admission.running} answers; Ctrl-C again ends them", style="dim")
+        refusals = asyncio.create_task(admission.close())
+        deadline = loop.time() + self.limits.grace_seconds
+        while busy := [connection for connection in self.connections if connection.is_busy()]:
+            if self.force_exit or loop.time() > deadline:
+                break
+            await asyncio.sleep(0.05)
+        # To the application this looks like clients that leave. uvicorn's own forced exit would log tracebacks.
+        self.force_exit = False
+        for connection in busy:
+            connection.transport.abort()
+        await refusals
+        await super().shutdown(sockets)
 
 
-def _example(url: str) -> str:
-    return (
-        f"curl {url}/v1/chat/completions -H 'Content-Type: application/json' "
-        """-d '{"messages": [{"role": "user", "content": "What is a tide?"}]}'"""
-    )
+class Connection(HttpToolsProtocol):
+    """uvicorn's HTTP connection, with the limits that uvicorn lacks.
+
+    It has no deadline for the head of a request, for the next piece of a body, or for a client that does not read its
+    answer. Here each of them has `silence_seconds`, after which the connection is dropped. The parser is httptools
+    rather than h11, which refuses requests without a Host header.
+    """
+
+    def __init__(self, limits: Limits, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._limits = limits
+        self._num_head_bytes = 0
+        self._deadline = self.loop.time() + limits.silence_seconds
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Open the connection; drop it if there are too many."""
+        super().connection_made(transport)
+        if len(self.connections) > self._limits.connections:
+            transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what the client sent. A piece of a body postpones the deadline, a piece of a head does not."""
+        if not self._has_request():
+            # httptools drops the body of a request that offers another protocol, as Java's clients do with HTTP/2.
+            # The offer is declined by hiding its header.
+            head, blank_line, body = data.partition(b"\r\n\r\n")
+            data = _UPGRADE.sub(b"\r\nx-declined-upgrade:", head) + blank_line + body
+        super().data_received(data)
+        self._num_head_bytes = 0 if self._has_request() else self._num_head_bytes + len(data)
+        if self._has_request():
+            self._deadline = self.loop.time() + self._limits.silence_seconds
+        elif self._num_head_bytes > self._limits.head_bytes:
+            self.transport.abort()
+
+    def check_deadline(self) -> None:
+        """Drop the connection if the server has waited for the client too long."""
+        now = self.loop.time()
+        # While a request waits in the queue or is answered, it is the client that waits for the server.
+        if self._has_request() and not self.cycle.more_body and not self.flow.write_paused:
+            self._deadline = now + self._limits.silence_seconds
+        elif now > self._deadline:
+            self.transport.abort()
+
+    def is_busy(self) -> bool:
+        """Whether a client waits for an answer, or for the rest of one."""
+        return self._has_request() or self.transport.get_write_buffer_size() > 0
+
+    def _has_request(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete

@@ -1,36 +1,36 @@
 // The model in the page itself: llama.cpp in WebAssembly (wllama), on the visitor's machine.
 import { LoggerWithoutDebug, Wllama } from "./wllama/index.js";
 
-/** Whether those who ask may have to show a key. */
-export const asksForKey = false;
+/** Whether the model may need an API key. */
+export const needsKey = false;
 
 const llama = new Wllama({ "single-thread/wllama.wasm": "wllama/wllama.wasm" }, { logger: LoggerWithoutDebug, suppressNativeLog: true });
-const WHITE_SPACE = /^(?!\ufeff)[\s\x1c-\x1f\x85]/; // what Python's `str.isspace` takes for it
-const BY_THE_CLOCK = -1; // llama.cpp's default seed: another one for every answer
-const TOKENS_AT_ONCE = 256; // between two of these, the reading of a long prompt can be stopped
+const WHITE_SPACE = /^(?!\ufeff)[\s\x1c-\x1f\x85]/; // as Python's `str.isspace` defines it
+const RANDOM_SEED = -1; // llama.cpp's default: another seed for every answer
+const BATCH_TOKENS = 256; // between two batches, a long prompt can be aborted
 
 let model = null;
 let report = () => {};
-let past = []; // the tokens whose keys and values llama.cpp holds
-const described = fetch("model.json").then(found).then((response) => response.json());
-const opened = described.then(open);
+let cached = []; // the tokens in llama.cpp's KV cache
+const description = fetch("model.json").then(checkStatus).then((response) => response.json());
+const loaded = description.then(load);
 
-/** The model as `model.json` describes it. Its weights go on loading; `options.report` is told how far they are. */
-export async function meet(options) {
+/** Return the description in `model.json`. The weights load in the background; `options.report` gets their progress. */
+export async function connect(options) {
   report = options.report;
-  opened.catch((error) => report(error.message));
-  navigator.serviceWorker?.register("worker.js").catch((error) => console.warn("No network, no page:", error));
-  return described;
+  loaded.catch((error) => report(error.message));
+  navigator.serviceWorker?.register("worker.js").catch((error) => console.warn("The page will not open offline:", error));
+  return description;
 }
 
-/** The answer to `messages` as it comes, in OpenAI's chunks; the last has llama.cpp's `timings`. */
+/** Stream the answer to `messages` as OpenAI's chunks; the last has llama.cpp's `timings`. */
 export async function* ask(messages, parameters, { signal }) {
   const ids = await prompt(messages);
   const room = model.meta.context_length - ids.length;
   if (room <= 0) throw tooLong(ids.length);
   const { temperature: temp, top_p, repeat_penalty: penalty_repeat, max_tokens = Infinity } = parameters;
   await llama.samplingInit({ temp, top_p, penalty_repeat }, ids);
-  await read(ids, signal);
+  await prefill(ids, signal);
   const start = performance.now();
   const decoder = new TextDecoder();
   const [turnStart] = ids;
@@ -46,63 +46,63 @@ export async function* ask(messages, parameters, { signal }) {
     if (token !== turnStart) yield chunk(decoder.decode(piece, { stream: true }));
     await llama.samplingAccept([token]);
     await llama.decode([token], {});
-    past.push(token);
+    cached.push(token);
   }
   const timings = { predicted_n: count, predicted_per_second: (1000 * count) / (performance.now() - start) };
   yield { ...chunk(decoder.decode(), reason), timings };
 }
 
-/** Token ids that ask for the assistant's next turn, as `keylm.chat.encode` makes them: control tokens enter by their
- *  ids alone, and control strings in messages are plain characters. */
+/** Return the token ids that prompt the assistant's next turn, as `keylm.tokenizer.messages` does: control tokens are
+ *  added by id, and control strings in messages are plain characters. */
 export async function prompt(messages) {
-  await opened;
-  const [[start], [end], newline, answer] = await Promise.all([control("<|im_start|>"), control("<|im_end|>"), plain("\n"), plain("assistant\n")]);
-  const turns = await Promise.all(messages.map(spoken));
-  return [...turns.flatMap((words) => [start, ...words, end, ...newline]), start, ...answer];
+  await loaded;
+  const [[start], [end], newline, answer] = await Promise.all([encodeControl("<|im_start|>"), encodeControl("<|im_end|>"), encodeText("\n"), encodeText("assistant\n")]);
+  const turns = await Promise.all(messages.map(encodeTurn));
+  return [...turns.flatMap((ids) => [start, ...ids, end, ...newline]), start, ...answer];
 }
 
-// The split regexes join a newline with white space around it: then the head and what is said are encoded together.
-async function spoken({ role, content }) {
-  if (role !== "assistant" && WHITE_SPACE.test(content)) return plain(`${role}\n${content}`);
-  return (await Promise.all([plain(`${role}\n`), plain(content)])).flat();
+// The split regexes join a newline with white space after it: then the role and the content are encoded together.
+async function encodeTurn({ role, content }) {
+  if (role !== "assistant" && WHITE_SPACE.test(content)) return encodeText(`${role}\n${content}`);
+  return (await Promise.all([encodeText(`${role}\n`), encodeText(content)])).flat();
 }
 
-async function plain(text) {
+async function encodeText(text) {
   return [...await llama.tokenize(text, false)];
 }
 
-function control(text) {
+function encodeControl(text) {
   return llama.tokenize(text, true);
 }
 
-// Only what differs from the tokens that were read before is read; the last token always is, for what follows it.
-async function read(ids, signal) {
+// Only tokens that differ from the cached ones are computed; the last one always is, for the logits of the next.
+async function prefill(ids, signal) {
   let same = 0;
-  while (same < ids.length - 1 && ids[same] === past[same]) same++;
-  past.length = same;
+  while (same < ids.length - 1 && ids[same] === cached[same]) same++;
+  cached.length = same;
   await (same ? llama.kvRemove(same, -1) : llama.kvClear());
   await llama.decode(ids.slice(same), { abortSignal: signal });
-  past = [...ids];
+  cached = [...ids];
 }
 
-async function open(description) {
+async function load(description) {
   model = description;
-  await llama.loadModel([await weights()], { n_ctx: model.meta.context_length, n_batch: TOKENS_AT_ONCE, seed: BY_THE_CLOCK });
+  await llama.loadModel([await loadWeights()], { n_ctx: model.meta.context_length, n_batch: BATCH_TOKENS, seed: RANDOM_SEED });
   report("");
 }
 
-// The weights are kept beside the page's files (see worker.js). Browsers allow it over https and on this machine only.
-async function weights() {
+// The weights are stored beside the page's files (see worker.js). Browsers allow it over https and from this machine only.
+async function loadWeights() {
   const cache = globalThis.caches && await caches.open(`${new URL(".", location)} ${model.version}`);
-  const kept = await cache?.match(model.file);
-  if (kept) return kept.blob();
-  const fresh = await download();
-  await cache?.put(model.file, new Response(fresh)).catch((error) => console.warn("No room to keep the model:", error));
-  return fresh;
+  const stored = await cache?.match(model.file);
+  if (stored) return stored.blob();
+  const blob = await download();
+  await cache?.put(model.file, new Response(blob)).catch((error) => console.warn("No room to store the model:", error));
+  return blob;
 }
 
 async function download() {
-  const response = found(await fetch(`${model.file}?${model.version}`, { cache: "no-store" }));
+  const response = checkStatus(await fetch(`${model.file}?${model.version}`, { cache: "no-store" }));
   const pieces = [];
   let size = 0;
   for (const reader = response.body.getReader(); ;) {
@@ -112,12 +112,12 @@ async function download() {
     size += value.length;
     report(`loading ${Math.floor((100 * size) / model.bytes)}%`);
   }
-  if (size !== model.bytes) throw new Error(`${model.file} did not arrive whole: load the page again`);
+  if (size !== model.bytes) throw new Error(`${model.file} is incomplete: reload the page`);
   return new Blob(pieces);
 }
 
-function found(response) {
-  if (!response.ok) throw new Error(`${response.url} cannot be had: ${response.status}`);
+function checkStatus(response) {
+  if (!response.ok) throw new Error(`${response.url} cannot be loaded: ${response.status}`);
   return response;
 }
 

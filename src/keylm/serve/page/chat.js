@@ -1,10 +1,10 @@
-// The page: conversations, settings, and what is shown. Who answers is `model.js`: a server, or the page itself.
+// The page: conversations, settings, rendering. The answers come from `model.js`: a server, or the page itself.
 import * as backend from "./model.js";
 
 const $ = (id) => document.getElementById(id);
 const examples = ["What is a tide?", "Name three animals, as a list.", "Write two sentences about rivers, in lowercase."];
 const store = localStorage;
-const tuned = ["temperature", "top_p", "repeat_penalty", "max_tokens"];
+const parameters = ["temperature", "top_p", "repeat_penalty", "max_tokens"];
 let chats = JSON.parse(store.getItem("chats") ?? "[]");
 let chat = { title: "", turns: [] };
 let running = null;
@@ -12,12 +12,12 @@ let editing = null;
 let model = { id: "KeyLM", meta: { temperature: 0.7, repetition_penalty: 1 } };
 
 function element(tag, content = "", properties = {}) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...[content].flat());
-  return made;
+  const node = Object.assign(document.createElement(tag), properties);
+  node.append(...[content].flat());
+  return node;
 }
 
-// Markdown, the little that small models write. Only text nodes are made of the model's words: nothing in them can run.
+// The Markdown that small models write. It becomes text nodes and elements, never HTML: nothing in it can run.
 function inline(text) {
   return text.split(/(`[^`\n]+`|\*\*[^*\n]+\*\*|(?<![*\w])\*[^*\s][^*\n]*\*(?![*\w]))/).map((part, index) =>
     index % 2 === 0 ? part : part[0] === "`" ? element("code", part.slice(1, -1))
@@ -38,107 +38,107 @@ function markdown(text) {
       : part.split(/\n{2,}/).map((piece) => piece.replace(/^\n+|\n+$/g, "")).filter(Boolean).map(block));
 }
 
-function show(turn) {
+function addTurn(turn) {
   const body = element("div", turn.role === "user" ? turn.content : markdown(turn.content));
-  turn.place = element("div", body, { className: `turn ${turn.role}` });
-  if (turn.role === "user") turn.place.prepend(element("button", "Edit", { className: "edit", title: "Edit and send again", onclick: () => edit(turn) }));
+  turn.node = element("div", body, { className: `turn ${turn.role}` });
+  if (turn.role === "user") turn.node.prepend(element("button", "Edit", { className: "edit", title: "Edit and send again", onclick: () => edit(turn) }));
   $("hello")?.remove();
-  $("log").append(turn.place);
-  follow(true);
+  $("log").append(turn.node);
+  scrollToEnd(true);
 }
 
-function follow(always) {
+function scrollToEnd(always) {
   const view = $("view");
   if (always || view.scrollHeight - view.scrollTop - view.clientHeight < 120) view.scrollTop = view.scrollHeight;
 }
 
-function note(turn, text, alarm) {
+function addNote(turn, text, alarm) {
   const copy = element("button", "Copy", { onclick: () => navigator.clipboard.writeText(turn.content) });
   const again = element("button", "Again", { title: "Write another answer", onclick: () => regenerate(turn) });
-  turn.place.append(element("div", [element("span", text, { className: alarm ? "alarm" : "" }), copy, again], { className: "note" }));
-  follow();
+  turn.node.append(element("div", [element("span", text, { className: alarm ? "alarm" : "" }), copy, again], { className: "note" }));
+  scrollToEnd();
 }
 
-function hello() {
+function showExamples() {
   const buttons = examples.map((text) => element("button", text, { onclick: () => say(text) }));
   $("log").replaceChildren(element("div", [element("h2", model.id), element("p", "What would you like to talk about?"), element("div", buttons)], { id: "hello" }));
 }
 
-// Conversations are kept in this browser, the newest first; the oldest go when it has no room for them.
+// Conversations are stored in this browser, the newest first; when it is full, the oldest are deleted.
 function save() {
   if (chat.turns.length) chats = [chat, ...chats.filter((other) => other !== chat)].slice(0, 100);
-  list();
+  listChats();
   try {
-    store.setItem("chats", JSON.stringify(chats, (name, value) => name === "place" ? undefined : value));
+    store.setItem("chats", JSON.stringify(chats, (name, value) => name === "node" ? undefined : value));
   } catch {
     if (chats.length > 1) { chats.pop(); save(); }
   }
 }
 
-function list() {
+function listChats() {
   $("chats").replaceChildren(...chats.map((one) => {
     const current = { ariaCurrent: String(one === chat) };
     const open_ = element("button", one.title, { ...current, onclick: () => open(one) });
-    return element("li", [open_, element("button", "×", { ariaLabel: `Delete “${one.title}”`, onclick: () => drop(one) })]);
+    return element("li", [open_, element("button", "×", { ariaLabel: `Delete “${one.title}”`, onclick: () => deleteChat(one) })]);
   }));
 }
 
 function open(one) {
   running?.abort();
-  forgetEdit();
+  cancelEdit();
   chat = one;
   $("log").replaceChildren();
-  chat.turns.forEach((turn) => { show(turn); if (turn.role === "assistant") note(turn, ""); });
-  if (!chat.turns.length) hello();
-  list();
-  aside(false);
+  chat.turns.forEach((turn) => { addTurn(turn); if (turn.role === "assistant") addNote(turn, ""); });
+  if (!chat.turns.length) showExamples();
+  listChats();
+  showSidebar(false);
   $("text").focus();
 }
 
-function drop(one) {
+function deleteChat(one) {
   chats = chats.filter((other) => other !== one);
-  if (one === chat) fresh();
+  if (one === chat) newChat();
   save();
 }
 
-function fresh() {
+function newChat() {
   open({ title: "", turns: [] });
 }
 
 function say(text) {
   if (running || !text.trim()) return;
-  if (editing) cut(editing);
-  forgetEdit();
+  if (editing) removeFrom(editing);
+  cancelEdit();
   chat.title ||= text.trim().slice(0, 60);
   chat.turns.push({ role: "user", content: text.trim() });
-  show(chat.turns.at(-1));
+  addTurn(chat.turns.at(-1));
   answer();
 }
 
-function cut(turn) {
-  for (const gone of chat.turns.splice(chat.turns.indexOf(turn))) gone.place.remove();
+function removeFrom(turn) {
+  for (const cutTurn of chat.turns.splice(chat.turns.indexOf(turn))) cutTurn.node.remove();
 }
 
 function regenerate(turn) {
   if (running) return;
-  cut(turn);
+  removeFrom(turn);
   answer();
 }
 
 function edit(turn) {
   if (running || !turn) return;
-  forgetEdit();
+  cancelEdit();
   editing = turn;
-  turn.place.classList.add("editing");
+  turn.node.classList.add("editing");
   $("text").value = turn.content;
   $("send").textContent = "Resend";
-  fit();
+  fitHeight();
   $("text").focus();
 }
 
-function forgetEdit() {
+function cancelEdit() {
   if (!editing) return;
-  editing.place.classList.remove("editing");
+  editing.node.classList.remove("editing");
   editing = null;
   $("send").textContent = "Send";
 }
@@ -150,24 +150,24 @@ async function answer() {
   const stop = running = new AbortController();
   chat.turns.push(turn);
   save();
-  show(turn);
-  turn.place.classList.add("waiting");
+  addTurn(turn);
+  turn.node.classList.add("waiting");
   $("send").textContent = "Stop";
   let ending = "stopped", failed = false;
   try {
-    for await (const event of askWithin(messages, stop.signal)) {
+    for await (const event of askWithinContext(messages, stop.signal)) {
       turn.content += event.choices[0].delta.content ?? "";
-      turn.place.firstChild.replaceChildren(...markdown(turn.content));
-      follow();
+      turn.node.firstChild.replaceChildren(...markdown(turn.content));
+      scrollToEnd();
       if (event.timings) ending = summary(event);
     }
   } catch (error) {
     failed = error.name !== "AbortError";
     if (failed) ending = error.message;
-    if (error.code === "invalid_api_key") settings(true, "key");
+    if (error.code === "invalid_api_key") showSettings(true, "key");
   }
-  turn.place.classList.remove("waiting");
-  note(turn, ending, failed);
+  turn.node.classList.remove("waiting");
+  addNote(turn, ending, failed);
   if (running === stop) {
     running = null;
     $("send").textContent = "Send";
@@ -180,12 +180,12 @@ function summary({ timings, choices }) {
   return `${timings.predicted_n} tokens, ${speed} a second${choices[0].finish_reason === "length" ? ", cut off: the context is full" : ""}`;
 }
 
-// A long conversation outgrows the context: then its oldest question and answer are left out.
-async function* askWithin(messages, signal) {
+// When a conversation outgrows the context, its oldest question and answer are left out.
+async function* askWithinContext(messages, signal) {
   const first = messages[0].role === "system" ? 1 : 0;
   for (;;) {
     try {
-      return yield* backend.ask(messages, chosen(), { key: $("key").value, signal });
+      return yield* backend.ask(messages, chosenParameters(), { key: $("key").value, signal });
     } catch (error) {
       if (error.code !== "context_length_exceeded" || messages.length < first + 3) throw error;
       messages.splice(first, 2);
@@ -193,43 +193,43 @@ async function* askWithin(messages, signal) {
   }
 }
 
-function chosen() {
-  return Object.fromEntries(tuned.filter((name) => $(name).value).map((name) => [name, Number($(name).value)]));
+function chosenParameters() {
+  return Object.fromEntries(parameters.filter((name) => $(name).value).map((name) => [name, Number($(name).value)]));
 }
 
-function fit() {
+function fitHeight() {
   $("text").style.height = "auto";
   $("text").style.height = `${$("text").scrollHeight + 2}px`;
 }
 
-function tell() {
+function showValues() {
   for (const output of document.querySelectorAll("#settings output")) output.value = Number($(output.htmlFor.value).value).toFixed(2);
 }
 
-function settings(shown, focused = "system") {
+function showSettings(shown, focused = "system") {
   $("settings").hidden = !shown;
   $("tune").ariaExpanded = String(shown);
   if (shown) $(focused).focus();
 }
 
-function aside(shown) {
+function showSidebar(shown) {
   $("side").classList.toggle("open", shown);
   $("list").ariaExpanded = String(shown);
 }
 
-async function meet() {
+async function connect() {
   try {
-    model = await backend.meet({ key: $("key").value, report: (text) => { $("state").textContent = text; } });
+    model = await backend.connect({ key: $("key").value, report: (text) => { $("state").textContent = text; } });
   } catch (error) {
     if (error.code !== "invalid_api_key") throw error;
-    return settings(true, "key");
+    return showSettings(true, "key");
   }
   document.title = $("name").textContent = model.id;
   for (const [name, own] of [["temperature", model.meta.temperature], ["repeat_penalty", model.meta.repetition_penalty]]) {
     if (!store.getItem(name)) $(name).value = own;
   }
-  tell();
-  if (!chat.turns.length) hello();
+  showValues();
+  if (!chat.turns.length) showExamples();
 }
 
 $("composer").onsubmit = (event) => {
@@ -237,9 +237,9 @@ $("composer").onsubmit = (event) => {
   if (running) return running.abort();
   say($("text").value);
   $("text").value = "";
-  fit();
+  fitHeight();
 };
-$("text").oninput = fit;
+$("text").oninput = fitHeight;
 $("text").onkeydown = (event) => {
   if (event.key === "ArrowUp" && !$("text").value) {
     event.preventDefault();
@@ -249,24 +249,24 @@ $("text").onkeydown = (event) => {
   event.preventDefault();
   if (!running) $("composer").requestSubmit();
 };
-$("fresh").onclick = fresh;
-$("tune").onclick = () => settings($("settings").hidden);
-$("list").onclick = () => aside(!$("side").classList.contains("open"));
-$("view").onclick = () => aside(false);
-for (const name of ["system", "key", ...tuned]) {
+$("fresh").onclick = newChat;
+$("tune").onclick = () => showSettings($("settings").hidden);
+$("list").onclick = () => showSidebar(!$("side").classList.contains("open"));
+$("view").onclick = () => showSidebar(false);
+for (const name of ["system", "key", ...parameters]) {
   $(name).value = store.getItem(name) ?? $(name).value;
-  $(name).oninput = () => { store.setItem(name, $(name).value); tell(); };
+  $(name).oninput = () => { store.setItem(name, $(name).value); showValues(); };
 }
-$("key").onchange = meet;
-$("key").parentElement.hidden = !backend.asksForKey;
+$("key").onchange = connect;
+$("key").parentElement.hidden = !backend.needsKey;
 addEventListener("keydown", (event) => {
   if (event.key === "Escape") {
     running?.abort();
-    if (editing) { forgetEdit(); $("text").value = ""; fit(); }
-    aside(false);
+    if (editing) { cancelEdit(); $("text").value = ""; fitHeight(); }
+    showSidebar(false);
   }
-  if (event.altKey && event.code === "KeyN") { event.preventDefault(); fresh(); }
+  if (event.altKey && event.code === "KeyN") { event.preventDefault(); newChat(); }
 });
 
-fresh();
-meet();
+newChat();
+connect();

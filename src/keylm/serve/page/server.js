@@ -1,19 +1,19 @@
-// The model behind a server: OpenAI's API over HTTP, as `keylm serve` speaks it.
+// The model behind `keylm serve`: OpenAI's API over HTTP.
 
-/** Whether those who ask may have to show a key. */
-export const asksForKey = true;
+/** Whether the model may need an API key. */
+export const needsKey = true;
 
-/** The model as `GET /v1/models` describes it. */
-export async function meet({ key }) {
-  const response = await checked(await fetch("v1/models", { headers: bearer(key) }));
+/** Return the description in `GET /v1/models`. */
+export async function connect({ key }) {
+  const response = await checkStatus(await fetch("v1/models", { headers: authorization(key) }));
   return (await response.json()).data[0];
 }
 
-/** The answer to `messages` as it comes, in OpenAI's chunks; the last has llama.cpp's `timings`. */
+/** Stream the answer to `messages` as OpenAI's chunks; the last has llama.cpp's `timings`. */
 export async function* ask(messages, parameters, { key, signal }) {
-  const headers = { "Content-Type": "application/json", ...bearer(key) };
+  const headers = { "Content-Type": "application/json", ...authorization(key) };
   const body = JSON.stringify({ messages, stream: true, ...parameters });
-  const response = await checked(await fetch("v1/chat/completions", { method: "POST", headers, body, signal }));
+  const response = await checkStatus(await fetch("v1/chat/completions", { method: "POST", headers, body, signal }));
   let rest = "";
   for (const reader = response.body.pipeThrough(new TextDecoderStream()).getReader(); ;) {
     const { done, value } = await reader.read();
@@ -29,11 +29,11 @@ export async function* ask(messages, parameters, { key, signal }) {
   }
 }
 
-async function checked(response) {
+async function checkStatus(response) {
   if (!response.ok) throw (await response.json()).error;
   return response;
 }
 
-function bearer(key) {
+function authorization(key) {
   return key ? { Authorization: `Bearer ${key}` } : {};
 }

@@ -1,0 +1,288 @@
+"""The HTTP application: OpenAI's API and the chat page, on Starlette."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http import HTTPStatus
+from importlib import resources
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
+
+from keylm.serve.admission import AdmissionQueue, Limits
+from keylm.serve.engine import Chunk, Engine
+from keylm.serve.schema import Body, ChatCompletionRequest, CompletionRequest, RequestError, model_body
+
+_HEADERS = [
+    (b"cache-control", b"no-store"),
+    # The page talks to this server alone. Without CORS headers, other pages cannot read what the server answers.
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
+        b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+]
+_PAGE = {"/": ("index.html", "html"), "/chat.js": ("chat.js", "javascript"), "/model.js": ("server.js", "javascript")}
+"""Paths of the chat page, with the files in `page/` and their types."""
+
+_CLIENT_CLOSED_REQUEST = 499
+"""nginx's status for a client that left. Only the metrics show it."""
+
+
+class App(Starlette):
+    """Answers HTTP requests with an engine. With an `api_key`, all but the page and `/health` ask for it."""
+
+    def __init__(self, engine: Engine, limits: Limits, api_key: str | None = None) -> None:
+        self.engine = engine
+        self.limits = limits
+        self.admission = AdmissionQueue(limits)
+        # One thread more than answers: when a client leaves, its thread is busy until llama.cpp's next token.
+        self.threads = ThreadPoolExecutor(limits.answers + 1, "answer")
+        self._api_key = api_key
+        self._created = int(time.time())
+        self._num_responses: Counter[int] = Counter()
+        page = resources.files("keylm.serve") / "page"
+        super().__init__(
+            routes=[
+                *(
+                    Route(path, Response((page / name).read_bytes(), media_type=f"text/{subtype}"), methods=["GET"])
+                    for path, (name, subtype) in _PAGE.items()
+                ),
+                Route("/health", _json_response({"status": "ok"}), methods=["GET"]),
+                Route("/metrics", self._metrics),
+                Route("/v1/models", self._models),
+                Route("/v1/chat/completions", partial(self._complete, ChatCompletionRequest), methods=["POST"]),
+                Route("/v1/completions", partial(self._complete, CompletionRequest), methods=["POST"]),
+            ],
+            exception_handlers={
+                RequestError: _refuse,
+                HTTPException: _refuse_route,
+                ClientDisconnect: lambda _request, _error: Response(status_code=_CLIENT_CLOSED_REQUEST),
+                Exception: _report_failure,
+            },
+        )
+        self.router.redirect_slashes = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, add the headers that every response has, and count the response."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._num_responses[message["status"]] += 1
+                message["headers"] = [*message["headers"], *_HEADERS]
+            await send(message)
+
+        await super().__call__(scope, receive, send_with_headers)
+
+    async def _complete(
+        self, request_type: type[ChatCompletionRequest | CompletionRequest], request: Request
+    ) -> Response:
+        body = await self._read_body(request)
+
+        def parse() -> tuple[ChatCompletionRequest | CompletionRequest, Body]:
+            parsed = request_type.parse(body)
+            return parsed, parsed.to_llama(self.engine)
+
+        # The longest body takes seconds to parse and encode: in a thread, so that other answers go on.
+        return CompletionResponse(self, *await asyncio.to_thread(parse))
+
+    def _models(self, request: Request) -> Response:
+        self._check_key(request)
+        return _json_response({"object": "list", "data": [model_body(self.engine.header, self._created)]})
+
+    def _metrics(self, request: Request) -> Response:
+        """Return llama.cpp's counters and the server's, in Prometheus's text format."""
+        self._check_key(request)
+        responses = "".join(
+            f'keylm:responses_total{{status="{status}"}} {count}\n'
+            for status, count in sorted(self._num_responses.items())
+        )
+        metrics = (
+            f"{self.engine.metrics()}"
+            f"# HELP keylm:responses_total HTTP responses by status.\n# TYPE keylm:responses_total counter\n{responses}"
+            "# HELP keylm:answers_running Answers in progress.\n# TYPE keylm:answers_running gauge\n"
+            f"keylm:answers_running {self.admission.running}\n"
+            "# HELP keylm:requests_waiting Requests in the queue.\n# TYPE keylm:requests_waiting gauge\n"
+            f"keylm:requests_waiting {self.admission.waiting}\n"
+        )
+        return Response(metrics, media_type="text/plain; version=0.0.4")
+
+    def _check_key(self, request: Request) -> None:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if self._api_key and not hmac.compare_digest(given.encode(), self._api_key.encode()):
+            raise RequestError(HTTPStatus.UNAUTHORIZED, "this server asks for its API key", "invalid_api_key")
+
+    async def _read_body(self, request: Request) -> bytes:
+        """Read the body of a request that has the key.
+
+        Raises:
+            RequestError: The key is wrong, or the body is too long, too slow or of unknown length.
+        """
+        if "content-length" not in request.headers:
+            raise RequestError(HTTPStatus.LENGTH_REQUIRED, "the request needs a Content-Length")
+        body, refusal = bytearray(), None
+        try:
+            self._check_key(request)
+            if int(request.headers["content-length"]) > self.limits.body_bytes:
+                message = f"the body is over {self.limits.body_bytes:,} bytes"
+                raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
+        except RequestError as error:
+            refusal = error
+        try:
+            async with asyncio.timeout(self.limits.body_seconds):
+                # A body is read even if it is refused: a client that is still sending would never see the refusal.
+                async for piece in request.stream():
+                    if not refusal:
+                        body += piece
+        except TimeoutError as error:
+            raise RequestError(HTTPStatus.REQUEST_TIMEOUT, "the body took too long to arrive") from error
+        if refusal:
+            raise refusal
+        return bytes(body)
+
+
+class CompletionResponse(Response):
+    """The response to a completion request. The answer is generated while it is sent, and ends if the client leaves."""
+
+    def __init__(self, app: App, request: ChatCompletionRequest | CompletionRequest, llama_request: Body) -> None:
+        super().__init__()
+        self._app = app
+        self._request = request
+        self._llama_request = llama_request
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer, as a whole or as a stream of events.
+
+        Raises:
+            RequestError: There is no answer, and nothing has been sent.
+        """
+
+        async def wait_for_disconnect() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        answer = asyncio.create_task(self._stream(send) if self._request.stream else self._send(scope, receive, send))
+        disconnect = asyncio.create_task(wait_for_disconnect())
+        try:
+            await asyncio.wait((answer, disconnect), return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                answer.result()
+        finally:
+            answer.cancel()
+            disconnect.cancel()
+
+    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
+        chunks: list[Chunk] = []
+
+        async def collect(batch: list[Chunk]) -> None:
+            chunks.extend(batch)
+
+        await self._generate(collect)
+        await _json_response(self._request.to_response(chunks))(scope, receive, send)
+
+    async def _stream(self, send: Send) -> None:
+        is_started = False
+
+        async def send_events(*events: Body | str) -> None:
+            texts = (event if isinstance(event, str) else json.dumps(event) for event in events)
+            body = "".join(f"data: {text}\n\n" for text in texts).encode()
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+
+        async def send_chunks(batch: list[Chunk]) -> None:
+            # The status waits for the first chunk, so that a request that llama.cpp refuses gets an error status.
+            nonlocal is_started
+            events = [self._request.to_event(chunk) for chunk in batch]
+            if not is_started:
+                is_started = True
+                headers = [(b"content-type", b"text/event-stream")]
+                await send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": headers})
+                events = [*self._request.opening_events(batch[0]), *events]
+            await send_events(*events)
+
+        try:
+            await self._generate(send_chunks)
+        except RequestError as error:
+            if not is_started:
+                raise
+            await send_events(error.body())
+        await send_events("[DONE]")
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _generate(self, on_chunks: Callable[[list[Chunk]], Awaitable[None]]) -> None:
+        """Have the engine answer in a thread, and pass its chunks to `on_chunks` in the event loop.
+
+        Chunks that come while others are being sent are passed together: the event loop then wakes up once for them.
+
+        Raises:
+            RequestError: The request is not admitted, llama.cpp refuses it, or the answer takes too long.
+        """
+        app, loop = self._app, asyncio.get_running_loop()
+        chunks: deque[Chunk] = deque()
+        has_chunks, is_over = asyncio.Event(), threading.Event()
+
+        def enqueue(chunk: Chunk) -> bool:
+            chunks.append(chunk)
+            if len(chunks) == 1:  # otherwise the event loop has been woken up already
+                loop.call_soon_threadsafe(has_chunks.set)
+            return is_over.is_set()
+
+        try:
+            async with app.admission.enter(), asyncio.timeout(app.limits.answer_seconds):
+                answer = loop.run_in_executor(app.threads, app.engine.complete, self._llama_request, enqueue)
+                answer.add_done_callback(lambda _: has_chunks.set())
+                while not answer.done() or chunks:
+                    await has_chunks.wait()
+                    has_chunks.clear()
+                    batch = [chunks.popleft() for _ in range(len(chunks))]
+                    for refusal in (chunk["error"] for chunk in batch if "error" in chunk):
+                        is_too_long = refusal["type"] == "exceed_context_size_error"
+                        code = "context_length_exceeded" if is_too_long else None
+                        raise RequestError(refusal["code"], refusal["message"], code)
+                    if batch:
+                        await on_chunks(batch)
+                await answer
+        except TimeoutError as error:
+            message = f"the answer took over {app.limits.answer_seconds:g} s"
+            raise RequestError(HTTPStatus.GATEWAY_TIMEOUT, message, "timeout") from error
+        finally:
+            is_over.set()  # where the answer is cut short, llama.cpp stops at its next token
+
+
+def _refuse(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    headers = {"Connection": "close"}  # the rest of the request may not have been read
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = "5"
+    return _json_response(error.body(), error.status, headers)
+
+
+def _refuse_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    response = _refuse(request, RequestError(error.status_code, f"there is no {request.method} {request.url.path}"))
+    response.headers.update(error.headers or {})  # `Allow`, where the path has other methods
+    return response
+
+
+def _report_failure(request: Request, _error: Exception) -> Response:
+    # uvicorn logs the traceback.
+    return _refuse(request, RequestError(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed: its log says why"))
+
+
+def _json_response(value: Any, status: int = HTTPStatus.OK, headers: dict[str, str] | None = None) -> Response:
+    # Starlette's JSONResponse fails on lone surrogates, which the message of an error may quote.
+    return Response(json.dumps(value), status, headers, media_type="application/json")
