@@ -17,7 +17,9 @@ app = typer.Typer(
     name="keylm",
     no_args_is_help=True,
     add_completion=False,
+    # `main` prints errors, and `--debug` shows Python's own traceback.
     pretty_exceptions_enable=False,
+    # The other mode keeps the line breaks of docstrings, which makes ragged paragraphs at 80 columns.
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -164,8 +166,10 @@ def evaluate(
     elif is_external(model):
         score_instructions(model, per_split=limit, json=json_path)
     elif json_path:
+        # Passed over in silence, the option would look as if it had worked.
         raise UserError("--json needs --tasks: the eval stage writes its scores to its folder and to results.json")
     else:
+        # A stage takes its settings from the recipe alone, so the folder goes there.
         _run_stage("eval", model, [*(set_ or []), *([f"eval.data={data}"] if data else [])], run_)
 
 
@@ -330,6 +334,7 @@ def main() -> None:
     try:
         app()
     except KeyLMError as error:
+        # From the arguments, because the value that typer parsed is lost when `app` raises.
         if "--debug" in sys.argv:
             raise
         print(f"keylm: {error}", file=sys.stderr)

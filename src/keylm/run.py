@@ -48,6 +48,7 @@ class Run:
         Raises:
             UserError: the stage was finished or begun with other settings than this recipe's.
         """
+        # What was only begun counts too: training would resume from checkpoints that other settings made.
         begun = self._read_record(stage, "begun.json")
         if begun and begun["fingerprint"] not in (self.fingerprint(stage), IMPORTED):
             raise UserError(
@@ -97,6 +98,7 @@ def create(recipe: Recipe, folder: Path | None = None) -> Run:
         folder: The run folder; `runs/NAME` by default.
     """
     folder = folder or Path("runs") / recipe.name
+    # Under torchrun every process gets here, and they must not write the same file at once.
     if ranks.is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "recipe.yaml", dump_recipe(recipe))

@@ -57,6 +57,8 @@ class Stage:
         return function
 
 
+# In the order in which they run. `stage_inputs` in `recipe/fingerprint.py` repeats it, so a new stage needs an entry
+# there too, at the same place.
 STAGES = (
     Stage("tokenizer", "train the tokenizer", "keylm.data.prepare.tokenizer_stage:run_tokenizer", "tokenizer"),
     Stage("prepare", "clean and tokenize the text", "keylm.data.prepare.stage:run_prepare", "prepare"),
@@ -104,6 +106,7 @@ STAGES = (
         card_text="Reinforcement learning (GRPO) used {config.num_answers:,} answers of the model's own, rewarded by "
         "whether they follow the request and are about its topic.",
     ),
+    # Before the export, whose model card shows the scores.
     Stage("eval", "evaluate", "keylm.evaluate.stage:run_eval", "eval"),
     Stage("export", "export and verify the release", "keylm.export.stage:run_export", "export"),
 )
@@ -177,6 +180,7 @@ def _run_on_this_rank(run: Run, stage: Stage) -> None:
     console.print(f"[bold]{stage.name}[/]: {stage.title}")
     if ranks.is_main_process():
         run.begin(stage.name)
+    # `keylm run` runs all stages in one process: without this, each would report the largest peak so far.
     hardware.reset_peak_memory()
     start = time.monotonic()
     metadata = stage.load_entry_point()(run)

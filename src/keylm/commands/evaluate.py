@@ -59,6 +59,7 @@ def score_instructions(model: Path, *, per_split: int | None = None, json: Path 
     from keylm.instructions.constraints.catalog import CONSTRAINT_SETS
     from keylm.recipe.eval import EvalConfig
 
+    # An external model has no recipe. The defaults make its scores comparable with those of others.
     config = EvalConfig()
     loaded, tokenizer = load_external(model)
     generator = external_generator(model, loaded) if model.is_file() else None

@@ -104,6 +104,7 @@ def _derive_recipe(model_folder: Path, source: str) -> Recipe:
     _check_values(path, config, _GRAPH)
     _check_values(path, {"rope_type": rope.get("rope_type", rope.get("type", "default"))}, _ROPE)
     # transformers 5 writes the base of the rotary embedding to `rope_parameters`, transformers 4 to the top level.
+    # A config.json without `head_dim` means 128, transformers' default.
     model = {"head_dim": 128, **{key: config[key] for key in ModelConfig.model_fields if key in config}}
     model["rope_theta"] = rope.get("rope_theta", config.get("rope_theta", 10_000.0))
 
@@ -172,6 +173,7 @@ def _load_weights(model_folder: Path, recipe: Recipe) -> dict[str, Tensor]:
     weights = {name: tensor.float() for path in paths for name, tensor in load_file(path).items()}
     is_tied = _read_model_file(model_folder / "config.json").get("tie_word_embeddings")
     if is_tied and "lm_head.weight" not in weights:
+        # A clone, because safetensors refuses tensors that share memory.
         weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
     expected = weight_shapes(recipe.model)
     actual = {name: tuple(tensor.shape) for name, tensor in weights.items()}

@@ -69,6 +69,7 @@ def seconds_per_token(model: KeyLM, training: TrainConfig) -> float:
         optimizer.step(0.0)
         optimizer.zero_grad()
         durations.append(time.perf_counter() - start)
+    # The fastest, because the first step also compiles kernels, and other processes can only slow a step down.
     return min(durations) / tokens.numel()
 
 

@@ -134,6 +134,7 @@ def _metrics_path(run: Run, stage: str) -> Path:
 def _state(run: Run, stage: str) -> str:
     if (run.stage(stage) / "stage.json").exists():
         return "finished"
+    # The file's own time: a process that was killed cannot say so.
     silent_seconds = time.time() - _metrics_path(run, stage).stat().st_mtime
     if silent_seconds < _STALLED_SECONDS:
         return "training"

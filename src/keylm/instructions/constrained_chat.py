@@ -31,7 +31,9 @@ MAX_WORDS = 300
 
 _ATTEMPTS = 8
 """Sets of constraints to try on a conversation."""
+# Markup of the answer's own would count as bullets, highlights or titles.
 _MARKUP = re.compile(r"[*#|<>\[\]{}`\\^=_~]|https?:|^\s*(?:[-+•]|\d+[.)])\s", re.MULTILINE)
+# A full stop that ends no sentence would make every count of sentences wrong.
 _ABBREVIATION = re.compile(
     r"\b(?:[A-Za-z]|Mr|Mrs|Ms|Dr|St|Jr|Sr|Prof|vs|etc|approx|No|Nos|Fig|Eq|al|cf|Inc|Ltd|Co|Gen|Col|Capt|Mt|Rev|Gov|Sen)\."
 )
@@ -72,6 +74,7 @@ def constrained_pairs(
     for document in documents:
         example = constrain(document, seed, constraint_set)
         if example:
+            # A generator of its own: whether the user mistypes does not change the constraints.
             rng = Random(f"typed:{seed}:{document.digest}")
             yield document, Document(messages=tuple(maybe_mistype(example, rng).document))
 
@@ -88,6 +91,7 @@ def constrain(document: Document, seed: int, constraint_set: ConstraintSet = TRA
     sampler = Sampler(Random(f"{seed}:{document.digest}"))
     context = ConstraintContext(exchange.subject, exchange.request, sampler, exchange.sentences)
     applicable = [constraint_type for constraint_type in constraint_set if constraint_type.is_applicable(context)]
+    # A set can fail: parameters are read off the answer, which another constraint may change afterwards.
     for _ in range(_ATTEMPTS):
         shuffled = sampler.rng.sample(applicable, len(applicable))
         selected = select_compatible(shuffled, limit=sampler.number(1, MAX_CONSTRAINTS))
@@ -119,5 +123,6 @@ def prose_sentences(answer: str) -> tuple[str, ...]:
     """The sentences of an answer; none if any of it is not plain prose."""
     sentences = [sentence for line in answer.splitlines() for sentence in split_sentences(line.strip())]
     is_plain = not _MARKUP.search(answer) and not _ABBREVIATION.search(answer) and count_words(answer) <= MAX_WORDS
+    # An odd number of quotation marks: a quotation goes on in another sentence, and the two could be torn apart.
     are_whole = all(_SENTENCE.fullmatch(sentence) and sentence.count('"') % 2 == 0 for sentence in sentences)
     return tuple(sentences) if is_plain and are_whole else ()

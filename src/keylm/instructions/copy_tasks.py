@@ -45,6 +45,7 @@ class Verbatim:
 
     def check(self, answer: str) -> bool:
         """Whether `answer` is the text."""
+        # For tasks whose point is the form: there case and line breaks are what is asked for.
         return answer.strip() == self.text
 
 
@@ -94,6 +95,7 @@ def last_word(sampler: Sampler) -> Example:
 
 def next_word(sampler: Sampler) -> Example:
     """Find the word that follows a given word."""
+    # The words of a line differ, so only one can follow the given one.
     line = sampler.words(sampler.number(4, 8))
     index = sampler.number(0, len(line) - 2)
     prompt = sampler.render(NEXT, text=" ".join(line), word=line[index])
@@ -464,4 +466,5 @@ def _verbatim(name: str, prompt: str, answer: str) -> Example:
 def _sentence(name: str, prompt: str, template: str, value: str) -> Example:
     """A task whose answer is a whole sentence; the value alone is accepted too."""
     answer = template.format(value)
+    # A short answer is right too; the whole sentence is what training shows.
     return _single_turn(prompt, answer, AnyOf(name, (answer, value)))

@@ -33,6 +33,8 @@ def conversation(seed: int, index: int, constraint_set: ConstraintSet = BASIC_CO
     """Training conversation number `index`."""
     sampler = Sampler(Random(f"{seed}:{index}"))
     (document_type,) = sampler.rng.choices(list(SHARES), list(SHARES.values()))
+    # Neither of these two is mistyped: nothing marks the words of a conversation that must stay, and what a copy task
+    # copies has to be typed correctly.
     if document_type == "conversation":
         return sampler.choice(CONVERSATIONS)(sampler)
     if document_type == "copy task":

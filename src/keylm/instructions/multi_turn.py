@@ -100,5 +100,6 @@ def carried_over_constraint(constraint_type: type[Constraint], sampler: Sampler)
         ]
         messages = [user_message(first_request), assistant_message(answers[0]), user_message(contexts[1].request)]
         task = Task(messages, topics[1].name, (constraint,))
+        # The first answer counts too: a conversation in which the rule is broken would teach to break it.
         if all(task.followed(answer) == [True] for answer in answers):
             return Example(task, answers[1])

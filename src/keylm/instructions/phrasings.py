@@ -21,6 +21,7 @@ def capitalize(text: str) -> str:
 def orders(*requests: str) -> tuple[str, ...]:
     """Each request as a plain order and in politer and stricter forms: `use no commas`, `please use no commas`..."""
     forms = ("{}", "please {}", "you must {}", "make sure to {}", "I want you to {}", "remember to {}")
+    # Not `format`: the requests have slots of their own, which stay open here.
     return tuple(form.replace("{}", request) for request in requests for form in forms)
 
 

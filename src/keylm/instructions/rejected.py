@@ -24,6 +24,7 @@ def make_rejected(example: Example, rng: Random) -> str | None:
             rejected = constraint.violate(example.answer, sampler)
             followed = example.task.followed(rejected)
             violated = [check for check, passed in zip(constraints, followed, strict=True) if not passed]
+            # An empty answer fails every check, and with a single constraint that would look like the violation wanted.
             if violated == [constraint] and rejected.strip():
                 return rejected
     return None

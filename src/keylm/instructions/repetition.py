@@ -30,12 +30,14 @@ def generate_repetition(num_documents: int, seed: int, source_words: Sequence[st
         source_words: Words of other sources to use besides the package's own lists, as `words_of` collects them.
     """
     for index in range(num_documents):
+        # The source was once called `drills`. The string stays, because another would change every document.
         yield repetition_document(Random(f"drill:{seed}:{index}"), source_words)
 
 
 def words_of(documents: Iterable[Document]) -> list[str]:
     """The first 20,000 distinct words of `documents`, as spelled there, without those held out for evaluation."""
     words = (word for document in documents for text in document.contents for word in _WORD.findall(text))
+    # A dict keeps the order of the text; that of a set of strings differs from process to process.
     distinct: dict[str, None] = {}
     for word in words:
         if not is_held_out_word(word):
@@ -47,15 +49,15 @@ def words_of(documents: Iterable[Document]) -> list[str]:
 
 
 def repetition_document(rng: Random, source_words: Sequence[str]) -> str:
-    """One to eight words, repeated five to nine times."""
+    """One to eight words, of `source_words` or the package's own lists, repeated five to nine times."""
     sampler = Sampler(rng)
-    phrase = " ".join(_sample_word(sampler, source_words) for _ in range(rng.randint(1, 8)))
+    words: list[str] = []
+    for _ in range(rng.randint(1, 8)):
+        if source_words and sampler.chance(0.6):
+            words.append(sampler.choice(source_words))
+        else:
+            # Random letters and invented names occur in no other text: only copying predicts them.
+            letters = "".join(rng.choices(ascii_lowercase, k=sampler.number(2, 6)))
+            words.append(sampler.choice((sampler.word(), sampler.noun(), sampler.modifier(), sampler.name(), letters)))
+    phrase = " ".join(words)
     return rng.choice(_SEPARATORS).join([rng.choice((phrase, phrase.capitalize()))] * rng.randint(5, 9))
-
-
-def _sample_word(sampler: Sampler, source_words: Sequence[str]) -> str:
-    """A word of the sources, an ordinary word, a noun, a modifier, an invented name, or random letters."""
-    if source_words and sampler.chance(0.6):
-        return sampler.choice(source_words)
-    letters = "".join(sampler.rng.choices(ascii_lowercase, k=sampler.number(2, 6)))
-    return sampler.choice((sampler.word(), sampler.noun(), sampler.modifier(), sampler.name(), letters))

@@ -66,6 +66,7 @@ def compose_prompt(request: str, instructions: Sequence[str], sampler: Sampler) 
 
 def apply_constraints(constraints: Sequence[Constraint], draft: Draft) -> str:
     """Apply the constraints, in order, to the draft and then to its text."""
+    # All drafts first: capitals or JSON must also cover what other constraints add.
     for constraint in constraints:
         constraint.apply_to_draft(draft)
     text = draft.text

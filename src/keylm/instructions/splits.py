@@ -26,11 +26,6 @@ TYPO_RATE = 0.05
 ExampleMaker = Callable[[Sampler], Example]
 
 
-def _all_tasks(constraint_set: ConstraintSet) -> list[ExampleMaker]:
-    """A plain request, a request for each constraint, and every copy task."""
-    return [topic_request, *_constrained_requests(constraint_set), *dict.fromkeys(COPY_TASKS)]
-
-
 def _constrained_requests(constraint_set: ConstraintSet) -> list[ExampleMaker]:
     """A request for each constraint, one in three with a second constraint."""
 
@@ -39,11 +34,6 @@ def _constrained_requests(constraint_set: ConstraintSet) -> list[ExampleMaker]:
         return topic_request(sampler, [constraint_type, *second])
 
     return [partial(make, constraint_type) for constraint_type in constraint_set]
-
-
-def _untrained_constraints(_constraint_set: ConstraintSet) -> list[ExampleMaker]:
-    """A request for each constraint that is never trained, alone."""
-    return [partial(topic_request, constraint_types=[constraint_type]) for constraint_type in HELD_OUT]
 
 
 def _mistyped_requests(constraint_set: ConstraintSet) -> list[ExampleMaker]:
@@ -62,15 +52,24 @@ class Split:
 
     new_words: bool = True
     new_phrasings: bool = True
-    makers: Callable[[ConstraintSet], list[ExampleMaker]] = _all_tasks
-    """The functions that make the tasks, in turn, from the constraints that were trained."""
+    makers: Callable[[ConstraintSet], list[ExampleMaker]] = lambda constraint_set: [
+        topic_request,
+        *_constrained_requests(constraint_set),
+        # Training draws some copy tasks more often; here each counts once.
+        *dict.fromkeys(COPY_TASKS),
+    ]
+    """The functions that make the tasks, in turn, from the constraints that were trained. By default: a plain request,
+    a request for each constraint, and every copy task."""
 
 
 SPLITS = {
     "new topics and phrasings": Split(),
     "new topics": Split(new_phrasings=False),
     "new phrasings": Split(new_words=False),
-    "new kinds": Split(makers=_untrained_constraints),
+    # Alone: with a trained constraint beside it, the score would mix what is new with what is not.
+    "new kinds": Split(
+        makers=lambda _: [partial(topic_request, constraint_types=[untrained]) for untrained in HELD_OUT]
+    ),
     "typos": Split(makers=_mistyped_requests),
     "multi-turn": Split(makers=two_turn_makers),
 }

@@ -36,6 +36,7 @@ class Task:
 
     def followed(self, answer: str) -> list[bool]:
         """For each check, whether `answer` passes. An empty answer passes none, as in IFEval."""
+        # Many constraints forbid something, which an empty answer does not contain either.
         return [bool(answer.strip()) and check.check(answer) for check in self.checks]
 
     def names_topic(self, answer: str) -> bool:

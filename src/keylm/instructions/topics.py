@@ -275,6 +275,7 @@ def sample_topic(sampler: Sampler) -> Topic:
         return Topic(f"{sampler.people(1)[0]} {sampler.name()}", topic_type)
     if topic_type == "place":
         return Topic(f"{sampler.name()} {sampler.place()}", topic_type)
+    # Bare nouns are few enough to memorize, so most things have a modifier.
     return Topic(sampler.noun() if sampler.chance(0.08) else f"{sampler.modifier()} {sampler.noun()}", topic_type)
 
 

@@ -16,6 +16,7 @@ _EXTENDED = ("nouns", "modifiers", "words")
 
 def is_held_out_word(word: str) -> bool:
     """Whether only evaluation may use `word`: true of a fifth of all words, and of a singular as of its plural."""
+    # Python's `hash` of a string differs from process to process.
     return zlib.crc32(word.lower().rstrip("s").encode()) % 5 == 0
 
 
@@ -29,6 +30,7 @@ def word_list(name: str, held_out: bool) -> tuple[str, ...]:
     """
     names = (name,) if held_out or name not in _EXTENDED else (name, f"more_{name}")
     text = " ".join((files(__package__) / f"{part}.txt").read_text(encoding="utf-8") for part in names)
+    # Sorted, because words are drawn by their position.
     return tuple(word for word in sorted(set(text.split())) if is_held_out_word(word) == held_out)
 
 

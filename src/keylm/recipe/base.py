@@ -24,6 +24,7 @@ PositiveCount = Annotated[int, BeforeValidator(_parse_count), Field(gt=0)]
 class Config(BaseModel):
     """Base class of every recipe section. Unknown keys are rejected, and instances are immutable."""
 
+    # `forbid`, because a misspelled key would silently leave the default. docs/recipe.md is made from the docstrings.
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     renamed_keys: ClassVar[dict[str, str]] = {}
@@ -34,6 +35,7 @@ class Config(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _reject_old_names(cls, section: Any) -> Any:
+        # Before validation, which would only say that the key is unknown.
         cls.check_old_names(section)
         return section
 

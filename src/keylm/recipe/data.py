@@ -30,6 +30,7 @@ class CleanConfig(Config):
 
 
 def _default_sources() -> list[SourceConfig]:
+    # A recipe without sources must run without a download.
     return [InstalledDocsConfig(name="installed-docs")]
 
 

@@ -26,6 +26,7 @@ def first_problem(error: ValidationError, values: Any) -> str:
             return f"`{key}.type`: there is no source type `{context['tag']}`, only {context['expected_tags']}"
     message = problem["msg"].removeprefix("Value error, ")
     given = problem.get("input")
+    # A whole section as the value would bury the message.
     shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
     return f"`{key}`: {message}{shown}" if key else message
 

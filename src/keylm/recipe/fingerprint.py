@@ -8,7 +8,6 @@ from typing import Any
 
 from keylm.recipe.base import Config
 from keylm.recipe.recipe import Recipe
-from keylm.recipe.sources import SourceConfig
 
 NON_OUTPUT_FIELDS = {
     "checkpoint_minutes",
@@ -26,14 +25,21 @@ _MIXTURE_FIELDS = {"weight", "category", "max_epochs"}
 
 def fingerprint(*values: Any) -> str:
     """Sixteen hex digits: the start of the SHA-256 of `values` as JSON."""
+    # Sorted keys: the order in which a recipe gives its keys must not count.
     text = json.dumps(values, sort_keys=True, default=lambda part: part.model_dump(mode="json"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def stage_inputs(recipe: Recipe) -> dict[str, Any]:
     """The settings that each stage's output depends on, besides those of the stages before it."""
-    sources = [_text_fields(source) for source in (*recipe.data.sources, *recipe.sft.sources)]
+    # Neither the license (it is for the model card) nor what to do without a source changes the text of the source.
+    not_text = {"license", "on_missing", *_MIXTURE_FIELDS}
+    sources = [
+        source.model_dump(mode="json", exclude=not_text) for source in (*recipe.data.sources, *recipe.sft.sources)
+    ]
+    mixture = {source.name: source.model_dump(mode="json", include=_MIXTURE_FIELDS) for source in recipe.data.sources}
     return {
+        # A fingerprint covers the stages before, so the first stage has the seed and all that decides on the text.
         "tokenizer": [
             recipe.seed,
             recipe.model.vocab_size,
@@ -43,10 +49,11 @@ def stage_inputs(recipe: Recipe) -> dict[str, Any]:
         ],
         # With a limit on a source, every task takes its share of it, so the number of tasks changes what is read.
         "prepare": [recipe.prepare.tasks],
-        "pretrain": [recipe.model, _training_fields(recipe.train), _mixture_fields(recipe.data.sources)],
+        "pretrain": [recipe.model, _training_fields(recipe.train), mixture],
         "sft": [_training_fields(recipe.sft)],
         "dpo": [_training_fields(recipe.dpo)],
         "grpo": [_training_fields(recipe.grpo)],
+        # `data` says where the test items lie on this machine, not what they are.
         "eval": [recipe.eval.model_dump(mode="json", exclude={"data"})],
         "export": [recipe.name, recipe.title, recipe.export],
     }
@@ -54,11 +61,3 @@ def stage_inputs(recipe: Recipe) -> dict[str, Any]:
 
 def _training_fields(section: Config | None) -> dict[str, Any] | None:
     return section.model_dump(mode="json", exclude=NON_OUTPUT_FIELDS) if section else None
-
-
-def _text_fields(source: SourceConfig) -> dict[str, Any]:
-    return source.model_dump(mode="json", exclude={"license", "on_missing", *_MIXTURE_FIELDS})
-
-
-def _mixture_fields(sources: list[SourceConfig]) -> dict[str, Any]:
-    return {source.name: source.model_dump(mode="json", include=_MIXTURE_FIELDS) for source in sources}

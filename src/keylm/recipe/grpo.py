@@ -38,6 +38,7 @@ class GrpoConfig(PosttrainConfig):
             raise ValueError("batch_prompts times num_generations must be a multiple of micro_batch_answers")
         return self
 
+    # Under the name that all training sections use: `stages.num_steps` treats them alike.
     @property
     def num_steps(self) -> int:
         """Number of optimizer steps."""

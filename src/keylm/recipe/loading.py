@@ -47,6 +47,7 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
 
 def dump_recipe(recipe: Recipe) -> str:
     """Dump the whole recipe as YAML, defaults included. A run keeps it in this form."""
+    # Defaults included, so that a later version with others does not change a run.
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
@@ -65,6 +66,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         if isinstance(section, list):
             section = section[_item_index(section, parent, override)]
         else:
+            # A section may be there and empty (`dpo:`), which YAML parses as None.
             if section.get(parent) is None:
                 section[parent] = {}
             section = section[parent]

@@ -49,4 +49,5 @@ class ModelConfig(Config):
     @property
     def transformers_fields(self) -> dict[str, Any]:
         """The keyword arguments of transformers' `Qwen3Config`: all fields but those that are ours alone."""
+        # Other programs read config.json, and the weights do not show how they began.
         return self.model_dump(exclude={"initialization"})

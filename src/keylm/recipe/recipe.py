@@ -57,6 +57,7 @@ class Recipe(Config):
         for section, training in (("train", self.train), ("sft", self.sft)):
             if training.sequence_length > self.model.max_position_embeddings:
                 raise ValueError(f"{section}.sequence_length is longer than model.max_position_embeddings")
+        # Here, because a phase names sources, and those of pretraining stand in `data`.
         check_phases("train", self.train.phases, self.data.sources)
         check_phases("sft", self.sft.phases, self.sft.sources)
         if self.dpo and not any(source.weight for source in self.sft.sources if source.makes_pairs):

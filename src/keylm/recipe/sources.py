@@ -126,8 +126,10 @@ class HubConfig(BaseSourceConfig):
     @model_validator(mode="before")
     @classmethod
     def _apply_preset(cls, values: Any) -> Any:
+        # A preset that is no string is left to the field's own check, which names the mistake.
         if not isinstance(values, dict) or not isinstance(values.get("preset"), str):
             return values
+        # In this order: what the recipe says itself wins.
         return {**find_preset(values["preset"]).fields, **values}
 
 

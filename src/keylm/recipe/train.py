@@ -90,6 +90,7 @@ class TrainConfig(Config):
         ends = [phase.until for phase in self.phases]
         if ends != sorted(set(ends)) or (ends and ends[-1] != 1.0):
             raise ValueError("phases must have rising `until`, the last of them 1.0")
+        # Data are ordered in blocks of `sequence_length`, which a phase with shorter sequences cuts into equal parts.
         for length in {phase.sequence_length or self.sequence_length for phase in self.phases}:
             if self.sequence_length % length:
                 raise ValueError(f"a phase's sequence_length of {length} must divide {self.sequence_length}")

@@ -27,6 +27,7 @@ _FIRST_LETTERS = 0.25
 _LATE_SHIFTS = 0.1
 """Fraction of the shift-key slips in chat logs that come too late (`tHe`) instead of lasting too long (`THe`)."""
 
+# A typo in code is a bug, not a spelling that stands for a word.
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`|^(?: {4}|\t)[^\n]*", re.DOTALL | re.MULTILINE)
 _CHUNK = re.compile(r"\S+")
 _WORD = re.compile(r"[A-Za-z]+(?:['’][A-Za-z]+)*")
@@ -71,6 +72,7 @@ class _EditableText:
         self.spaces: list[int] = []
         # Where the last chunk ended, if it ended in a word: the space there separates it from a word that follows.
         last_end = -1
+        # Blanked out at the same length, so that positions stay; the null character is no prose.
         for chunk in _CHUNK.finditer(_CODE.sub(lambda code: "\0" * len(code[0]), text)):
             spans = self._word_spans(chunk[0], chunk.start(), keep)
             if spans and chunk.start() == last_end + 1 == spans[0][0] and text[last_end] == " ":
@@ -152,6 +154,7 @@ def _omit(text: _EditableText, rng: Random, _remaining: int) -> int:
     start, end = text.random_word(rng)
     if end - start < 3:
         return 0
+    # Three in four draws leave out the first letter.
     index = rng.randrange(start + (rng.random() > _FIRST_LETTERS), end)
     if not text.text[index].isalpha() or not text.claim(index, index + 1):
         return 0
@@ -187,6 +190,7 @@ def _misspell(text: _EditableText, rng: Random, remaining: int) -> int:
     cost = edit_distance(word, wrong)
     if not 0 < cost <= remaining or not text.claim(start, end):
         return 0
+    # The whole word in its first place and nothing in the others, so that the places after it keep their indices.
     text.characters[start:end] = [wrong, *[""] * (end - start - 1)]
     return cost
 
@@ -225,6 +229,7 @@ def _slip_shift(text: _EditableText, rng: Random, remaining: int) -> int:
     """The shift key held too long, `THe`, or pressed too late, `tHe`."""
     start, end = text.random_word(rng)
     first, second = text.text[start : start + 1], text.text[start + 1 : start + 2]
+    # Late, two letters are wrong instead of one.
     is_late = rng.random() < _LATE_SHIFTS
     if not first.isupper() or not second.isalpha() or end - start < 3 or remaining < 1 + is_late:
         return 0

@@ -65,6 +65,7 @@ def contrastive_pair(typed: str, meant: str, is_chat: bool, rng: Random) -> Docu
         rng: Source of randomness.
     """
     backwards = rng.random() < _BACKWARDS
+    # A conversation cannot become plain text: in `sft.sources` every document must be a conversation.
     if is_chat or rng.random() < _CHATS:
         question, answer = rng.choice(CHAT_BACKWARDS if backwards else CHAT)
         return Document(

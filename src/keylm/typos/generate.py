@@ -24,6 +24,7 @@ def generate_typos(documents: Iterable[Document], source: TyposConfig, seed: int
 
     Conversations give only conversations; plain text gives both.
     """
+    # Lazily, so that memory stays constant and no more is read than documents are needed.
     all_pieces = (piece for base in documents for piece in pieces(base, Random(f"piece:{seed}:{base.digest}")))
     for index, piece in enumerate(islice(all_pieces, source.num_documents)):
         yield typo_document(piece, source, Random(f"typo:{seed}:{piece.digest}:{index}"))
@@ -41,6 +42,7 @@ def typo_document(piece: Document, source: TyposConfig, rng: Random) -> Document
             return contrastive_pair(mistype(meant, rate, rng), meant, is_chat=False, rng=rng)
         return Document(text=mistyped_beginning(meant, rate, rng))
     if rng.random() < source.pair_fraction:
+        # Only what the user says: people mistype, the assistant does not.
         meant = rng.choice([message["content"] for message in piece.messages if message["role"] == "user"])
         return contrastive_pair(mistype(meant, rate, rng), meant, is_chat=True, rng=rng)
     return Document(

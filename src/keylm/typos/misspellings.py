@@ -23,6 +23,7 @@ def misspellings(word: str) -> tuple[str, ...]:
 def _misspellings_by_word() -> dict[str, tuple[str, ...]]:
     """Every misspelling in plain letters that has only one correction, by that correction."""
     by_word: dict[str, list[str]] = {}
+    # Located through the package's metadata, because importing it would run GPL code.
     path = Path(str(distribution("codespell").locate_file("codespell_lib/data/dictionary.txt")))
     for line in path.read_text(encoding="utf-8").splitlines():
         # `recieve->receive`; several corrections are separated by commas, which `_PLAIN` excludes.

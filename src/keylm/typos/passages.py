@@ -15,6 +15,7 @@ _MIN_LENGTH, _MAX_LENGTH = 24, 480
 """Characters of a passage."""
 _MAX_MESSAGES, _MAX_CHAT_LENGTH = 6, 1200
 """Messages of a conversation, and characters of all of them together."""
+# The error model leaves numbers, symbols and other scripts alone, so in such passages there would be little to correct.
 _MIN_PROSE = 0.75
 """Smallest fraction of a passage's characters that must be English letters or white space."""
 
@@ -68,6 +69,7 @@ def _beginning(messages: tuple[Message, ...]) -> tuple[Message, ...]:
         if room < 0:
             break
         selected.append(message)
+    # A last request without its answer would teach nothing.
     while selected and selected[-1]["role"] != "assistant":
         selected.pop()
     return tuple(selected)

@@ -97,6 +97,7 @@ class Draft:
     context: ConstraintContext
     sentences: list[str]
     separator: str = " "
+    # Each is set by at most one constraint: those that set them conflict through `start` or `end`.
     before: str = ""
     after: str = ""
 
@@ -155,6 +156,7 @@ class Constraint(ABC):
     def render(self, sampler: Sampler) -> str:
         """Ask for the constraint in a sentence, by a phrasing of the sampler's split."""
         text = sampler.render(self.phrasings(), **self.slots)
+        # Without a final mark the next instruction would run into this one.
         return text if text[-1] in ".!?" else f"{text}."
 
     def apply_to_draft(self, draft: Draft) -> None:  # noqa: B027
@@ -217,6 +219,7 @@ def join_words(words: tuple[str, ...]) -> str:
 
 def count_words(text: str) -> int:
     """Number of words: runs of letters, digits and underscores."""
+    # IFEval's pattern.
     return len(re.findall(r"\w+", text))
 
 
@@ -227,6 +230,7 @@ def count_sentences(text: str) -> int:
 
 def split_sentences(text: str) -> list[str]:
     """Split at white space after `.`, `!` or `?`; pieces without a letter or digit are dropped."""
+    # IFEval splits with nltk's punkt, which guesses at abbreviations and quotations. On plain prose the two agree.
     return [piece for piece in re.split(r"(?<=[.!?])\s+", text) if any(map(str.isalnum, piece))]
 
 

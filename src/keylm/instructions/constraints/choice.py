@@ -46,6 +46,7 @@ class OneOf(Constraint):
 
     def check(self, answer: str) -> bool:
         """True if exactly one of the sentences occurs."""
+        # IFEval is content if any of them occurs; then an answer that lists them all would pass.
         return sum(option in answer for option in self.options) == 1
 
     def violate(self, answer: str, sampler: Sampler) -> str:
@@ -70,6 +71,7 @@ class TwoAnswers(Constraint):
 
     def check(self, answer: str) -> bool:
         """True if six asterisks separate two different answers; only the ends of the text may be empty."""
+        # IFEval's rule.
         parts = [part.strip() for part in answer.split("******")]
         answers = [part for part in parts if part]
         return all(parts[1:-1]) and len(answers) == 2 and answers[0] != answers[1]
@@ -102,6 +104,7 @@ class Steps(Counted):
     def check(self, answer: str) -> bool:
         """True if the marks count from 1 to N."""
         numbers = re.findall(r"^\s*step (\d+):", answer, re.MULTILINE | re.IGNORECASE)
+        # Compared as a list, so that a step that is skipped, repeated or out of order fails.
         return numbers == [str(number) for number in range(1, self.count + 1)]
 
     def violate(self, answer: str, sampler: Sampler) -> str:

@@ -46,6 +46,7 @@ class Keywords(Constraint):
 
     def check(self, answer: str) -> bool:
         """True if every word occurs, ignoring case."""
+        # Without word boundaries, as in IFEval, so that a plural counts. Its forbidden words are whole words.
         return all(re.search(word, answer, re.IGNORECASE) for word in self.words)
 
     def violate(self, answer: str, sampler: Sampler) -> str:
@@ -95,6 +96,7 @@ class Frequency(_Times):
         if not context.is_real:
             return cls(context.sampler.word(), context.sampler.number(2, 3))
         word = context.known_words[0]
+        # If even the most frequent word occurs once, the check fails and other constraints are drawn.
         return cls(word, max(2, min(5, context.text.count(word))))
 
     def check(self, answer: str) -> bool:
@@ -170,6 +172,7 @@ class Forbidden(Constraint):
 
     def check(self, answer: str) -> bool:
         """True if the word does not occur as a whole word."""
+        # Whole words, as in IFEval: to forbid `art` must not forbid `part`.
         return not re.search(rf"\b{self.word}\b", answer, re.IGNORECASE)
 
     def violate(self, answer: str, sampler: Sampler) -> str:
@@ -250,6 +253,7 @@ class KeywordOrder(Constraint):
     @classmethod
     def sample(cls, context: ConstraintContext) -> Self:
         """Draw two words; of a real answer, in the order of their first occurrences."""
+        # An invented answer has no text yet: `find` gives -1 for both, and they stay in the order drawn.
         first, second = sorted(context.sample_words(2), key=context.text.find)
         return cls(first, second)
 
@@ -266,6 +270,7 @@ class KeywordOrder(Constraint):
 
     def violate(self, answer: str, _sampler: Sampler) -> str:
         """Swap the two words."""
+        # In one pass: of two replacements in a row, the second would undo the first.
         swaps = {self.first: self.second, self.second: self.first}
         either = rf"\b({self.first}|{self.second})\b"
         swapped = re.sub(either, lambda match: swaps[match[0].lower()], answer, flags=re.IGNORECASE)
@@ -293,6 +298,7 @@ class KeySentence(Constraint):
 
     def check(self, answer: str) -> bool:
         """True if the sentence occurs, ignoring case."""
+        # IFEval minds case. Here another constraint may ask for capitals throughout.
         return self.sentence.lower() in answer.lower()
 
     def violate(self, answer: str, sampler: Sampler) -> str:
@@ -363,6 +369,7 @@ class LetterFewer(_Letter):
     @classmethod
     def sample(cls, context: ConstraintContext) -> Self:
         """Draw a rare letter and three to eight times, or one to four more than the real answer has."""
+        # No draft is changed for this one: the letter has to be rare enough for most answers to pass as they are.
         letter = context.sampler.choice("bfgjkpqvwxyz")
         if not context.is_real:
             return cls(letter, context.sampler.number(3, 8))
@@ -383,6 +390,7 @@ class NoLetter(_Letter):
     """Do not use a letter (a lipogram)."""
 
     name = "without a letter"
+    # Nothing makes the draft fit; answers are drawn until one lacks the letter, and a short one does sooner.
     num_sentences = 1
 
     @classmethod

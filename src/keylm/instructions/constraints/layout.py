@@ -69,6 +69,7 @@ class NumberedList(_Parts):
 
     def check(self, answer: str) -> bool:
         """True if the lines that begin with a number count from 1 to N."""
+        # White space has to follow, or a line that begins with `3.5` would be a point of the list.
         numbers = re.findall(r"^\s*(\d+)[.)]\s", answer, re.MULTILINE)
         return numbers == [str(number) for number in range(1, self.count + 1)]
 
@@ -91,6 +92,7 @@ class Paragraphs(_Parts):
 
     def check(self, answer: str) -> bool:
         """True if dividers separate N paragraphs; only before the first and after the last may be nothing."""
+        # IFEval's rule and pattern.
         paragraphs = [paragraph.strip() for paragraph in re.split(r"\s?\*\*\*\s?", answer)]
         return all(paragraphs[1:-1]) and sum(map(bool, paragraphs)) == self.count
 
@@ -113,6 +115,7 @@ class Title(Constraint):
 
     def check(self, answer: str) -> bool:
         """True if there is a title that is not empty."""
+        # IFEval's pattern: the title may stand anywhere.
         return any(title.strip("<>").strip() for title in re.findall(r"<<[^\n]+>>", answer))
 
     def violate(self, answer: str, sampler: Sampler) -> str:
@@ -208,6 +211,7 @@ class Sections(_Parts):
 
     def check(self, answer: str) -> bool:
         """True if the label stands before a number at least N times."""
+        # IFEval's pattern, which minds case: hence the conflict with `case`.
         return len(re.findall(rf"{self.label}\s?\d+", answer)) >= self.count
 
     def violate(self, answer: str, sampler: Sampler) -> str:
@@ -268,6 +272,7 @@ class FirstWordOfParagraph(_Parts):
 
     def check(self, answer: str) -> bool:
         """True if there are N paragraphs and the one in question begins with the word, ignoring case."""
+        # As in IFEval, an empty paragraph does not count, but shifts the position of those after it.
         paragraphs = answer.split("\n\n")
         if sum(bool(paragraph.strip()) for paragraph in paragraphs) != self.count:
             return False
@@ -295,6 +300,7 @@ class OneSentencePerLine(Constraint):
     def check(self, answer: str) -> bool:
         """True if there are several lines and no line contains the end of one sentence and the start of another."""
         lines = [line for line in answer.splitlines() if line.strip()]
+        # A single line would pass without any line break.
         return len(lines) > 1 and not any(re.search(r"[.!?]\s+\w", line) for line in lines)
 
     def violate(self, answer: str, sampler: Sampler) -> str:
@@ -330,6 +336,7 @@ class Table(Counted):
         """True if there is a header, a rule and at least one row, and every row has N cells."""
         rows = [line.strip() for line in answer.splitlines() if line.strip().startswith("|")]
         return (
+            # A header and a rule alone are no table yet.
             len(rows) > 2
             and bool(re.fullmatch(r"\|(\s*:?-+:?\s*\|)+", rows[1]))
             and all(row.endswith("|") and row.count("|") == self.count + 1 for row in rows)
@@ -353,6 +360,7 @@ class CodeBlock(Constraint):
 
     def check(self, answer: str) -> bool:
         """True if fences enclose everything."""
+        # A fence inside would end the block before the answer ends.
         return bool(re.fullmatch(r"```\w*\n(?:(?!```).)+\n```", answer.strip(), re.DOTALL))
 
     def violate(self, answer: str, sampler: Sampler) -> str:
@@ -412,6 +420,7 @@ class Separator(_Parts):
 
     def check(self, answer: str) -> bool:
         """True if such lines separate N parts that are not empty."""
+        # Case is ignored because of `o o o`, which an answer in capitals has as `O O O`.
         parts = re.split(rf"^\s*{re.escape(self.mark)}\s*$", answer, flags=re.MULTILINE | re.IGNORECASE)
         return len(parts) == self.count and all(map(str.strip, parts))
 
@@ -480,6 +489,7 @@ class Tags(Constraint):
         """True if the answer begins and ends with the tags, and each occurs once."""
         first, last, answer = f"<{self.tag}>", f"</{self.tag}>", answer.strip()
         ends = answer.startswith(first) and answer.endswith(last)
+        # Each tag once: `<a>x</a> y <a>z</a>` has text outside of the tags.
         return ends and len(answer) > len(first + last) and answer.count(first) == answer.count(last) == 1
 
     def violate(self, answer: str, sampler: Sampler) -> str:
@@ -513,6 +523,7 @@ class Placeholders(Counted):
 
     def check(self, answer: str) -> bool:
         """True if there are at least N placeholders."""
+        # IFEval's pattern.
         return len(re.findall(r"\[.*?\]", answer)) >= self.count
 
     def violate(self, answer: str, sampler: Sampler) -> str:
@@ -533,6 +544,7 @@ class Bold(Constraint):
 
     def check(self, answer: str) -> bool:
         """True if anything is bold."""
+        # A space after the asterisks makes them literal in Markdown.
         return bool(re.search(r"\*\*[^\s*][^\n*]*\*\*", answer))
 
     def violate(self, answer: str, sampler: Sampler) -> str:

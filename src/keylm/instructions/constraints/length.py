@@ -49,6 +49,7 @@ class Quantity:
 SENTENCES = Quantity(count_sentences, mentions_for=lambda excess: excess, unit="sentence")
 # A mention has at least four words, so one for every three words is always enough.
 WORDS = Quantity(count_words, mentions_for=lambda excess: math.ceil(excess / 3))
+# A mention has at least 15 characters, so one for every twelve is always enough.
 CHARACTERS = Quantity(
     lambda text: len(text.strip()), mentions_for=lambda excess: math.ceil(((excess - 1) // 4 + 2) / 3)
 )
@@ -72,6 +73,7 @@ class _Length(Constraint):
 
     def apply_to_draft(self, draft: Draft) -> None:
         """Drop the last sentences of a draft that is too long."""
+        # One sentence always stays: an empty answer follows nothing.
         while self.is_trimmed and len(draft.sentences) > 1 and self.quantity.measure(draft.text) > self.bounds[1]:
             draft.sentences.pop()
 
@@ -86,6 +88,7 @@ class _Length(Constraint):
         if math.isfinite(high):
             excess = int(high) - self.quantity.measure(answer) + 1
             return add_mentions(answer, self.quantity.mentions_for(excess), sampler)
+        # `drop_sentence` returns the answer unchanged when no line has a sentence to spare.
         while self.check(answer) and (shorter := drop_sentence(answer, sampler)) != answer:
             answer = shorter
         return answer
@@ -129,6 +132,7 @@ class _Exactly(_OneCount):
 
     def violate(self, answer: str, sampler: Sampler) -> str:
         """Add or drop one sentence."""
+        # The near miss: a count that is far off would be too easy to tell apart.
         return sampler.choice((add_mentions(answer, 1, sampler), drop_sentence(answer, sampler)))
 
 

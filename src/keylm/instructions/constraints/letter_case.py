@@ -31,6 +31,7 @@ class Lowercase(Constraint):
 
     def check(self, answer: str) -> bool:
         """True if no letter is upper case."""
+        # IFEval also guesses the language, and takes short answers in English for another.
         return answer.islower()
 
     def violate(self, answer: str, sampler: Sampler) -> str:
@@ -55,6 +56,7 @@ class Uppercase(Constraint):
 
     def check(self, answer: str) -> bool:
         """True if every letter is upper case."""
+        # As for lower case, without IFEval's guess at the language, which takes capitals for German.
         return answer.isupper()
 
     def violate(self, answer: str, sampler: Sampler) -> str:
@@ -88,6 +90,7 @@ class CapitalWords(_CapitalWords):
     def apply_to_draft(self, draft: Draft) -> None:
         """Raise the longest words of the draft."""
         words = set(re.findall(r"\b[a-z]{4,}\b", " ".join(draft.sentences)))
+        # Ties go by the alphabet: the order of a set of strings differs from process to process.
         for word in sorted(words, key=lambda word: (-len(word), word))[: self.count]:
             draft.sentences = [re.sub(rf"\b{word}\b", word.upper(), sentence) for sentence in draft.sentences]
 
@@ -129,6 +132,7 @@ class TitleCase(Constraint):
 
     def check(self, answer: str) -> bool:
         """True if no word begins with a lower-case letter, and there are words."""
+        # A letter after an apostrophe begins no word: `don't`.
         return bool(re.search(r"[A-Z]", answer)) and not re.search(r"(?<![\w'’])[a-z]", answer)
 
     def violate(self, answer: str, sampler: Sampler) -> str:
@@ -163,6 +167,7 @@ class ShoutedSentence(Constraint):
     def check(self, answer: str) -> bool:
         """True if that sentence, and no other, is in upper case."""
         sentences = split_sentences(answer)
+        # A single sentence would be an answer in capitals throughout, which is another constraint.
         if len(sentences) < 2:
             return False
         return sentences.pop(SENTENCE_INDEX[self.position]).isupper() and not any(map(str.isupper, sentences))

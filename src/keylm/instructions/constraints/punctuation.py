@@ -21,6 +21,7 @@ class NoCommas(Constraint):
 
     def apply_to_draft(self, draft: Draft) -> None:
         """Drop sentences with commas from a real answer; if 30% or more have some, drop all: the answer is not used."""
+        # Real prose without its commas no longer reads well, so its sentences go instead; invented ones bear it.
         if draft.context.is_real:
             without = [sentence for sentence in draft.sentences if "," not in sentence]
             draft.sentences = without if len(without) > 0.7 * len(draft.sentences) else []
@@ -72,6 +73,7 @@ class Exclaim(Constraint):
 
     def check(self, answer: str) -> bool:
         """True if every sentence ends with an exclamation mark."""
+        # The end is checked as well, because pieces without a letter, such as closing dots, are no sentences.
         sentences = split_sentences(answer)
         return answer.strip().endswith("!") and all(sentence.strip().endswith("!") for sentence in sentences)
 
@@ -235,6 +237,7 @@ class NoMark(Constraint):
     """Do not use a given mark."""
 
     name = "without a mark"
+    # Whatever adds text may add the mark, or lose its own when `apply_to_text` removes it.
     conflicts_with = frozenset({"start", "end", "layout", "length", "question", "quotes", "marks"})
     signs: ClassVar[Mapping[str, str]] = {
         "colons": ":",
@@ -308,6 +311,7 @@ class NoHyphens(Constraint):
     """Use no hyphens or dashes."""
 
     name = "no dashes"
+    # Bullets, rules and some marks between parts consist of dashes.
     conflicts_with = frozenset({"layout"})
 
     def check(self, answer: str) -> bool:

@@ -34,6 +34,7 @@ class StartPhrase(Constraint):
 
     def check(self, answer: str) -> bool:
         """True if the answer begins with the words, ignoring case."""
+        # IFEval minds case, and accepts the start of any line. Here another constraint may ask for capitals throughout.
         return answer.strip().lower().startswith(self.opening.lower())
 
     def violate(self, answer: str, sampler: Sampler) -> str:
@@ -87,6 +88,7 @@ class EndPhrase(Constraint):
 
     def check(self, answer: str) -> bool:
         """True if the answer ends with the phrase, ignoring case."""
+        # Like IFEval's checker, this ignores quotation marks around the answer.
         return answer.strip().strip('"').lower().endswith(self.ending.lower())
 
     def violate(self, answer: str, sampler: Sampler) -> str:
@@ -179,6 +181,7 @@ class Quotation(Constraint):
     def check(self, answer: str) -> bool:
         """True if the first and the last character are quotation marks."""
         answer = answer.strip()
+        # A lone mark is not both.
         return len(answer) > 1 and answer[0] == '"' and answer[-1] == '"'
 
     def violate(self, answer: str, sampler: Sampler) -> str:
@@ -207,6 +210,7 @@ class EndMark(Constraint):
     def check(self, answer: str) -> bool:
         """True if the answer ends with the mark, ignoring case, and has something before it."""
         answer = answer.strip().lower()
+        # The mark alone would be a way to pass without an answer.
         return answer.endswith(self.mark) and answer != self.mark
 
     def violate(self, answer: str, sampler: Sampler) -> str:
@@ -316,6 +320,7 @@ class FirstLetter(Constraint):
     @classmethod
     def sample(cls, context: ConstraintContext) -> Self:
         """Draw the first letter of one of the openings, or take that of the real answer."""
+        # Only letters that an opening has: an invented answer must be able to begin with it.
         letters = sorted({opening[0] for opening in cls.openings})
         return cls(context.text[0].upper() if context.is_real else context.sampler.choice(letters))
 
@@ -403,6 +408,7 @@ class Frame(Constraint):
     def check(self, answer: str) -> bool:
         """True if the first and the last word are the same and there are others between them."""
         words = re.findall(r"\w+", answer.lower())
+        # Otherwise one word would pass, or one word twice.
         return len(words) > 2 and words[0] == words[-1]
 
     def violate(self, answer: str, sampler: Sampler) -> str:

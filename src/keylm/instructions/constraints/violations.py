@@ -6,6 +6,7 @@ import re
 
 from keylm.instructions.sampler import Sampler
 
+# Without commas, digits, questions or capitals inside, so that an added one violates only what it is meant to.
 MENTIONS = (
     "It makes me think of {}.",
     "It goes well with {}.",
@@ -49,6 +50,7 @@ def append_mention(answer: str, sampler: Sampler) -> str:
 
 def drop_sentence(answer: str, sampler: Sampler) -> str:
     """Delete a random sentence, but never the only one of its line."""
+    # A line left empty would violate constraints on layout too.
     after_another = r"(?<=[.!?]) [^.!?\n]+[.!?](?=[ \n]|$)"
     before_another = r"(?<![^\n])\w[^.!?\n]+[.!?] (?=\w)"
     return _replace_random_match(f"{after_another}|{before_another}", "", answer, sampler)
@@ -63,6 +65,7 @@ def swap_word(word: str, answer: str, sampler: Sampler, keep: int = 0) -> str:
     """Replace `word` by another word everywhere except in its first `keep` occurrences."""
     other = match_case(sampler.word(), answer)
     occurrences = list(re.finditer(re.escape(word), answer, re.IGNORECASE))
+    # From the end, so that the positions of earlier matches stay valid.
     for match in reversed(occurrences[keep:]):
         answer = answer[: match.start()] + other + answer[match.end() :]
     return answer
