@@ -53,6 +53,10 @@ def render_model_card(run: Run, num_parameters: int, quality: dict[str, Any], ve
     """
     recipe = run.recipe
     model = recipe.model
+    # Of an imported chat model nothing was trained here, so the card must not claim more than the export.
+    origin = "trained from scratch"
+    if run.imported_from("pretrain"):
+        origin = "exported" if run.imported_from("sft") else "fine-tuned"
     template = Template(resources.files("keylm.export").joinpath("card.md").read_text(encoding="utf-8"))
     body = template.substitute(
         title=recipe.title or recipe.name,
@@ -66,7 +70,7 @@ def render_model_card(run: Run, num_parameters: int, quality: dict[str, Any], ve
         context=f"{model.max_position_embeddings:,}",
         vocab=f"{model.vocab_size:,}",
         pre_tokenizer=recipe.tokenizer.pre_tokenizer,
-        made=_origin_of_weights(run),
+        made=origin,
         gguf_usage=_gguf_usage(recipe),
         gguf_files=quantization_section(quality),
         training=_training(run),
@@ -110,12 +114,6 @@ def _header(run: Run) -> ModelCardData:
         tags=["keylm", "chat", "small-language-model", *(["gguf"] if recipe.export.gguf else [])],
         datasets=sorted(dataset for dataset in datasets if dataset) or None,
     )
-
-
-def _origin_of_weights(run: Run) -> str:
-    if not run.imported_from("pretrain"):
-        return "trained from scratch"
-    return "exported" if run.imported_from("sft") else "fine-tuned"
 
 
 def _gguf_usage(recipe: Recipe) -> str:

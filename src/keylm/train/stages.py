@@ -99,8 +99,8 @@ def _train(run: Run, stage: str, model: KeyLM) -> dict[str, Any]:
         "compute_dtype": str(model.compute_dtype).removeprefix("torch."),
         "mixture": {
             name: {
-                "asked": share,
-                "realised": drawn_tokens.get(name, 0) / total_tokens,
+                "requested": share,
+                "realized": drawn_tokens.get(name, 0) / total_tokens,
                 "tokens": drawn_tokens.get(name, 0),
             }
             for name, share in _requested_shares(run.recipe.sources_of(stage), config).items()

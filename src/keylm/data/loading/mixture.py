@@ -132,7 +132,8 @@ class Mixture:
         )
         self._categories = categories
         # By name, so that adding or removing a source does not reorder the others.
-        self._keys = np.array([_hash(f"{seed}/{name}") for name in self.names], dtype=np.uint64)
+        digests = [hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest() for name in self.names]
+        self._keys = np.array([int.from_bytes(digest) for digest in digests], dtype=np.uint64)
         self._phases: list[_Phase] = []
         self._stretches: list[_Stretch] = []
         self._plan(weights, phases or [PhaseConfig(until=1.0)])
@@ -325,10 +326,6 @@ def _mix(x: Array) -> Array:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return np.asarray(x ^ (x >> np.uint64(31)))
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
 
 
 def _round_to_sum(shares: Array) -> Array:
