@@ -190,6 +190,7 @@ def duration(seconds: float) -> str:
     """Seconds as `2 h 05 min`, `3 min 20 s` or `4.2 s`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
+    # Rounded before it is divided: otherwise 119.7 s would be 1 min 60 s.
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes_left = divmod(minutes, 60)
     return f"{hours} h {minutes_left:02d} min" if hours else f"{minutes} min {rest:02d} s"

@@ -167,6 +167,7 @@ def _instruction_following(measured: dict[str, Any]) -> dict[str, Any]:
     """Scores by stage without samples, and once the baselines, which are the same for every stage."""
     results = {
         stage: {
+            # Conversations are for the report: results.json is read by programs.
             **{key: value for key, value in row.items() if key not in ("samples", "baselines")},
             "splits": scores_by_split(row),
         }

@@ -35,6 +35,7 @@ def run_eval(run: Run) -> dict[str, Any]:
     results = {}
     for name, measure in measurements.items():
         path = run.stage("eval") / f"{name}.json"
+        # One file each, so that an evaluation that was stopped goes on with the measurement it was at.
         if not path.exists():
             write_json(path, measure(run))
         results[name] = read_json(path)

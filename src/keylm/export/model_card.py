@@ -58,6 +58,7 @@ def render_model_card(run: Run, num_parameters: int, quality: dict[str, Any], ve
     if run.imported_from("pretrain"):
         origin = "exported" if run.imported_from("sft") else "fine-tuned"
     template = Template(resources.files("keylm.export").joinpath("card.md").read_text(encoding="utf-8"))
+    # Not `safe_substitute`: a placeholder without a value should fail here, not be published.
     body = template.substitute(
         title=recipe.title or recipe.name,
         parameters=f"{num_parameters:,}",
@@ -129,6 +130,7 @@ def _training(run: Run) -> str:
     paragraphs = []
     if imported_from := run.imported_from("pretrain"):
         paragraphs.append(f"The weights were imported from `{imported_from}`; see there for their training.\n")
+    # The text of each stage is in the table of stages, so that a new one cannot be forgotten here.
     for stage in _stages_trained_here(run):
         paragraphs.append(stage.card_text.format(config=stage.config(run)) + "\n")
         if sources := _sources(run, stage):

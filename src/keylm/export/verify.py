@@ -105,6 +105,7 @@ class TransformersEngine:
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, with control tokens parsed."""
+        # Not verbose: it would warn of every text that is longer than the context.
         ids: list[list[int]] = self.tokenizer(list(texts), verbose=False)["input_ids"]
         return ids
 

@@ -29,6 +29,7 @@ from keylm.recipe.train import PhaseConfig
 PERIOD = 10_000
 """Slots per table: shares are exact to 1 in 10,000."""
 
+# Four rounds are what makes a Feistel network a strong pseudorandom permutation (Luby and Rackoff 1988).
 _ROUNDS = 4
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -317,6 +318,7 @@ def permute(positions: Array, sizes: Array, keys: Array) -> Array:
 
 def _round_function(keys: Array, other_half: Array, round_number: int) -> Array:
     """63 bits that depend on the round's key and on the other half."""
+    # Not 64: the sum with a half would wrap around, two positions could have one image, and a block would be skipped.
     return _mix(_mix(keys + np.uint64(round_number)) + other_half) >> np.uint64(1)
 
 

@@ -123,6 +123,7 @@ def tokenize_units(run: Run) -> None:
         UserError: a source is unusable, or (Slurm) the jobs are not done yet.
         KeyLMError: a task failed.
     """
+    # All stages at once, so that the last units of one do not keep workers waiting.
     num_units = sum(len(stage_units(run.recipe, stage)) for stage in MIXTURE_STAGES)
     folder = work_folder(run) / "executor"
     run_tasks(run.recipe.prepare, [TokenizeUnit(WorkerContext.create(run))], num_units, folder, "prepare: tokenize")
@@ -209,6 +210,7 @@ def _unit_texts(context: WorkerContext, stage: str, number: int) -> Iterator[tup
     run = context.open_run()
     unit = stage_units(run.recipe, stage)[number]
     try:
+        # Cleaned as for tokenization, so that digests are the same there; what is dropped is counted there.
         for document in cleaned_documents(run, unit, ReadProgress(), DropLog(0)):
             yield document.digest, document.document.plain
     except MissingSourceError:

@@ -149,6 +149,7 @@ def _best_path(messages: list[dict[str, Any]], text_column: str) -> tuple[Messag
     path: list[Message] = []
     parent = None
     while replies[parent]:
+        # One path of each tree: other replies would repeat the beginning of the conversation.
         best = min(replies[parent], key=lambda reply: float("inf") if reply["rank"] is None else reply["rank"])
         if best["role"] not in _TREE_ROLES:
             raise UserError(
