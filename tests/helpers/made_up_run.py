@@ -83,8 +83,8 @@ def _metadata(stage: str) -> dict[str, Any]:
     return {}
 
 
-def _share(asked: float, realised: float) -> dict[str, float]:
-    return {"asked": asked, "realised": realised, "tokens": round(realised * 3_686_400)}
+def _share(requested: float, realized: float) -> dict[str, float]:
+    return {"requested": requested, "realized": realized, "tokens": round(realized * 3_686_400)}
 
 
 def _bits(name: str) -> dict[str, Any]:

@@ -203,8 +203,8 @@ def test_exhausted_source_is_repeated(tiny_run: Run) -> None:
     train(tiny_run, 1, f"train.tokens={90 * 512}", "data.sources.prose.weight=9")
     assert "source prose is exhausted, and is repeated in another order" in screen(tiny_run)
     assert len([row for row in rows(tiny_run) if "loss" in row]) == 90
-    realised = tiny_run.metadata("pretrain")["mixture"]["prose"]
-    assert realised["realised"] == pytest.approx(realised["asked"], abs=0.005)
+    share = tiny_run.metadata("pretrain")["mixture"]["prose"]
+    assert share["realized"] == pytest.approx(share["requested"], abs=0.005)
 
 
 def _unfinished(run: Run) -> Run:

@@ -102,7 +102,7 @@ def test_ranks_share_the_same_global_batch(tiny_run: Run, world_size: int) -> No
 def test_mixture_matches_the_recipe(tiny_run: Run) -> None:
     run_until(tiny_run, "pretrain")
     for share in tiny_run.metadata("pretrain")["mixture"].values():
-        assert share["realised"] == pytest.approx(share["asked"], abs=0.005)
+        assert share["realized"] == pytest.approx(share["requested"], abs=0.005)
 
 
 def _train(run: Run) -> subprocess.Popen[str]:

@@ -21,7 +21,7 @@ from keylm import run as runs
 from keylm.common.errors import UserError
 from keylm.common.files import read_json, write_json
 from keylm.model.transformer import weight_shapes
-from keylm.recipe import Recipe
+from keylm.recipe import MIXTURE_STAGES, Recipe
 from keylm.recipe.error_messages import first_problem
 from keylm.recipe.model import ModelConfig
 from keylm.run import IMPORTED, Run
@@ -70,7 +70,7 @@ def import_model(source: str, folder: Path | None = None, base: bool = False) ->
         raise UserError(f"{run.folder} is a run already: name another one with --run")
     runs.create(recipe, run.folder)
     tokenizer.save(run.stage("tokenizer"), recipe.model.max_position_embeddings)
-    for stage in ("pretrain",) if base else ("pretrain", "sft"):
+    for stage in ("pretrain",) if base else MIXTURE_STAGES:
         save_weights(run.weights(stage).parent, weights)
         _mark_as_imported(run, stage, source, mixture={})
     # Last, because its mark is what makes the folder a run that exists: an import that was interrupted can be repeated.

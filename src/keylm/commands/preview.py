@@ -12,6 +12,7 @@ from rich.text import Text
 from keylm.common.arrays import IGNORE_INDEX, Array
 from keylm.common.console import output
 from keylm.common.errors import UserError
+from keylm.recipe import MIXTURE_STAGES
 from keylm.run import Run
 from keylm.tokenizer.tokenizer import Tokenizer
 
@@ -32,7 +33,7 @@ def show_preview(run: Run, stage: str, step: int, rows: int, console: Console = 
     """
     from keylm.train.stages import make_loader
 
-    if stage not in ("pretrain", "sft"):
+    if stage not in MIXTURE_STAGES:
         raise UserError(f"--stage {stage}: only `pretrain` and `sft` have batches")
     training = run.recipe.training(stage)
     if not 0 <= step < training.num_steps:

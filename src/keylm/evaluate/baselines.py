@@ -27,6 +27,7 @@ def trivial_baselines(tasks: Sequence[InstructionTask]) -> dict[str, list[str]]:
     `previous answer` repeats the assistant's last turn; it exists only if some request about a topic has one.
     """
     prompts = [task.messages[-1]["content"] for task in tasks]
+    # Requests name words that answers must contain, so an echo follows many instructions without understanding any.
     baselines = {
         "constant sentence": [CONSTANT_SENTENCE for _ in tasks],
         "echoed prompt": prompts,
@@ -95,6 +96,7 @@ def choices_only_scores(task: Task, model: LM, limit: int | None) -> dict[str, f
 
 def _accuracy(scores: Sequence[Sequence[float]], targets: Sequence[int]) -> float:
     """How often the first of the highest scores in a row is at the target's index."""
+    # Ties go to the first choice, as in numpy's `argmax`, by which lm_eval decides.
     return fmean(row.index(max(row)) == target for row, target in zip(scores, targets, strict=True))
 
 

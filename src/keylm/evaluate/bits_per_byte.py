@@ -103,6 +103,7 @@ def model_bits(
             inputs[row, :size] = stream[window.start : window.stop]
             # The separator shifts the stream by one: stream[p] is the input that predicts token p, at stream[p + 1].
             targets[row, window.scored - window.start : size] = stream[window.scored + 1 : window.stop + 1]
+        # Summed in float64: a float32 sum of many thousand tokens loses digits.
         nats += model.nll(inputs, targets).double().sum().item()
         advance(sum(window.stop - window.scored for window in batch))
     return nats / math.log(2)
@@ -154,6 +155,7 @@ def plain_bits_per_byte(
     model: KeyLM, tokenizer: Tokenizer, texts: Sequence[str], advance: Callable[[int], None] = lambda _: None
 ) -> float:
     """Bits per byte of texts, each scored on its own after an end-of-text token; 0.0 if all are empty."""
+    # Training separates documents by this token, so after it a model expects any text.
     rows = [([tokenizer.end_of_text], tokenizer.encode(text)) for text in texts if text]
     num_bytes = sum(len(text.encode()) for text in texts)
     bits = continuation_bits(model, rows, model.config.max_position_embeddings, advance)

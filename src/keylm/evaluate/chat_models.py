@@ -94,6 +94,7 @@ class TransformersChatModel:
 
     @torch.no_grad()
     def _generate(self, prompts: list[str], max_new_tokens: int) -> list[Answer]:
+        # The chat template has written the special tokens already; a second begin-of-text token would change answers.
         inputs = self.tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
         prompt_length = inputs["input_ids"].shape[1]
         output = self.model.generate(
@@ -103,6 +104,7 @@ class TransformersChatModel:
             max_new_tokens=min(max_new_tokens, self.model.config.max_position_embeddings - prompt_length),
             pad_token_id=self.tokenizer.pad_token_id,
         )[:, prompt_length:]
+        # One id or a list of them, depending on the model.
         end_tokens = torch.tensor(self.model.generation_config.eos_token_id)
         ended = torch.isin(output, end_tokens).any(dim=1).tolist()
         texts = self.tokenizer.batch_decode(output, skip_special_tokens=True)

@@ -112,6 +112,7 @@ def held_out_splits(
         constraint_set: The constraints that the requests use.
         per_split: Examples of every split, in place of `num`.
     """
+    # Every answer has to be generated, and the other splits only explain the headline.
     headline, *_ = SPLITS
     sizes = dict.fromkeys(SPLITS, per_split or -(-num // 4)) | {headline: per_split or num}
     return {split: held_out_examples(size, seed, split, constraint_set) for split, size in sizes.items()}
@@ -165,6 +166,7 @@ def _score_and_describe(answers: Sequence[Answer], tasks: Sequence[Task]) -> dic
 
 def _user_text(task: Task) -> str:
     """All that the user says, in every turn."""
+    # Not only the last turn: a request over two turns names its topic in the first.
     return "\n".join(message["content"] for message in task.messages if message["role"] == "user")
 
 

@@ -69,7 +69,11 @@ def _evaluate(
 
     tasks = loaded["tasks"]
     for task in tasks.values():
-        _limit_answer_length(task, lm.max_length)
+        # Half of the context is left for the prompt: lm_eval's IFEval requests 1,280 tokens, whatever the model.
+        if task.OUTPUT_TYPE == "generate_until":
+            requested = task.config.generation_kwargs.get("max_gen_toks", lm.max_length)
+            options = {"max_gen_toks": min(requested, lm.max_length // 2)}
+            task.set_config("generation_kwargs", options, update=True)
     # Tasks that generate text use the chat template; likelihoods are compared on plain text, as is usual.
     generates = any(task.OUTPUT_TYPE == "generate_until" for task in tasks.values())
     output = evaluate(lm=lm, task_dict=loaded, limit=limit, apply_chat_template=generates, log_samples=generates)
@@ -151,13 +155,6 @@ def _bits_per_byte(model: Run | Path, lm: LM, texts: Sequence[str]) -> float:
         return TransformersChatModel(lm.model, lm.tokenizer).bits_per_byte(texts)
     base_model = load_model(model.recipe.model, model.weights(completed_training_stages(model)[0]))
     return plain_bits_per_byte(base_model, Tokenizer.load(model.stage("tokenizer")), texts)
-
-
-def _limit_answer_length(task: Task, context_length: int) -> None:
-    """Leave half of the context for the prompt. lm_eval's IFEval asks for 1,280 tokens, whatever the model."""
-    if task.OUTPUT_TYPE == "generate_until":
-        requested = task.config.generation_kwargs.get("max_gen_toks", context_length)
-        task.set_config("generation_kwargs", {"max_gen_toks": min(requested, context_length // 2)}, update=True)
 
 
 def _check_choice_lengths(task: Task, lm: LM, limit: int | None) -> None:

@@ -18,8 +18,10 @@ Points = Sequence[tuple[float, float]]
 COLORS = ("#3b82f6", "#f97316", "#94a3b8", "#10b981", "#a855f7", "#ef4444", "#eab308", "#06b6d4")
 _INK = "#010203"
 """Placeholder for the page's text color (`currentColor`), which matplotlib does not know."""
+# About as many as a small plot is wide; more would only make the page larger.
 _MAX_POINTS = 300
 _STYLE = {
+    # Text stays text, in the page's font and color; with a fixed salt, the ids in a plot are the same in every run.
     "svg.fonttype": "none",
     "svg.hashsalt": "keylm",
     "font.family": "sans-serif",

@@ -33,6 +33,9 @@ def write_report(run: Run, results: dict[str, Any]) -> None:
     instructions = results["instruction_following"]
     typos = results["typo_robustness"]
     measured = [stage for stage in LABELS if stage in instructions]
+    # An imported stage is done too, but nothing is known of its mixture: an empty table would look like a fault.
+    done = [stage.name for stage in TRAINING_STAGES if run.is_done(stage.name) and not run.imported_from(stage.name)]
+    trained = {stage: run.metadata(stage) for stage in done}
     # The latest weights first: their conversations are the ones that are shown unfolded.
     conversations = {
         LABELS[stage]: row["samples"] for stage, row in reversed(load_measurement(run, "instruction_following").items())
@@ -58,7 +61,7 @@ def write_report(run: Run, results: dict[str, Any]) -> None:
             TITLES[stage.name]: _training_plots(metrics.read_metrics(run.stage(stage.name) / "metrics.jsonl"))
             for stage in TRAINING_STAGES
         },
-        mixtures=_mixtures(run),
+        mixtures={TITLES[stage]: values["mixture"] for stage, values in trained.items() if "mixture" in values},
         dropped=_dropped_tables(run),
         coders=_measured_columns(results["bits_per_byte"]),
         bits_per_byte_plot=_bits_per_byte_plot(results["bits_per_byte"]),
@@ -130,13 +133,6 @@ def _training_plots(rows: list[dict[str, Any]]) -> list[Markup]:
     return [*drawn, plots.curves("validation bits per byte", series, marker="o")]
 
 
-def _mixtures(run: Run) -> dict[str, Any]:
-    """The mixture of each training stage that has one and was done here, not imported."""
-    done = [stage.name for stage in TRAINING_STAGES if run.is_done(stage.name) and not run.imported_from(stage.name)]
-    metadata = {stage: run.metadata(stage) for stage in done}
-    return {TITLES[stage]: values["mixture"] for stage, values in metadata.items() if "mixture" in values}
-
-
 def _dropped_tables(run: Run) -> dict[str, Any]:
     """By stage: the reasons, the counts by source, and samples by source and reason."""
     tables = {}
@@ -194,6 +190,7 @@ def duration(seconds: float) -> str:
     """Seconds as `2 h 05 min`, `3 min 20 s` or `4.2 s`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
+    # Rounded before it is divided: otherwise 119.7 s would be 1 min 60 s.
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes_left = divmod(minutes, 60)
     return f"{hours} h {minutes_left:02d} min" if hours else f"{minutes} min {rest:02d} s"

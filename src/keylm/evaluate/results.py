@@ -16,11 +16,10 @@ from keylm.evaluate import provenance
 from keylm.instructions.splits import SPLITS
 from keylm.model.flops import num_parameters
 from keylm.model.transformer import KeyLM
+from keylm.recipe import MIXTURE_STAGES
 from keylm.run import Run
 from keylm.stages import TRAINING_STAGES, completed_training_stages, stages_of
 
-STAGES_WITH_SOURCES = ("pretrain", "sft")
-"""The stages whose text the prepare stage cleans and tokenizes."""
 _SPLIT_KEYS = (
     "instruction_accuracy",
     "standard_error",
@@ -56,7 +55,7 @@ def collect_results(run: Run) -> dict[str, Any]:
             for stage, metadata in stages.items()
         },
         "tokens": {"prepared": _prepared_tokens(stages.get("prepare", {})), "trained": _trained_tokens(stages)},
-        "missing": {stage: missing_sources(run, stage) for stage in STAGES_WITH_SOURCES},
+        "missing": {stage: missing_sources(run, stage) for stage in MIXTURE_STAGES},
         "dropped": {
             stage: {name: row["counts"] for name, row in sources.items() if row["counts"]}
             for stage, sources in dropped.items()
@@ -118,7 +117,7 @@ def scores_by_split(row: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def dropped_documents(run: Run) -> dict[str, dict[str, dict[str, Any]]]:
     """`counts` and `samples` of the documents that cleaning dropped, by stage and source."""
     dropped: dict[str, dict[str, dict[str, Any]]] = {}
-    for stage in STAGES_WITH_SOURCES:
+    for stage in MIXTURE_STAGES:
         for source in run.recipe.sources_of(stage):
             path = run.stage("prepare") / stage / source.name / "dropped.json"
             if path.exists():
@@ -150,7 +149,7 @@ def _prepared_tokens(metadata: dict[str, Any]) -> dict[str, Any]:
             for name, source in metadata[stage].items()
             if "missing" not in source
         }
-        for stage in STAGES_WITH_SOURCES
+        for stage in MIXTURE_STAGES
         if stage in metadata
     }
 
@@ -159,7 +158,7 @@ def _trained_tokens(stages: dict[str, dict[str, Any]]) -> dict[str, dict[str, in
     """Tokens that were trained on, by stage and source."""
     return {
         stage: {name: row["tokens"] for name, row in stages[stage]["mixture"].items()}
-        for stage in STAGES_WITH_SOURCES
+        for stage in MIXTURE_STAGES
         if stage in stages
     }
 
@@ -168,6 +167,7 @@ def _instruction_following(measured: dict[str, Any]) -> dict[str, Any]:
     """Scores by stage without samples, and once the baselines, which are the same for every stage."""
     results = {
         stage: {
+            # Conversations are for the report: results.json is read by programs.
             **{key: value for key, value in row.items() if key not in ("samples", "baselines")},
             "splits": scores_by_split(row),
         }

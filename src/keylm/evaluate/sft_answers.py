@@ -39,6 +39,7 @@ def answer_bits_per_byte(run: Run, models: Mapping[str, KeyLM], num: int) -> dic
     results: dict[str, dict[str, float]] = {name: {"answers": len(answers)} for name, answers in rows.items()}
     with progress("SFT answers", len(models) * sum(map(len, rows.values())), "answers") as bar:
         for name, answers in rows.items():
+            # Of the text alone: the end-of-turn token costs bits, but is no text.
             num_bytes = sum(len(tokenizer.decode(answer).encode()) for _, answer in answers)
             for stage, model in models.items():
                 bits = continuation_bits(model, answers, run.recipe.model.max_position_embeddings, bar.advance)

@@ -10,6 +10,7 @@ from typing import Any
 
 NUM_STANDARD_ERRORS = 2.0
 """A score is significantly above another one if it is more than this many standard errors higher."""
+# With so many, the standard error is itself known to about 2%.
 _NUM_RESAMPLES = 1000
 
 

@@ -14,7 +14,6 @@ from keylm.stages import completed_training_stages
 if TYPE_CHECKING:
     from keylm.data.prepare.token_store import TokenStore
     from keylm.model.transformer import KeyLM
-    from keylm.recipe import Recipe
 
 
 def run_eval(run: Run) -> dict[str, Any]:
@@ -36,6 +35,7 @@ def run_eval(run: Run) -> dict[str, Any]:
     results = {}
     for name, measure in measurements.items():
         path = run.stage("eval") / f"{name}.json"
+        # One file each, so that an evaluation that was stopped goes on with the measurement it was at.
         if not path.exists():
             write_json(path, measure(run))
         results[name] = read_json(path)
@@ -99,7 +99,9 @@ def _measure_instruction_following(run: Run) -> dict[str, Any]:
     from keylm.evaluate.instruction_following import held_out_splits, measure_instruction_following
     from keylm.instructions.constraints.catalog import CONSTRAINT_SETS
 
-    constraint_set = CONSTRAINT_SETS[_trained_constraint_set(run.recipe)]
+    # The largest set that any source trains on: a model that learned the basic one is not asked for the rest.
+    sources = [*run.recipe.data.sources, *run.recipe.sft.sources]
+    constraint_set = CONSTRAINT_SETS["all" if any(source.uses_all_constraints for source in sources) else "basic"]
     splits = held_out_splits(config.instructions, run.recipe.seed, constraint_set)
     headline, *others = splits
     stages = completed_training_stages(run)
@@ -112,12 +114,6 @@ def _measure_instruction_following(run: Run) -> dict[str, Any]:
                 name: measure_instruction_following(model, splits[name], config.max_new_tokens) for name in others
             }
     return results
-
-
-def _trained_constraint_set(recipe: Recipe) -> str:
-    """Name of the largest set of constraints that any source trains on."""
-    sources = [*recipe.data.sources, *recipe.sft.sources]
-    return "all" if any(source.uses_all_constraints for source in sources) else "basic"
 
 
 def _measure_typo_robustness(run: Run) -> dict[str, Any]:

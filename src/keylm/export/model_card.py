@@ -53,7 +53,12 @@ def render_model_card(run: Run, num_parameters: int, quality: dict[str, Any], ve
     """
     recipe = run.recipe
     model = recipe.model
+    # Of an imported chat model nothing was trained here, so the card must not claim more than the export.
+    origin = "trained from scratch"
+    if run.imported_from("pretrain"):
+        origin = "exported" if run.imported_from("sft") else "fine-tuned"
     template = Template(resources.files("keylm.export").joinpath("card.md").read_text(encoding="utf-8"))
+    # Not `safe_substitute`: a placeholder without a value should fail here, not be published.
     body = template.substitute(
         title=recipe.title or recipe.name,
         parameters=f"{num_parameters:,}",
@@ -66,7 +71,7 @@ def render_model_card(run: Run, num_parameters: int, quality: dict[str, Any], ve
         context=f"{model.max_position_embeddings:,}",
         vocab=f"{model.vocab_size:,}",
         pre_tokenizer=recipe.tokenizer.pre_tokenizer,
-        made=_origin_of_weights(run),
+        made=origin,
         gguf_usage=_gguf_usage(recipe),
         gguf_files=quantization_section(quality),
         training=_training(run),
@@ -112,12 +117,6 @@ def _header(run: Run) -> ModelCardData:
     )
 
 
-def _origin_of_weights(run: Run) -> str:
-    if not run.imported_from("pretrain"):
-        return "trained from scratch"
-    return "exported" if run.imported_from("sft") else "fine-tuned"
-
-
 def _gguf_usage(recipe: Recipe) -> str:
     file_types = recipe.export.gguf
     if not file_types:
@@ -131,6 +130,7 @@ def _training(run: Run) -> str:
     paragraphs = []
     if imported_from := run.imported_from("pretrain"):
         paragraphs.append(f"The weights were imported from `{imported_from}`; see there for their training.\n")
+    # The text of each stage is in the table of stages, so that a new one cannot be forgotten here.
     for stage in _stages_trained_here(run):
         paragraphs.append(stage.card_text.format(config=stage.config(run)) + "\n")
         if sources := _sources(run, stage):

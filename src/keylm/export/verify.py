@@ -63,7 +63,11 @@ def verify_export(run: Run, weights: dict[str, torch.Tensor]) -> dict[str, Any]:
 
     tokenizer = Tokenizer.load(run.stage("tokenizer"))
     texts = stress_texts(NUM_TEXTS)
-    token_ids = _encode_with_control_tokens(tokenizer, texts)
+    # Training encodes control tokens in a message as plain text, but engines parse rendered conversations, so here
+    # they are parsed too.
+    tokenizer.backend.encode_special_tokens = False
+    token_ids = tokenizer.encode_batch(texts)
+    tokenizer.backend.encode_special_tokens = True
     rendered = [render(messages, add_generation_prompt=True) for messages in CONVERSATIONS]
 
     # The reference log-probabilities (vocabulary,) after each conversation, from our own decoder in float32.
@@ -101,6 +105,7 @@ class TransformersEngine:
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, with control tokens parsed."""
+        # Not verbose: it would warn of every text that is longer than the context.
         ids: list[list[int]] = self.tokenizer(list(texts), verbose=False)["input_ids"]
         return ids
 
@@ -171,14 +176,6 @@ def _split_ids(ids: list[int], separator: int, own_separators: list[int]) -> lis
         parts.append(ids[start:end])
         start = end + 1
     return parts
-
-
-def _encode_with_control_tokens(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
-    """Token ids of each text by the trained tokenizer, with control tokens parsed as in a rendered conversation."""
-    tokenizer.backend.encode_special_tokens = False
-    ids = tokenizer.encode_batch(texts)
-    tokenizer.backend.encode_special_tokens = True
-    return ids
 
 
 def _require_equal(engine: str, inputs: Sequence[Any], expected: Sequence[Any], actual: Sequence[Any]) -> None:

@@ -81,6 +81,7 @@ def prompt_copy(text: str, prompt: str) -> float:
 
 def longest_copy(text: str, prompt: str) -> int:
     """Number of words in the longest run that the answer has in common with its prompt."""
+    # By default, difflib ignores words that are frequent in long texts, and runs would break at every "the".
     return SequenceMatcher(None, text.split(), prompt.split(), autojunk=False).find_longest_match().size
 
 

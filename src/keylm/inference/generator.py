@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NUM_SLOTS = 16
-"""Answers generated at the same time."""
+"""Answers generated at the same time; 32 or 64 at a time take as long (docs/eval.md)."""
 
 _GREEDY = {"temperature": 0.0}
 # No truncation of the distribution. llama.cpp returns token ids in its verbose response only.
@@ -111,6 +111,7 @@ class LlamaCppGenerator:
         Raises:
             KeyLMError: llama.cpp rejects a prompt.
         """
+        # 31 bits, because to llama.cpp the largest number of 32 bits means a random seed.
         rng = Random(seed)
         options = [{**_SAMPLING, "temperature": temperature, "seed": rng.getrandbits(31)} for _ in prompts]
         with ThreadPoolExecutor(NUM_SLOTS) as threads:
@@ -124,6 +125,7 @@ class LlamaCppGenerator:
             "prompt": list(prompt),
             "max_tokens": max_tokens,
             "stream": False,
+            # The file's own sampling defaults, which are for chatting, would apply otherwise.
             "repeat_penalty": 1.0,
             "cache_prompt": False,  # A cached prefix changes rounding with the order in which prompts arrive.
             **options,

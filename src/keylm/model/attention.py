@@ -29,6 +29,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
         out = flex_attention(q, k, v, block_mask=mask, enable_gqa=True)
         assert isinstance(out, Tensor)
         return out.transpose(1, 2)
+    # Without a mask, so that kernels skip the upper triangle instead of computing and masking it.
     if mask is None:
         return causal_attention(q, k, v)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True).transpose(1, 2)
@@ -45,5 +46,6 @@ def block_mask(document_ids: Tensor) -> BlockMask:
     def mask_mod(batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (query >= key) & (document_ids[batch, query] == document_ids[batch, key])
 
+    # No number of heads: one mask serves them all.
     batch_size, length = document_ids.shape
     return create_block_mask(mask_mod, batch_size, None, length, length, device=str(document_ids.device))

@@ -22,6 +22,7 @@ def get_device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     device = torch.device("cuda", local_rank())
+    # Otherwise every rank of a machine would allocate on its first GPU as well.
     torch.cuda.set_device(device)
     return device
 

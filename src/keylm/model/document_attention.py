@@ -40,6 +40,7 @@ class PackedDocuments:
         starts = document_starts(document_ids).flatten().nonzero()[:, 0]
         lengths = torch.diff(starts, append=starts.new_tensor([document_ids.numel()]))
         padded = (lengths + multiple - 1) // multiple * multiple
+        # Stable, so that documents of one length keep their order on every machine.
         order = padded.argsort(stable=True)
         starts, lengths, padded = starts[order], lengths[order], padded[order]
         first_slots = padded.cumsum(0) - padded

@@ -25,6 +25,8 @@ def num_matmul_parameters(config: ModelConfig) -> int:
 def flops_per_token(config: ModelConfig, sequence_length: int) -> int:
     """Floating point operations to train on one token: 6 per matmul parameter (Kaplan et al. 2020), and the two
     products of causal attention, forward and backward."""
+    # Two products of 2 operations per query, key and channel, three times (forward, and two gradients), of which
+    # causality saves half: 6.
     attention = 6 * config.num_hidden_layers * sequence_length * config.num_attention_heads * config.head_dim
     return 6 * num_matmul_parameters(config) + attention
 
@@ -58,6 +60,7 @@ def matmul_flops_per_second(
         (torch.randn(tokens, k, device=device).to(dtype), torch.randn(n, k, device=device).to(dtype)) for k, n in shapes
     ]
     flops = sum(2 * tokens * k * n * times for (k, n), times in zip(shapes, repeats, strict=True))
+    # The fastest round: other programs can only slow one down.
     fastest, deadline = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < deadline:
         duration = sum(_matmul_seconds(x, weight) * times for (x, weight), times in zip(operands, repeats, strict=True))

@@ -45,6 +45,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         padded_weight = cast_and_pad_lm_head(weight, hidden)
         grad_hidden = torch.zeros_like(hidden)
+        # Float32 by default: a sum over many chunks in bfloat16 would lose the later ones.
         grad_weight = torch.zeros(padded_weight.shape, device=hidden.device)
         total = torch.zeros((), device=hidden.device)
         # Ignored positions are sorted to the end, and whole chunks of them are skipped: in SFT they are many.

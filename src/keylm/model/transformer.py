@@ -43,6 +43,7 @@ class Attention(nn.Module):
         super().__init__()
         hidden, self.head_dim = config.hidden_size, config.head_dim
         queries, keys = config.num_attention_heads * self.head_dim, config.num_key_value_heads * self.head_dim
+        # The modules only hold weights, under the names of the exported graph: `linear` casts and multiplies them.
         self.q_proj = nn.Linear(hidden, queries, bias=False)
         self.k_proj = nn.Linear(hidden, keys, bias=False)
         self.v_proj = nn.Linear(hidden, keys, bias=False)
@@ -54,6 +55,7 @@ class Attention(nn.Module):
     @property
     def input_weights(self) -> tuple[Tensor, ...]:
         """Weights of queries, keys and values, which are multiplied as one matrix."""
+        # Joined only for the product, because Muon orthogonalizes each, and checkpoints have them apart.
         return self.q_proj.weight, self.k_proj.weight, self.v_proj.weight
 
     def forward(self, qkv: Tensor, rotary: Tensor, mask: Mask) -> Tensor:
@@ -119,6 +121,8 @@ class KeyLM(nn.Module):
         self.config = config
         self.compute_dtype = compute_dtype
         self.model = Decoder(config)
+        # Not tied to the embedding: each has its own learning rate, and copying heads need a direction in the embedding
+        # that the head does not have.
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
     def forward(
@@ -137,6 +141,7 @@ class KeyLM(nn.Module):
             positions: (B, T), and `mask`, boolean (B, 1, T, T), for any other context; by default causal attention over
                 the whole sequence.
         """
+        # A document gets the positions and the context that it has alone, wherever it is packed.
         attention_mask: Mask = mask
         if document_ids is not None:
             positions = document_positions(document_ids)
@@ -181,6 +186,8 @@ def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 def rotary_table(positions: Tensor, config: ModelConfig) -> Tensor:
     """Cosines and sines of rotary embedding (Su et al. 2021), (2, B, T, 1, D), for positions (B, T)."""
     exponents = torch.arange(0, config.head_dim, 2, device=positions.device) / config.head_dim
+    # In float32, because bfloat16 cannot tell positions over 256 apart.
     angles = positions[..., None].float() / config.rope_theta**exponents
+    # Qwen3 rotates the two halves of a head against each other, not neighboring channels.
     angles = torch.cat([angles, angles], dim=-1)[:, :, None]
     return torch.stack([angles.cos(), angles.sin()])

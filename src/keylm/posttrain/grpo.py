@@ -53,6 +53,7 @@ def run_grpo(run: Run) -> dict[str, Any]:
             **trl_arguments(run, "grpo", config),
             per_device_train_batch_size=config.micro_batch_answers,
             gradient_accumulation_steps=num_micro_batches,
+            # New answers for every step: older ones would come from other weights than those that are updated.
             steps_per_generation=num_micro_batches,
             max_steps=config.steps,
             num_generations=config.num_generations,
@@ -117,6 +118,7 @@ def _make_rollout_function(
         # A function of the step, so that steps sample differently, and a resumed run as if it had not stopped.
         seed = run.recipe.seed + (trainer.state.global_step << 32)
         answers = generator.sample(prompt_ids, config.max_new_tokens, config.temperature, seed)
+        # llama.cpp leaves out the token that ends an answer, and ending is to be learned, too.
         completion_ids = [[*answer.tokens, *([tokenizer.turn_end] if answer.ended else [])] for answer in answers]
         return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "logprobs": None}
 

@@ -81,6 +81,7 @@ def run_trl(
         datasets.disable_progress_bars()
         logging.disable_progress_bar()
         trainer = make_trainer(_load_policy(run, stage))
+        # It would print every step's logs as a dictionary into the progress bar.
         trainer.remove_callback(PrinterCallback)
         # A checkpoint that a kill left half-written lacks the file that is written last.
         finished = [path.parent for path in (folder / "checkpoints").glob("checkpoint-*/trainer_state.json")]
@@ -116,12 +117,14 @@ def trl_arguments(run: Run, stage: str, config: DpoConfig | GrpoConfig) -> dict[
         "max_grad_norm": config.max_grad_norm,
         "bf16": compute_dtype(run.recipe.sft.compute_dtype) == torch.bfloat16,
         "use_cpu": get_device().type == "cpu",
+        # trl's default would compute every layer twice to save memory that models of this size do not need.
         "gradient_checkpointing": False,
         "dataloader_pin_memory": False,
         # The callback saves, by the clock.
         "save_strategy": "no",
         "save_total_limit": 2,
         "logging_steps": 1,
+        # The filter would replace a loss that is not finite by a plausible one, and training would go on.
         "logging_nan_inf_filter": False,
         "disable_tqdm": True,
         "report_to": [],

@@ -2,6 +2,6 @@
 
 from keylm.recipe.fingerprint import fingerprint
 from keylm.recipe.loading import dump_recipe, load_recipe
-from keylm.recipe.recipe import Recipe
+from keylm.recipe.recipe import MIXTURE_STAGES, Recipe
 
-__all__ = ["Recipe", "dump_recipe", "fingerprint", "load_recipe"]
+__all__ = ["MIXTURE_STAGES", "Recipe", "dump_recipe", "fingerprint", "load_recipe"]

@@ -21,6 +21,9 @@ from keylm.recipe.sources import SourceConfig
 from keylm.recipe.tokenizer import TokenizerConfig
 from keylm.recipe.train import TrainConfig, check_phases
 
+MIXTURE_STAGES = ("pretrain", "sft")
+"""The stages that train on a mixture of sources, which `prepare` turns into tokens; in this order."""
+
 
 class Recipe(Config):
     """Everything about a model."""

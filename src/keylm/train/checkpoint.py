@@ -52,6 +52,7 @@ class AsyncCheckpointer:
     """Checkpoints at multiples of this many steps are never deleted (0: none)."""
 
     def __post_init__(self) -> None:
+        # One thread: two checkpoints at a time would be two copies of the state in memory.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[Path] | None = None
 
@@ -91,8 +92,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int, permanent_e
         partial.mkdir(parents=True)
         save_file(checkpoint.weights, partial / "model.safetensors")
         save_file(checkpoint.optimizer, partial / "optimizer.safetensors")
+        # With the hashes of the other files: a disk that loses bytes silently is noticed when training resumes.
         write_json(partial / "state.json", _state(checkpoint, partial))
         replace_folder(partial, final)
+    # Only now, so that at every instant at least one whole checkpoint is on the disk.
     for old in _saved(folder)[: -keep - 1]:
         if not permanent_every or _step(old) % permanent_every:
             # Renamed first, so that a kill leaves it whole or out of sight.
@@ -108,6 +111,7 @@ def latest_step(folder: Path) -> int:
     Raises:
         KeyLMError: there are checkpoints, and all of them are damaged.
     """
+    # What a kill left half-written would otherwise take gigabytes that nobody counts.
     for unfinished in folder.glob(f"step-*{_UNFINISHED}"):
         shutil.rmtree(unfinished)
     damaged: list[tuple[Path, str]] = []
@@ -209,6 +213,7 @@ def _rename_damaged(damaged: list[tuple[Path, str]], intact: Path) -> None:
 
 def _saved(folder: Path) -> list[Path]:
     """Finished checkpoints, oldest first."""
+    # Unfinished and damaged ones have a suffix.
     return sorted(path for path in folder.glob("step-*") if not path.suffix)
 
 

@@ -105,11 +105,13 @@ def parallelize(model: KeyLM, parallel: str, dist: DistContext) -> nn.Module:
     if dist.group is None:
         return objective
     if parallel == "ddp":
+        # Views into the buckets: without them every gradient would be in memory twice.
         return DistributedDataParallel(objective, process_group=dist.group, gradient_as_bucket_view=True)
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.fsdp import fully_shard
 
     mesh = DeviceMesh.from_group(dist.group, dist.device.type)
+    # From the inside out, as FSDP2 requires: each call takes the parameters that no inner module has taken.
     for layer in model.model.layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(objective, mesh=mesh)
@@ -141,6 +143,7 @@ def distribute_like(tensor: Tensor, parameter: Tensor) -> Tensor:
     from torch.distributed.tensor import distribute_tensor
 
     mesh, placements = parameter.device_mesh, parameter.placements  # type: ignore[attr-defined]
+    # Without a source rank nothing is sent: every rank cuts its shard out of the tensor that it has.
     return distribute_tensor(tensor.detach(), mesh, placements, src_data_rank=None)
 
 
@@ -149,6 +152,8 @@ def full_cpu_state_dict(tensors: dict[str, Tensor], dist: DistContext) -> dict[s
 
     The copies are the caller's own even where training is on the CPU, so that they can be written in the background.
     """
+    # Not torch's `full_state_dict` with `cpu_offload`: on a CPU it returns the live tensors, and training would change
+    # them while a checkpoint is being written.
     copies = {}
     for name, tensor in tensors.items():
         gathered = full_tensor(tensor.detach())

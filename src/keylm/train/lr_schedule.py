@@ -16,6 +16,7 @@ def lr_factor(step: int, config: TrainConfig) -> float:
     num_steps = config.num_steps
     num_warmup = max(1, round(config.warmup_fraction * num_steps))
     num_decay = max(1, round(config.decay_fraction * num_steps))
+    # Both begin or end one step away from zero: a rate of zero would waste its batch.
     warmup, remaining = (step + 1) / num_warmup, min(1.0, (num_steps - step) / num_decay)
     decay = remaining if config.decay == "linear" else (1 - math.cos(math.pi * remaining)) / 2
     return min(1.0, warmup, decay)

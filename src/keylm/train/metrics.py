@@ -35,6 +35,7 @@ class Metrics:
         ]
         try:
             write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+            # Unbuffered: a kill loses no row, and a full disk is noticed at the row that did not fit.
             self._file = path.open("ab", buffering=0)
         except OSError as error:
             raise self._write_error(error) from error
@@ -47,6 +48,7 @@ class Metrics:
             written = self._file.write(line)
         except OSError as error:
             raise self._write_error(error) from error
+        # An unbuffered file may write part of the line without an error.
         if written < len(line):
             raise self._write_error(OSError("the disk is full"))
         for tracker in self._trackers:

@@ -16,6 +16,8 @@ from keylm.recipe.optimizer import OptimizerConfig
 from keylm.train.distributed import SINGLE_PROCESS, DistContext, distribute_like, full_tensor
 from keylm.train.learning_rates import peak_learning_rates
 
+# Jordan et al.: as steep at zero as possible, since five steps must lift the small singular values too. They then end
+# around 1, not at 1.
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _NEWTON_SCHULZ_STEPS = 5
 
@@ -42,6 +44,7 @@ class Muon(torch.optim.Optimizer):
     def step(self) -> None:  # type: ignore[override]
         """Update every matrix that has a gradient."""
         for group in self.param_groups:
+            # `sorted` is stable and `groupby` needs it: every rank gets the same batches in the same order.
             params = sorted((p for p in group["params"] if p.grad is not None), key=lambda p: tuple(p.shape))
             for shape, same_shape in groupby(params, key=lambda p: tuple(p.shape)):
                 self._step_same_shape(list(same_shape), shape, group)
@@ -52,6 +55,7 @@ class Muon(torch.optim.Optimizer):
         buffers = [self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in params]
         for buffer, grad in zip(buffers, grads, strict=True):
             buffer.lerp_(grad, 1 - momentum)
+        # Orthogonalization needs whole matrices: the shards that FSDP leaves on each rank are gathered first.
         nesterov = torch.stack(
             [full_tensor(grad.lerp(buf, momentum)) for buf, grad in zip(buffers, grads, strict=True)]
         )
@@ -80,7 +84,10 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     a, b, c = _QUINTIC
     x: Tensor = matrices.to(compute_dtype("auto"))
     is_tall = x.shape[1] > x.shape[2]
+    # The Gram matrix of the shorter side is the smaller one.
     x = x.mT if is_tall else x
+    # The Frobenius norm bounds the largest singular value, and the iteration converges from at most 1. The clamp keeps
+    # a matrix of zeros from becoming NaN.
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(_NEWTON_SCHULZ_STEPS):
         gram = x @ x.mT
@@ -103,6 +110,7 @@ class Optimizer:
         if config.type == "muon":
             hidden = by_role.pop("hidden")
             self.parts.append(Muon(hidden, peaks["hidden"], config.momentum, config.weight_decay, dist))
+        # Norms are not decayed, as is customary: decay would pull their scale of 1 to 0.
         groups = [
             {"params": params, "lr": peaks[role], "weight_decay": 0.0 if role == "norm" else config.weight_decay}
             for role, params in by_role.items()
@@ -131,6 +139,8 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Every tensor of the state, flat, by `parameter name/state name`, so that safetensors can hold it."""
+        # torch.distributed.checkpoint.state_dict nests lists of hyperparameters, which safetensors cannot hold, and
+        # runs a step of the optimizer before it sets a state.
         return {
             f"{self._names[parameter]}/{key}": tensor
             for part in self.parts

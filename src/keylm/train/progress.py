@@ -33,6 +33,7 @@ class ProgressDisplay:
 
     def __init__(self, name: str, model: ModelConfig, config: TrainConfig, step: int, dist: DistContext) -> None:
         self.name, self.config, self.step = name, config, step
+        # Products of other shapes or dtypes run at other rates: the peak is that of this training's own.
         dtype = compute_dtype(config.compute_dtype)
         micro_batch_tokens = min(config.micro_batch_tokens, config.batch_tokens)
         self._matmul_peak = dist.world_size * matmul_flops_per_second(model, micro_batch_tokens, dtype, dist.device)
@@ -67,6 +68,7 @@ class ProgressDisplay:
     def advance(self, loss: float, seconds: float) -> None:
         """Show a step that is done, its loss in nats per token and the seconds that it took."""
         self.step += 1
+        # Averaged, because the loss of a single step is mostly noise.
         self._recent.append((loss, seconds))
         losses, durations = zip(*self._recent, strict=True)
         tokens_per_second = self.config.batch_tokens * len(durations) / sum(durations)

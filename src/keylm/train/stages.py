@@ -40,6 +40,7 @@ def make_loader(run: Run, stage: str) -> Loader:
     config, sources = run.recipe.training(stage), run.recipe.sources_of(stage)
     sequences: dict[str, Sequences] = {}
     for source in available_sources(run, stage):
+        # A source that starts with weight 0 may get one in a later phase.
         is_used = source.weight > 0 or any(phase.weights.get(source.name, 0) > 0 for phase in config.phases)
         if is_used:
             sequences[source.name] = _cut_into_sequences(run, stage, source, config)
@@ -60,6 +61,7 @@ def make_loader(run: Run, stage: str) -> Loader:
 
 def _cut_into_sequences(run: Run, stage: str, source: SourceConfig, config: TrainConfig) -> Sequences:
     store = open_store(run, stage, source.name, "train")
+    # Cutting across documents wastes nothing; packing whole ones keeps questions and answers together.
     sequences = (
         ConcatSequences(store, config.sequence_length)
         if config.packing == "concat"
@@ -99,8 +101,8 @@ def _train(run: Run, stage: str, model: KeyLM) -> dict[str, Any]:
         "compute_dtype": str(model.compute_dtype).removeprefix("torch."),
         "mixture": {
             name: {
-                "asked": share,
-                "realised": drawn_tokens.get(name, 0) / total_tokens,
+                "requested": share,
+                "realized": drawn_tokens.get(name, 0) / total_tokens,
                 "tokens": drawn_tokens.get(name, 0),
             }
             for name, share in _requested_shares(run.recipe.sources_of(stage), config).items()
@@ -110,6 +112,7 @@ def _train(run: Run, stage: str, model: KeyLM) -> dict[str, Any]:
 
 def _data_fingerprint(run: Run, stage: str) -> str:
     """Fingerprint of the tokens and of everything that determines their order."""
+    # A checkpoint says only how many steps are done: in another order, the rest would repeat and skip text unnoticed.
     config, sources = run.recipe.training(stage), run.recipe.sources_of(stage)
     stores = {
         source.name: open_store(run, stage, source.name, "train").fingerprint
@@ -124,6 +127,7 @@ def _requested_shares(sources: list[SourceConfig], config: TrainConfig) -> dict[
     """Share of the tokens that the recipe asks of each source, over all phases."""
     own_weights = {source.name: source.weight for source in sources}
     shares = dict.fromkeys(own_weights, 0.0)
+    # By the recipe alone: a missing or exhausted source still counts, so that the report shows what it did not give.
     start = 0.0
     for until, phase_weights in [(phase.until, phase.weights) for phase in config.phases] or [(1.0, {})]:
         weights = {**own_weights, **phase_weights}

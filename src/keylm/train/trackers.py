@@ -43,6 +43,7 @@ class TensorBoard:
     def __init__(self, folder: Path, steps_done: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        # TensorBoard would show the steps after a checkpoint twice, once from before the restart.
         self._writer = SummaryWriter(folder, purge_step=steps_done + 1)
         console.print(f"  TensorBoard: {folder}")
 

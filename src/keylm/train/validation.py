@@ -45,6 +45,7 @@ class Validation:
 
     @torch.no_grad()
     def _score_source(self, objective: nn.Module, store: TokenStore, dist: DistContext) -> float:
+        # Concatenated in SFT too: every token counts once, however the training sequences are packed.
         sequences = ConcatSequences(store, self.sequence_length)
         bytes_per_token = float(store.document_bytes.sum()) / store.num_tokens
         num_sequences = min(sequences.num_blocks, math.ceil(self.num_bytes / bytes_per_token / self.sequence_length))

@@ -85,6 +85,7 @@ def _check_folder(names: Sequence[str], data: Path) -> None:
                 f"task `{name}` needs its data, and {data} has no {name}.jsonl.gz: "
                 f"put it there, or leave --data out where there is a network"
             )
+    # First, so that another copy on the machine does not decide what is scored.
     nltk.data.path.insert(0, str((data / "nltk_data").resolve()))
     for name in set(names).intersection(_NEEDS_PUNKT):
         try:
@@ -113,6 +114,7 @@ def _from_folder(manager: TaskManager, name: str, data: Path) -> TaskDict:
         "dataset_path": "json",
         "dataset_name": None,
         "dataset_kwargs": {"data_files": {"test": str((data / f"{name}.jsonl.gz").resolve())}},
+        # The file has one split; the original task may name others, and lm_eval would look for them.
         "training_split": None,
         "validation_split": None,
         "test_split": "test",

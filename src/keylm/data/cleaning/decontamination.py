@@ -191,6 +191,7 @@ def _write_index(ngrams: dict[str, set[str]], folder: Path) -> None:
     folder.mkdir()
     prefix_hashes: list[np.ndarray] = []
     for task, task_ngrams in ngrams.items():
+        # Sorted, since the order of a set of strings differs from process to process.
         letters = {ngram: _letters(ngram) for ngram in sorted(task_ngrams)}
         indexed = {ngram: row for ngram, row in letters.items() if len(row) >= _PREFIX_LENGTHS[0]}
         if not indexed:
@@ -224,6 +225,7 @@ def _fold(error: UnicodeError) -> tuple[str, int]:
     """Called by `text.encode` for every run of characters that are not ASCII: the letters to encode instead."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
+    # A handler, because `encode` passes over ASCII at the speed of C, and most text is nothing else.
     return "".join(map(_fold_character, error.object[error.start : error.end])), error.end
 
 

@@ -44,4 +44,5 @@ class DropLog:
 
     def _add_samples(self, reason: str, texts: list[str]) -> None:
         samples = self.samples.setdefault(reason, [])
+        # The first ones, not random ones: merged slices then give the samples of an undivided source.
         samples.extend(texts[: self.num_samples - len(samples)])

@@ -71,6 +71,7 @@ def _run_minhash(unit_texts: UnitTexts, num_units: int, folder: Path, run_pipeli
         "clusters": (1, [MinhashDedupCluster(pairs, clusters, _CONFIG, lines_to_buffer=_LINES_TO_BUFFER)]),
         "filter": (num_units, [_ReadDigests(folder), MinhashDedupFilter(clusters), _SaveKeptDigests(folder)]),
     }
+    # Each stage needs the files of all tasks of the one before it.
     for name, (num_tasks, steps) in stages.items():
         run_pipeline(steps, num_tasks, folder / "logs" / name, f"near duplicates: {name}")
 
@@ -111,6 +112,7 @@ class _ReadDigests(PipelineStep):  # type: ignore[misc]
         self.folder = folder
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:  # noqa: ARG002
+        # The filter knows documents by their position alone, so it needs them again, but not what is in them.
         for digest in np.load(_digest_file(self.folder, "all", rank)).tolist():
             yield Document(text="", id=str(digest))
 

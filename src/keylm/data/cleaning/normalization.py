@@ -54,6 +54,7 @@ def normalize_text(text: str) -> str:
     """
     if text.isprintable():  # One line without anything to change.
         return text.rstrip()
+    # Only text that is not ASCII can hold a lone surrogate, and most text is.
     if not text.isascii():
         text = text.encode(errors="ignore").decode()
     if _UNUSUAL.search(text):

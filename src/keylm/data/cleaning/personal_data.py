@@ -58,12 +58,12 @@ def mask_personal_data(text: str) -> str:
     if not _CANDIDATE.search(text):
         return text
     # No address or number crosses a line end, so the slow regular expressions see only the lines in question.
-    return "\n".join(_mask_line(line) if _CANDIDATE.search(line) else line for line in text.split("\n"))
-
-
-def _mask_line(line: str) -> str:
-    line = _INTERNATIONAL.sub(_mask_number, _NORTH_AMERICAN.sub(PHONE, line))
-    return str(_formatter().format(line))
+    lines = text.split("\n")
+    for number, line in enumerate(lines):
+        if _CANDIDATE.search(line):
+            without_numbers = _INTERNATIONAL.sub(_mask_number, _NORTH_AMERICAN.sub(PHONE, line))
+            lines[number] = str(_formatter().format(without_numbers))
+    return "\n".join(lines)
 
 
 def _mask_number(match: re.Match[str]) -> str:

@@ -53,6 +53,7 @@ def language_filter(model: str, min_score: float) -> TextFilter:
             f"data.clean.language_model names {path}, which is no file: give a fastText model, or leave it out"
         )
     try:
+        # fastText refuses line ends: it predicts one line at a time.
         step = FastTextClassifierFilter(
             str(path), keep_labels=("en", min_score), save_labels_in_metadata=False, newline_replacement=" "
         )

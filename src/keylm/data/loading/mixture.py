@@ -29,6 +29,7 @@ from keylm.recipe.train import PhaseConfig
 PERIOD = 10_000
 """Slots per table: shares are exact to 1 in 10,000."""
 
+# Four rounds are what makes a Feistel network a strong pseudorandom permutation (Luby and Rackoff 1988).
 _ROUNDS = 4
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -132,7 +133,8 @@ class Mixture:
         )
         self._categories = categories
         # By name, so that adding or removing a source does not reorder the others.
-        self._keys = np.array([_hash(f"{seed}/{name}") for name in self.names], dtype=np.uint64)
+        digests = [hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest() for name in self.names]
+        self._keys = np.array([int.from_bytes(digest) for digest in digests], dtype=np.uint64)
         self._phases: list[_Phase] = []
         self._stretches: list[_Stretch] = []
         self._plan(weights, phases or [PhaseConfig(until=1.0)])
@@ -316,6 +318,7 @@ def permute(positions: Array, sizes: Array, keys: Array) -> Array:
 
 def _round_function(keys: Array, other_half: Array, round_number: int) -> Array:
     """63 bits that depend on the round's key and on the other half."""
+    # Not 64: the sum with a half would wrap around, two positions could have one image, and a block would be skipped.
     return _mix(_mix(keys + np.uint64(round_number)) + other_half) >> np.uint64(1)
 
 
@@ -325,10 +328,6 @@ def _mix(x: Array) -> Array:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return np.asarray(x ^ (x >> np.uint64(31)))
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
 
 
 def _round_to_sum(shares: Array) -> Array:

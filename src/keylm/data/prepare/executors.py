@@ -27,6 +27,7 @@ class _QuietLocalExecutor(LocalPipelineExecutor):  # type: ignore[misc]
     """Processes of this machine, without datatrove's log of every task's pipeline and statistics."""
 
     def _run_for_rank(self, *args: int) -> object:
+        # In the process of the task: what the main process disables does not reach one that is started afresh.
         logger.disable("datatrove")
         return super()._run_for_rank(*args)
 
@@ -47,6 +48,7 @@ def run_tasks(
         UserError: the executor cannot be used here, or (Slurm) the jobs are queued and not done yet.
         KeyLMError: a task failed; what the others finished is kept.
     """
+    # Bars of several processes would overwrite one another, and the one below.
     os.environ.setdefault("TQDM_DISABLE", "1")
     executor = _make_executor(settings, list(pipeline), num_tasks, str(folder.resolve()))
     with progress_bar(title, num_tasks, "tasks") as bar, ThreadPoolExecutor(max_workers=1) as thread:

@@ -19,6 +19,7 @@ def missing_sources(run: Run, stage: str) -> dict[str, str]:
     reasons = {}
     for source in run.recipe.sources_of(stage):
         path = run.stage("prepare") / stage / source.name / "manifest.json"
+        # Without a manifest the source is not prepared yet, which is another matter than missing.
         manifest = read_json(path) if path.exists() else {}
         if "missing" in manifest:
             reasons[source.name] = manifest["missing"]

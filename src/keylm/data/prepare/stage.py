@@ -23,7 +23,6 @@ from keylm.data.cleaning.drop_log import DropLog
 from keylm.data.prepare.token_store import StoreWriter, TokenStore
 from keylm.data.prepare.tokenization import CleanedDocument, TokenizedDocument, tokenize_documents
 from keylm.data.prepare.workers import (
-    STAGES,
     cleaned_documents,
     find_stage_near_duplicates,
     source_units,
@@ -32,7 +31,7 @@ from keylm.data.prepare.workers import (
     work_folder,
 )
 from keylm.data.sources.progress import ReadProgress
-from keylm.recipe import fingerprint
+from keylm.recipe import MIXTURE_STAGES, fingerprint
 from keylm.recipe.sources import SourceConfig
 from keylm.run import Run
 from keylm.tokenizer.tokenizer import Tokenizer
@@ -59,7 +58,7 @@ def run_prepare(run: Run) -> dict[str, Any]:
     # Millions of short lists are allocated, and none is part of a cycle: collecting garbage would only cost time.
     gc.disable()
     try:
-        manifests = {stage: _prepare_stage(run, stage) for stage in STAGES}
+        manifests = {stage: _prepare_stage(run, stage) for stage in MIXTURE_STAGES}
     finally:
         gc.enable()
     shutil.rmtree(work_folder(run), ignore_errors=True)
@@ -166,14 +165,14 @@ class _SourcePreparation:
                     bar.set_total(megabytes / self.progress.fraction)
                 reason = self.duplicates.drop_reason(document.digest)
                 if reason:
-                    self.dropped.add(reason, self._text(document))
+                    # Tasks store tokens only, so the text of what they prepared has to be decoded for the samples.
+                    if isinstance(document, CleanedDocument):
+                        text = document.document.plain
+                    else:
+                        text = self.tokenizer.decode(document.tokens.tolist())
+                    self.dropped.add(reason, text)
                 elif not self.writers[self._split(document)].has(document.digest):
                     yield document
 
     def _split(self, document: CleanedDocument | TokenizedDocument) -> str:
         return "validation" if is_held_out(document.digest, self.run.recipe.data.validation_fraction) else "train"
-
-    def _text(self, document: CleanedDocument | TokenizedDocument) -> str:
-        if isinstance(document, CleanedDocument):
-            return document.document.plain
-        return self.tokenizer.decode(document.tokens.tolist())

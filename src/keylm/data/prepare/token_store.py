@@ -100,6 +100,7 @@ class TokenStore:
     def _slice(self, shards: list[Array], start: int, stop: int, dtype: type) -> Array:
         if not 0 <= start <= stop <= self.num_tokens:
             raise IndexError(f"tokens {start} to {stop} of a store of {self.num_tokens}")
+        # Shards are an accident of storage: a sequence may begin in one and end in the next.
         pieces = []
         index = bisect_right(self._starts, start) - 1
         while start < stop:
@@ -131,6 +132,7 @@ class StoreWriter:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.shard_tokens, self.conversations = folder, shard_tokens, conversations
         self.shards: list[dict[str, Any]] = _read_manifest(folder).get("shards", [])
+        # In order, and one at a time: the digests of a large store need not be in memory.
         self._stored = self._stored_digests(len(self.shards))
         self._pending: list[tuple[Array, Array, int, int]] = []
         self._num_pending_tokens = 0
@@ -158,6 +160,7 @@ class StoreWriter:
         Raises:
             KeyLMError: the shard could not be written.
         """
+        # Half of int32: a vocabulary has at most 65,536 tokens.
         self._pending.append((tokens.astype(np.uint16), loss_mask, num_bytes, digest))
         self._num_pending_tokens += len(tokens)
         if self._num_pending_tokens >= self.shard_tokens:
@@ -229,6 +232,7 @@ def _save(path: Path, array: Array) -> None:
         with path.open("wb") as file:
             np.save(file, array, allow_pickle=False)
             file.flush()
+            # Before the manifest lists it: after a power cut, opening a store compares sizes only.
             os.fsync(file.fileno())
     except OSError as error:
         raise KeyLMError(

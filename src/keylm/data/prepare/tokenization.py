@@ -21,6 +21,7 @@ R = TypeVar("R")
 _BATCH_BYTES = 2_000_000
 _NUM_THREADS = 2
 """Batches in work at a time: while one waits for Python's lock, the tokenizer's own threads work on the other."""
+# A bound on memory: reading can be much faster than tokenization.
 _BATCHES_AHEAD = 3
 
 

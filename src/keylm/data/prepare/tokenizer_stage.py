@@ -37,6 +37,7 @@ def run_tokenizer(run: Run) -> dict[str, Any]:
 def _sample_mixture(run: Run, sampled_bytes: Counter[str], bar: Bar) -> Iterator[str]:
     """Texts of all sources, one source after the other; counts their bytes in `sampled_bytes`."""
     recipe = run.recipe
+    # Without derived sources, which would only repeat words of the others, or their misspellings.
     sources = [source for source in recipe.data.sources if not source.parent_names]
     total_weight = sum(source.weight for source in sources) or 1.0
     for source in sources:

@@ -29,12 +29,10 @@ from keylm.data.prepare.tokenization import CleanedDocument, TokenizedDocument, 
 from keylm.data.sources.parents import ParentSources
 from keylm.data.sources.progress import ReadProgress, SourceSlice
 from keylm.data.sources.registry import read_source, source_type
-from keylm.recipe import Recipe
+from keylm.recipe import MIXTURE_STAGES, Recipe
 from keylm.recipe.sources import SourceConfig
 from keylm.run import Run
 from keylm.tokenizer.tokenizer import Tokenizer
-
-STAGES = ("pretrain", "sft")
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,8 @@ def tokenize_units(run: Run) -> None:
         UserError: a source is unusable, or (Slurm) the jobs are not done yet.
         KeyLMError: a task failed.
     """
-    num_units = sum(len(stage_units(run.recipe, stage)) for stage in STAGES)
+    # All stages at once, so that the last units of one do not keep workers waiting.
+    num_units = sum(len(stage_units(run.recipe, stage)) for stage in MIXTURE_STAGES)
     folder = work_folder(run) / "executor"
     run_tasks(run.recipe.prepare, [TokenizeUnit(WorkerContext.create(run))], num_units, folder, "prepare: tokenize")
 
@@ -188,7 +187,7 @@ class TokenizeUnit(PipelineStep):  # type: ignore[misc]
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> None:  # noqa: ARG002
         """Tokenize the unit; a task that was stopped continues after its last complete shard."""
         run = self.context.open_run()
-        unit = [unit for stage in STAGES for unit in stage_units(run.recipe, stage)][rank]
+        unit = [unit for stage in MIXTURE_STAGES for unit in stage_units(run.recipe, stage)][rank]
         folder, dropped = unit.folder(run), DropLog(run.recipe.data.clean.samples)
         writer = StoreWriter(folder, run.recipe.data.shard_tokens, conversations=unit.stage == "sft")
         tokenizer = Tokenizer.load(run.stage("tokenizer"))
@@ -211,6 +210,7 @@ def _unit_texts(context: WorkerContext, stage: str, number: int) -> Iterator[tup
     run = context.open_run()
     unit = stage_units(run.recipe, stage)[number]
     try:
+        # Cleaned as for tokenization, so that digests are the same there; what is dropped is counted there.
         for document in cleaned_documents(run, unit, ReadProgress(), DropLog(0)):
             yield document.digest, document.document.plain
     except MissingSourceError:

@@ -134,6 +134,7 @@ def _look_up(source: HubConfig) -> Listing:
         # The listing of a gated data set is public: without this check the error would come with the first file.
         hub.auth_check(source.dataset, repo_type="dataset")
         commit = str(hub.dataset_info(source.dataset, revision=source.revision).sha)
+        # Both at the commit, not at the branch, which may move between the two requests.
         names = _file_names(source, commit)
         tree = hub.list_repo_tree(source.dataset, recursive=True, revision=commit, repo_type="dataset")
         shards = {
@@ -141,6 +142,7 @@ def _look_up(source: HubConfig) -> Listing:
             for entry in tree
             if isinstance(entry, RepoFile)
         }
+        # Names are often sorted by year or subject, and with `max_bytes` only the first files are read.
         names.sort(key=lambda name: hashlib.sha256(name.encode()).digest())
         return Listing(source.dataset, commit, tuple(shards[name] for name in names))
     except UserError:

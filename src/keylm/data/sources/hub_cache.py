@@ -113,6 +113,7 @@ def _download_shard(listing: Listing, shard: Shard, retries: Retries, stopped: E
             if _size(blob) != shard.size:
                 partial = blob.with_name(f"{blob.name}.incomplete")
                 retries.call(lambda: _transfer(listing, shard, partial, stopped), stopped)
+                # Renamed when it is complete: other tools of the hub take any file under this name for the whole.
                 partial.replace(blob)
             _link(blob, pointer)
     except OSError as error:

@@ -22,6 +22,7 @@ def generate_requests(seed: int, stage: str, constraint_set: ConstraintSet) -> I
     Every `seed` and `stage` gives other requests.
     """
     for number in count():
+        # A generator for each request: a change in how one is drawn leaves the others as they are.
         sampler = Sampler(Random(f"{stage}:{seed}:{number}"))
         yield topic_request(sampler, sampler.rng.sample(constraint_set, sampler.choice((1, 1, 2))))
 

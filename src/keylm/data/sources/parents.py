@@ -36,6 +36,7 @@ class ParentSources:
 
     def training_documents(self, source: SourceConfig, documents: Iterable[Document]) -> Iterator[Document]:
         """A source's `documents`, cleaned, without those that are dropped or held out, up to `source.max_bytes`."""
+        # The same steps as in `prepare`: text that it drops or holds out must not come back inside another source.
         clean, remaining_bytes = self.make_cleaner(source), source.max_bytes or float("inf")
         for document in documents:
             cleaned = clean(document)
@@ -55,6 +56,7 @@ NO_PARENTS = ParentSources()
 
 def interleave(streams: Iterable[Iterable[T]]) -> Iterator[T]:
     """One item of each stream in turn; when a stream ends, the others go on."""
+    # A stream is put back only after it gave an item, so one that has ended drops out by itself.
     waiting = deque(map(iter, streams))
     while waiting:
         stream = waiting.popleft()

@@ -20,6 +20,7 @@ class SourceSlice:
 
     def select(self, items: Sequence[T]) -> list[T]:
         """This slice's contiguous range of `items`; the ranges of all slices in order are the whole sequence."""
+        # Contiguous, so that the slices in order give the same token stores for any number of tasks.
         return list(items[self.index * len(items) // self.count : (self.index + 1) * len(items) // self.count])
 
 

@@ -35,6 +35,7 @@ def source_type(source: BaseSourceConfig) -> SourceType[Any]:
     return _SOURCE_TYPES[type(source)]
 
 
+# Here, and not in the config classes: recipes are read by commands that must start without the readers' libraries.
 _SOURCE_TYPES: dict[type[BaseSourceConfig], SourceType[Any]] = {
     FilesConfig: FilesSource(),
     HubConfig: HubSource(),

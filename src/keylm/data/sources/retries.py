@@ -67,6 +67,7 @@ class Retries:
                     wait = min(self.first_wait_seconds * 2.0 ** max(failures - 1, 0), self.longest_wait_seconds)
                 then = f"try {failures + 1} of {self.tries}" if failures else "then goes on"
                 console.print(f"hub: {failure}, waits {wait:.3g} s, {then}", markup=False, soft_wrap=True)
+                # Not `sleep`: a reader that has enough documents should not wait for a minute to end.
                 if stopped.wait(wait):
                     raise
 

@@ -67,16 +67,17 @@ def documents_of_rows(rows: Iterable[Row], row_format: RowFormat) -> PositionedD
     Raises:
         UserError: a row is not a document.
     """
-    selected = (row for row in rows if _is_selected(row, row_format))
+
+    def is_selected(row: Row) -> bool:
+        # For every row, because the lines of a JSON file need not have the same keys.
+        _check_columns(row.values, row_format, row.location)
+        is_included = all(row.values[name] == value for name, value in row_format.include_rows.items())
+        return is_included and not any(row.values[name] in values for name, values in row_format.exclude_rows.items())
+
+    selected = filter(is_selected, rows)
     if row_format.message_trees:
         return _documents_of_trees(selected, row_format.text_column)
     return ((_document_of_row(row, row_format), row.position) for row in selected)
-
-
-def _is_selected(row: Row, row_format: RowFormat) -> bool:
-    _check_columns(row.values, row_format, row.location)
-    is_included = all(row.values[name] == value for name, value in row_format.include_rows.items())
-    return is_included and not any(row.values[name] in values for name, values in row_format.exclude_rows.items())
 
 
 def _check_columns(available: Collection[str], row_format: RowFormat, location: str) -> None:
@@ -148,6 +149,7 @@ def _best_path(messages: list[dict[str, Any]], text_column: str) -> tuple[Messag
     path: list[Message] = []
     parent = None
     while replies[parent]:
+        # One path of each tree: other replies would repeat the beginning of the conversation.
         best = min(replies[parent], key=lambda reply: float("inf") if reply["rank"] is None else reply["rank"])
         if best["role"] not in _TREE_ROLES:
             raise UserError(

@@ -14,5 +14,5 @@ class TyposSource(SourceType[TyposConfig]):
     """The parents' documents, mistyped."""
 
     def read_documents(self, source: TyposConfig, request: ReadRequest) -> Iterator[Document]:
-        """Generate up to `source.num_documents` documents; fewer if the request.parents end earlier."""
+        """Generate up to `source.num_documents` documents; fewer if the parents end earlier."""
         return request.progress.count(generate_typos(request.parents, source, request.seed), source.num_documents)

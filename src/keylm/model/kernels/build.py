@@ -20,6 +20,7 @@ from keylm.common.hardware import describe_hardware
 
 _SOURCE = Path(__file__).with_name("kernels.cpp")
 _FLAGS = ["-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC"]
+# Compilers prefer 256 bits by default, even where there are registers of 512.
 _X86_FLAGS = ["-mprefer-vector-width=512"]
 # Mangled names of functions in `at::native::cpublas`, which torch exports but has no Python API for.
 _BRGEMM = "_ZN2at6native7cpublas6brgemmEllllllbPKN3c108BFloat16ES5_Pfb"

@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from keylm.model.kernels.build import brgemm_functions, call_kernel, kernel_library
 
+# Fixed, rather than one sum per thread, so that results do not depend on the number of threads.
 _NUM_PARTIAL_SUMS = 32
 """Partial sums over rows: `PARTS` in `kernels.cpp`."""
 _QUERY_BLOCK = 64
@@ -92,6 +93,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     The compiled form needs AMX, a T that is a multiple of 64, and a D that is a multiple of 32.
     """
+    # The kernel's loops have no tails. Documents of packed rows are padded to whole blocks (`PackedDocuments`).
     fits_blocks = q.shape[2] % _QUERY_BLOCK == 0 and q.shape[3] % 32 == 0
     if uses_kernels(q) and fits_blocks and brgemm_functions() is not None:
         out: Tensor = _CausalAttention.apply(q.contiguous(), k.contiguous(), v.contiguous())  # type: ignore[no-untyped-call]
@@ -134,6 +136,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, vocab_size: int) -> tuple[Ten
     """
     if uses_kernels(logits):
         nll = logits.new_empty(len(targets), dtype=torch.float32)
+        # The gradient takes the place of the logits, which nobody needs any more: half of the memory of a chunk.
         call_kernel("cross_entropy", logits, targets.contiguous(), nll, len(targets), vocab_size, logits.shape[1])
         return nll, logits
     is_counted, index = targets[:, None] >= 0, targets[:, None].clamp(min=0)
@@ -154,6 +157,7 @@ def accumulate(total: Tensor, x: Tensor) -> None:
 def weight_grad(grad: Tensor, x: Tensor) -> Tensor:
     """`grad.T @ x`, the gradient of a weight: float32 (rows, columns), for grad (n, rows) and x (n, columns)."""
     rows, columns = grad.shape[1], x.shape[1]
+    # The kernels transpose whole tiles.
     if not uses_kernels(x) or len(x) % 32 or rows % 16 or columns % 16:
         return (grad.T @ x).float()
     # oneDNN takes up to twice as long if the left operand is a transposed view, so the narrower operand is transposed
@@ -172,6 +176,10 @@ def _rotate(x: Tensor, rotary: Tensor) -> Tensor:
     left, right = x.chunk(2, dim=-1)
     rotated: Tensor = x * cos + torch.cat([-right, left], dim=-1) * sin
     return rotated.transpose(1, 2)
+
+
+# Autograd cannot follow the kernels that make gradients: `once_differentiable` refuses a second derivative, which would
+# be silently wrong.
 
 
 class _Linear(Function):
@@ -220,6 +228,7 @@ class _NormLinear(Function):
         total, normed = _add_rms_norm(x, delta, norm_weight, eps)
         ctx.save_for_backward(total, norm_weight, *weights)
         ctx.eps, ctx.has_delta = eps, delta is not None
+        # The gradient of an output that nobody uses is then None, not a tensor of zeros to be made and added.
         ctx.set_materialize_grads(False)
         return total, F.linear(normed, _cast_and_join(weights, x.dtype))
 
@@ -276,6 +285,7 @@ class _SplitNormRope(Function):
         grad, parts = torch.empty_like(qkv), q_weight.new_empty(_NUM_PARTIAL_SUMS, 2, q_weight.shape[0])
         contiguous = (grad_of.contiguous() for grad_of in grads)
         call_kernel("split_norm_rope_backward", qkv, q_weight, k_weight, rotary, *contiguous, grad, parts, *ctx.sizes)
+        # One slot per part, summed here in one order, whichever thread made it.
         q_grad, k_grad = parts.sum(0)
         return grad, q_grad, k_grad, None, None, None
 
@@ -287,6 +297,7 @@ class _CausalAttention(Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         batch, queries, time, width = q.shape
         out = q.new_empty(batch, time, queries, width)
+        # All that the backward pass needs of the softmax: it computes the scores again.
         lse = q.new_empty(batch, queries, time, dtype=torch.float32)
         ctx.sizes = (batch, queries, k.shape[1], time, width)
         ctx.save_for_backward(q, k, v, out, lse)
@@ -326,6 +337,7 @@ def _cast_and_join(weights: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     if len(weights) == 1:
         return weights[0].to(dtype)
     rows = [weight.shape[0] for weight in weights]
+    # Cast into place: `torch.cat` of casts would write every weight twice.
     joined = weights[0].new_empty(sum(rows), weights[0].shape[1], dtype=dtype)
     for part, weight in zip(torch.split(joined, rows), weights, strict=True):
         part.copy_(weight)
