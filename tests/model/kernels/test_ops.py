@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,10 +22,6 @@ from keylm.recipe.model import ModelConfig
 Operation = Callable[..., Tensor | tuple[Tensor, ...]]
 
 pytestmark = pytest.mark.skipif(build.kernel_library() is None, reason="no C++ compiler")
-
-needs_brgemm = pytest.mark.skipif(
-    build.kernel_library() is None or build.brgemm_functions() is None, reason="torch has no fast bfloat16 brgemm here"
-)
 
 
 def run(operation: Operation, inputs: list[Tensor | None], dtype: torch.dtype) -> list[Tensor]:
@@ -94,10 +92,39 @@ def test_split_norm_rope(rotary_batch: int) -> None:
     )
 
 
-@needs_brgemm
+@pytest.fixture(params=["torch", "own"])
+def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The two products that attention can be made of; torch's needs AMX."""
+    functions = build.torch_products() if request.param == "torch" else build.own_products()
+    if functions is None:
+        pytest.skip("torch has no fast bfloat16 brgemm here: it needs AMX")
+    monkeypatch.setattr(ops, "product_functions", lambda: functions)
+    return str(request.param)
+
+
 @pytest.mark.parametrize(("time", "width", "keys"), [(64, 64, 2), (640, 32, 1), (1088, 64, 4)])
-def test_attention(time: int, width: int, keys: int) -> None:
+def test_attention(products: str, time: int, width: int, keys: int) -> None:
     check(ops.causal_attention, 2 * low(2, 4, time, width), 2 * low(2, keys, time, width), low(2, keys, time, width))
+
+
+@pytest.mark.parametrize("flags", [[], ["-mno-avx512bf16"], ["-mno-avx512bf16", "-mno-avx512f"]])
+@pytest.mark.parametrize("sizes", [(64, 128, 32), (8, 96, 64), (4, 32, 2)])
+def test_block_product(flags: list[str], sizes: tuple[int, int, int], tmp_path: Path) -> None:
+    """With AVX512-BF16's instructions and without them, for whole tiles of columns and for the half tile at the end."""
+    if flags and platform.machine() != "x86_64":
+        pytest.skip("the flags are those of x86-64")
+    library = tmp_path / "kernels.so"
+    build._compile_kernels(os.environ.get("CXX", "g++"), [*build._FLAGS, *flags], library)
+    rows, columns, depth = sizes
+    a, b = low(rows, depth), low(depth, columns)
+    # Rows 2i and 2i + 1 of the right side stand as pairs.
+    interleaved = b.view(depth // 2, 2, columns).transpose(1, 2).contiguous()
+    out = torch.ones(rows, columns)
+    numbers = [ctypes.c_int64(number) for number in (rows, columns, depth, depth, columns, columns)]
+    addresses = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (a, interleaved, out)]
+    for adds in (True, False):
+        ctypes.CDLL(str(library)).block_product(*numbers, ctypes.c_bool(adds), *addresses, ctypes.c_bool(True))
+        torch.testing.assert_close(out, a.float() @ b.float() + adds, rtol=1e-4, atol=1e-4)
 
 
 def test_attention_of_other_lengths_is_torchs() -> None:
@@ -162,7 +189,7 @@ def test_model_gradients_are_as_accurate_as_torchs(monkeypatch: pytest.MonkeyPat
     assert (compiled - exact).norm() <= 1.1 * (plain - exact).norm() < 0.1 * exact.norm()
 
 
-def test_bits_do_not_depend_on_the_number_of_threads() -> None:
+def test_bits_do_not_depend_on_the_number_of_threads(products: str) -> None:
     inputs = [low(2, 4, 128, 64), low(2, 2, 128, 64), low(2, 2, 128, 64)]
     width = low(5, 64), low(5, 64), torch.randn(64)
     matrices = low(320, 96), torch.randn(48, 96)

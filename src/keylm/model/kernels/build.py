@@ -57,23 +57,36 @@ def kernel_library() -> ctypes.CDLL | None:
         return None
 
 
-@functools.cache
-def brgemm_functions() -> tuple[ctypes.c_void_p, ctypes.c_void_p] | None:
-    """Torch's product of small bfloat16 matrices (`brgemm`), and the function that releases its state afterwards.
+ProductFunctions = tuple[ctypes.c_void_p, ctypes.c_void_p]
+"""A product of small bfloat16 matrices, and the function that releases its state afterwards."""
 
-    Returns:
-        None where torch has no fast one: it needs AMX. With AVX512-BF16 alone, `could_pack(bfloat16)` is false.
-    """
+
+def product_functions() -> ProductFunctions:
+    """The functions that blockwise attention is made of: torch's where it has fast ones, ours elsewhere."""
+    return torch_products() or own_products()
+
+
+@functools.cache
+def torch_products() -> ProductFunctions | None:
+    """Torch's `brgemm`, which is oneDNN's; None without AMX, where `could_pack(bfloat16)` is false."""
     torch_cpu = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
     try:
-        could_pack, *functions = (getattr(torch_cpu, name) for name in (_COULD_PACK, _BRGEMM, _BRGEMM_RELEASE))
+        could_pack, brgemm, release = (getattr(torch_cpu, name) for name in (_COULD_PACK, _BRGEMM, _BRGEMM_RELEASE))
     except AttributeError:
+        # The names are private to torch: another release may have others.
         return None
     could_pack.restype = ctypes.c_bool
     if not could_pack(_BFLOAT16):
         return None
-    brgemm, release = (ctypes.cast(function, ctypes.c_void_p) for function in functions)
-    return brgemm, release
+    return ctypes.cast(brgemm, ctypes.c_void_p), ctypes.cast(release, ctypes.c_void_p)
+
+
+@functools.cache
+def own_products() -> ProductFunctions:
+    """`block_product` of `kernels.cpp`, for processors with AVX512-BF16 alone, or without. Needs `kernel_library`."""
+    kernels = kernel_library()
+    assert kernels is not None
+    return ctypes.cast(kernels.block_product, ctypes.c_void_p), ctypes.cast(kernels.block_release, ctypes.c_void_p)
 
 
 def call_kernel(name: str, *arguments: Tensor | ctypes.c_void_p | float | None) -> None:

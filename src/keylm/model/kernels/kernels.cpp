@@ -12,6 +12,10 @@
 #include <cstring>
 #include <new>
 
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
 using bf16 = uint16_t;
 
 namespace {
@@ -67,8 +71,8 @@ struct Rows {
 
 inline Rows part_of(int64_t rows, int64_t part) { return {rows * part / PARTS, rows * (part + 1) / PARTS}; }
 
-// Product of two blocks, C (M, N) = A (M, K) B (K, N), or +=: torch's at::native::cpublas::brgemm, which calls oneDNN.
-// B is interleaved (VNNI layout): rows 2i and 2i+1 are stored as pairs.
+// Product of two blocks, C (M, N) = A (M, K) B (K, N), or +=. Pairs of rows of B are interleaved. Either torch's
+// at::native::cpublas::brgemm, which calls oneDNN and needs AMX, or `block_product` below.
 using Product = void (*)(int64_t M, int64_t N, int64_t K, int64_t ld_a, int64_t ld_b, int64_t ld_c, bool add,
                          const bf16* A, const bf16* B, float* C, bool interleaved);
 using Release = void (*)(bool interleaved);
@@ -87,6 +91,70 @@ private:
     static constexpr std::align_val_t LINE{64};
     T* data_;
 };
+
+// Sixteen columns of a product: sums of 16 floats, to which the products of 16 pairs of bfloat16 are added.
+#ifdef __AVX512BF16__
+using Sums = __m512;
+using Pairs = __m512bh;
+inline Sums load_sums(const float* c) { return _mm512_loadu_ps(c); }
+inline void store_sums(float* c, Sums sums) { _mm512_storeu_ps(c, sums); }
+inline Pairs load_pairs(const bf16* b) { return Pairs(_mm512_loadu_si512(b)); }
+inline Pairs repeat_pair(const bf16* a) {
+    int32_t pair;
+    std::memcpy(&pair, a, 4);
+    return Pairs(_mm512_set1_epi32(pair));
+}
+inline Sums add_products(Sums sums, Pairs a, Pairs b) { return _mm512_dpbf16_ps(sums, a, b); }
+#else
+struct Sums {
+    float of[16];
+};
+struct Pairs {
+    float even[16], odd[16];
+};
+inline Sums load_sums(const float* c) {
+    Sums sums;
+    std::memcpy(sums.of, c, sizeof(sums.of));
+    return sums;
+}
+inline void store_sums(float* c, const Sums& sums) { std::memcpy(c, sums.of, sizeof(sums.of)); }
+inline Pairs load_pairs(const bf16* b) {
+    Pairs pairs;
+#pragma omp simd
+    for (int64_t i = 0; i < 16; i++) pairs.even[i] = up(b[2 * i]), pairs.odd[i] = up(b[2 * i + 1]);
+    return pairs;
+}
+inline Pairs repeat_pair(const bf16* a) {
+    Pairs pairs;
+#pragma omp simd
+    for (int64_t i = 0; i < 16; i++) pairs.even[i] = up(a[0]), pairs.odd[i] = up(a[1]);
+    return pairs;
+}
+inline Sums add_products(Sums sums, const Pairs& a, const Pairs& b) {
+#pragma omp simd
+    for (int64_t i = 0; i < 16; i++) sums.of[i] += a.even[i] * b.even[i] + a.odd[i] * b.odd[i];
+    return sums;
+}
+#endif
+
+// One tile of a product, (ROWS, 16 * COLUMNS): its sums stay in registers, hence the constant sizes.
+template <int ROWS, int COLUMNS>
+inline void tile_product(int64_t K, int64_t ld_a, int64_t ld_b, int64_t ld_c, bool add, const bf16* A, const bf16* B,
+                         float* C) {
+    Sums sums[ROWS][COLUMNS];
+    for (int r = 0; r < ROWS; r++)
+        for (int c = 0; c < COLUMNS; c++) sums[r][c] = add ? load_sums(C + r * ld_c + 16 * c) : Sums{};
+    for (int64_t k = 0; k < K; k += 2) {
+        Pairs b[COLUMNS];
+        for (int c = 0; c < COLUMNS; c++) b[c] = load_pairs(B + k * ld_b + 32 * c);
+        for (int r = 0; r < ROWS; r++) {
+            const Pairs a = repeat_pair(A + r * ld_a + k);
+            for (int c = 0; c < COLUMNS; c++) sums[r][c] = add_products(sums[r][c], a, b[c]);
+        }
+    }
+    for (int r = 0; r < ROWS; r++)
+        for (int c = 0; c < COLUMNS; c++) store_sums(C + r * ld_c + 16 * c, sums[r][c]);
+}
 
 constexpr int64_t QUERIES = 64;  // a block of queries
 constexpr int64_t KEYS = 512;    // a block of keys, at most
@@ -151,6 +219,18 @@ void by_tiles(int64_t rows, int64_t width, int64_t height, Work work) {
 }  // namespace
 
 extern "C" {
+
+// `Product` for processors without AMX. M is a multiple of 4, N of 32, K of 2.
+void block_product(int64_t M, int64_t N, int64_t K, int64_t ld_a, int64_t ld_b, int64_t ld_c, bool add, const bf16* A,
+                   const bf16* B, float* C, bool) {
+    for (int64_t n = 0; n < N; n += 64)
+        for (int64_t m = 0; m < M; m += 4) {
+            const auto tile = n + 64 <= N ? tile_product<4, 4> : tile_product<4, 2>;
+            tile(K, ld_a, ld_b, ld_c, add, A + m * ld_a, B + 2 * n, C + m * ld_c + n);
+        }
+}
+
+void block_release(bool) {}
 
 // total = x + delta (x itself without delta); out = total / rms(total) * weight.
 void add_rms_norm(const bf16* x, const bf16* delta, const float* weight, bf16* total, bf16* out, int64_t rows,

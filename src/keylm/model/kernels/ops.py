@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from keylm.model.kernels.build import brgemm_functions, call_kernel, kernel_library
+from keylm.model.kernels.build import call_kernel, kernel_library, product_functions
 
 # Fixed, rather than one sum per thread, so that results do not depend on the number of threads.
 _NUM_PARTIAL_SUMS = 32
@@ -95,7 +95,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     # The kernel's loops have no tails. Documents of packed rows are padded to whole blocks (`PackedDocuments`).
     fits_blocks = q.shape[2] % _QUERY_BLOCK == 0 and q.shape[3] % 32 == 0
-    if uses_kernels(q) and fits_blocks and brgemm_functions() is not None:
+    if uses_kernels(q) and fits_blocks:
         out: Tensor = _CausalAttention.apply(q.contiguous(), k.contiguous(), v.contiguous())  # type: ignore[no-untyped-call]
         return out
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).transpose(1, 2)
@@ -301,7 +301,7 @@ class _CausalAttention(Function):
         lse = q.new_empty(batch, queries, time, dtype=torch.float32)
         ctx.sizes = (batch, queries, k.shape[1], time, width)
         ctx.save_for_backward(q, k, v, out, lse)
-        call_kernel("attention", *(brgemm_functions() or ()), q, k, v, out, lse, *ctx.sizes)
+        call_kernel("attention", *product_functions(), q, k, v, out, lse, *ctx.sizes)
         return out
 
     @staticmethod
@@ -309,8 +309,9 @@ class _CausalAttention(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v, out, lse = ctx.saved_tensors
         grads = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        products = brgemm_functions() or ()
-        call_kernel("attention_backward", *products, q, k, v, out, lse, grad.contiguous(), *grads, *ctx.sizes)
+        call_kernel(
+            "attention_backward", *product_functions(), q, k, v, out, lse, grad.contiguous(), *grads, *ctx.sizes
+        )
         return grads
 
 
