@@ -1,4 +1,4 @@
-"""The table of stages, and how they are run. No other module lists the stages.
+"""The table of stages, and how they are run. Only `stage_inputs` of `keylm.recipe.fingerprint` repeats their order.
 
 A stage's entry point is given as a string and imported when the stage runs. So this module can sit below the packages
 that do the work, and they look up names and labels here.
