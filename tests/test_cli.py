@@ -76,6 +76,13 @@ def test_a_users_mistake_exits_with_code_2(tmp_path: Path) -> None:
     assert len(result.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("option", [("--limit", "5"), ("--json", "scores.json")])
+def test_options_that_the_eval_stage_has_no_use_for_are_refused(option: tuple[str, str], tmp_path: Path) -> None:
+    result = keylm("eval", str(tmp_path), *option)
+    assert result.returncode == 2
+    assert f"{option[0]} needs --tasks" in result.stderr
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     result = keylm("--debug", "run", str(tmp_path / "absent.yaml"))
     assert "Traceback" in result.stderr
