@@ -21,7 +21,8 @@ from transformers import AutoModelForCausalLM
 
 from keylm.common.errors import UserError
 from keylm.export.stage import run_export
-from keylm.gguf.file import read_gguf_header, read_gguf_weights
+from keylm.gguf.file import read_gguf_weights
+from keylm.gguf.header import read_gguf_header, read_gguf_metadata
 from keylm.gguf.locate import gguf_path
 from keylm.gguf.tensor_types import FILE_TYPES
 from keylm.model.transformer import KeyLM
@@ -134,6 +135,15 @@ def test_metadata(exported: Run) -> None:
     tokens = zip(fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"], strict=True)
     control_tokens = [token for token, token_type in tokens if token_type == gguf.TokenType.CONTROL]
     assert sorted(control_tokens) == sorted(CONTROL_TOKENS)
+
+
+def test_the_metadata_is_what_the_gguf_package_reads(exported: Run) -> None:
+    path = existing_gguf(exported, "Q8_0")
+    fields = gguf.GGUFReader(path).fields.items()
+    expected = {key: field.contents() for key, field in fields if not key.startswith("GGUF.")}
+    metadata = read_gguf_metadata(path)
+    assert list(metadata) == list(expected)
+    assert metadata == expected
 
 
 def test_llama_cpp_uses_the_sampling_defaults(exported: Run) -> None:

@@ -14,7 +14,7 @@ from keylm.export.card_scores import scores_section
 from keylm.export.markdown import markdown_table
 from keylm.export.quantization_quality import NUM_TOKENS
 from keylm.gguf.file import license_of
-from keylm.gguf.tensor_types import preferred_file_type
+from keylm.gguf.locate import preferred_file_type
 from keylm.recipe import Recipe
 from keylm.recipe.train import TrainConfig
 from keylm.run import Run

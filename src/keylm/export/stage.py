@@ -7,7 +7,7 @@ from typing import Any
 
 from keylm.common.errors import UserError
 from keylm.common.files import sha256, write_text
-from keylm.gguf.locate import gguf_path
+from keylm.gguf.locate import gguf_path, preferred_file_type
 from keylm.run import Run
 from keylm.stages import training_stages
 
@@ -34,7 +34,6 @@ def run_export(run: Run) -> dict[str, Any]:
     from keylm.export.transformers_folder import write_transformers_folder
     from keylm.export.verify import verify_export
     from keylm.gguf.file import write_gguf
-    from keylm.gguf.tensor_types import preferred_file_type
 
     stage = training_stages(run)[-1]
     if not run.weights(stage).exists():

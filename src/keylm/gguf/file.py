@@ -1,44 +1,26 @@
-"""GGUF files for llama.cpp, LM Studio and Ollama: written directly from the weights, and read back."""
+"""GGUF files for llama.cpp, LM Studio and Ollama: written directly from the weights, which can be read back."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import gguf
-from tokenizers import AddedToken, models
 
-from keylm.common.errors import UserError
 from keylm.gguf.quantization import quantize
 from keylm.gguf.tensor_types import FILE_TYPES, tensor_type
 from keylm.recipe.model import ModelConfig
 from keylm.run import Run
 from keylm.tokenizer.chat_template import CHAT_TEMPLATE
-from keylm.tokenizer.tokenizer import CONTROL_TOKENS, Tokenizer, byte_level_backend, read_merges
+from keylm.tokenizer.tokenizer import CONTROL_TOKENS, Tokenizer, read_merges
 
 if TYPE_CHECKING:
     import torch
 
 _ARCHITECTURE = gguf.MODEL_ARCH.QWEN3
-
-
-@dataclass(frozen=True)
-class GGUFHeader:
-    """The metadata of a GGUF that chatting needs."""
-
-    name: str
-    """Display name of the model."""
-    context_length: int
-    """Tokens that fit into the context."""
-    temperature: float
-    """Default sampling temperature."""
-    repetition_penalty: float
-    """Default repetition penalty."""
-    tokenizer: Tokenizer
 
 
 def write_gguf(run: Run, weights: dict[str, torch.Tensor], file_type: str, path: Path) -> None:
@@ -62,29 +44,6 @@ def write_gguf(run: Run, weights: dict[str, torch.Tensor], file_type: str, path:
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     partial.replace(path)
-
-
-def read_gguf_header(path: Path) -> GGUFHeader:
-    """Read the metadata and the tokenizer of a GGUF that `write_gguf` wrote.
-
-    Raises:
-        UserError: The file is not a GGUF, is damaged, or was not written by KeyLM.
-    """
-    try:
-        fields = gguf.GGUFReader(path).fields
-        values = {key: field.contents() for key, field in fields.items() if not key.startswith("GGUF.")}
-    except (OSError, ValueError, LookupError) as error:  # the reader indexes past the end of a truncated file
-        raise UserError(f"{path} is not a GGUF file, or is damaged: {error}") from error
-    try:
-        return GGUFHeader(
-            name=values[gguf.Keys.General.NAME],
-            context_length=values[gguf.Keys.LLM.CONTEXT_LENGTH.format(arch=values[gguf.Keys.General.ARCHITECTURE])],
-            temperature=values[gguf.Keys.General.SAMPLING_TEMP],
-            repetition_penalty=values[gguf.Keys.General.SAMPLING_PENALTY_REPEAT],
-            tokenizer=_read_tokenizer(values),
-        )
-    except KeyError as error:
-        raise UserError(f"{path} was not written by keylm: its metadata lacks {error}") from error
 
 
 def read_gguf_weights(path: Path, model: ModelConfig, names: Iterable[str]) -> dict[str, torch.Tensor]:
@@ -172,14 +131,6 @@ def _add_tensors(writer: gguf.GGUFWriter, model: ModelConfig, weights: dict[str,
         encoded = threads.map(quantize, weights.values(), types.values())
         for name, values in zip(weights, encoded, strict=True):
             writer.add_tensor(names[name], values, raw_dtype=types[name])
-
-
-def _read_tokenizer(values: dict[str, Any]) -> Tokenizer:
-    vocabulary = {token: index for index, token in enumerate(values[gguf.Keys.Tokenizer.LIST])}
-    pairs = [tuple(merge.split(" ")) for merge in values[gguf.Keys.Tokenizer.MERGES]]
-    backend = byte_level_backend(models.BPE(vocabulary, pairs), values[gguf.Keys.Tokenizer.PRE])
-    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL_TOKENS])
-    return Tokenizer(backend)
 
 
 def _gguf_names(model: ModelConfig, names: Iterable[str]) -> dict[str, str]:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keylm.common.errors import UserError
-from keylm.run import Run
+
+if TYPE_CHECKING:
+    from keylm.run import Run
+
+# Q8_0 first: half the size and about twice the speed of F16, without a visible difference in the answers. Below it,
+# answers get worse with the size, so the remaining types follow only after the exact ones.
+_PREFERENCE = ("Q8_0", "F16", "BF16", "F32", "Q6_K", "Q5_K_M", "Q5_1", "Q4_K_M", "Q4_0")
 
 
 def gguf_path(run: Run, file_type: str) -> Path:
@@ -13,10 +21,14 @@ def gguf_path(run: Run, file_type: str) -> Path:
     return run.stage("export") / f"{run.recipe.name}-{file_type}.gguf"
 
 
+def preferred_file_type(file_types: Iterable[str]) -> str:
+    """The file type to chat with: the smallest one whose answers match the unquantized weights, if there is one."""
+    ranks = {file_type: rank for rank, file_type in enumerate(_PREFERENCE)}
+    return min(file_types, key=lambda file_type: (ranks.get(file_type, len(ranks)), file_type))
+
+
 def preferred_gguf(paths: list[Path]) -> Path:
     """The file to chat with among several, by the file type at the end of its name."""
-    from keylm.gguf.tensor_types import preferred_file_type
-
     by_file_type = {path.stem.rpartition("-")[2]: path for path in sorted(paths)}
     return by_file_type[preferred_file_type(by_file_type)]
 

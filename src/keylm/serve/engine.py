@@ -11,7 +11,7 @@ from typing import Any
 from keylm.common.documents import Message
 from keylm.common.errors import KeyLMError
 from keylm.common.hardware import physical_cores
-from keylm.gguf.file import read_gguf_header
+from keylm.gguf.header import read_gguf_header
 from keylm.tokenizer.messages import encode_messages
 
 Chunk = dict[str, Any]
@@ -56,6 +56,7 @@ class Engine:
         params.cache_ram_mib = _CACHE_MIB
         params.endpoint_metrics = True
         params.verbosity = -1
+        params.fit_params = False  # to the memory of a GPU; looking for one takes a third of the time to load
         # llama.cpp opens an HTTP port of its own on the loopback. Nobody needs it, so nobody gets its key.
         params.api_keys = [os.urandom(16).hex()]
         params.ui = False

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from keylm.common.errors import UserError
-from keylm.gguf.file import GGUFHeader
+from keylm.gguf.header import GGUFHeader
 from keylm.serve.engine import Chunk, Engine
 
 Body = dict[str, Any]

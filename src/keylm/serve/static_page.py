@@ -20,7 +20,7 @@ from pathlib import Path
 from keylm.common.console import console
 from keylm.common.errors import KeyLMError, UserError
 from keylm.common.files import replace_folder
-from keylm.gguf.file import read_gguf_header
+from keylm.gguf.header import read_gguf_header
 from keylm.gguf.locate import find_gguf
 from keylm.run import Run
 from keylm.serve.schema import model_body

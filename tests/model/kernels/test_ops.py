@@ -22,6 +22,24 @@ from keylm.recipe.model import ModelConfig
 Operation = Callable[..., Tensor | tuple[Tensor, ...]]
 
 pytestmark = pytest.mark.skipif(build.kernel_library() is None, reason="no C++ compiler")
+with_and_without_instructions = pytest.mark.usefixtures("kernels")
+
+
+@pytest.fixture(scope="module", params=["", "-mno-avx512bf16", "-mno-avx512bf16 -mno-avx512f"])
+def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The kernels compiled for this processor, and as if it had fewer instructions."""
+    if request.param and platform.machine() != "x86_64":
+        pytest.skip("the flags are those of x86-64")
+    path = tmp_path_factory.mktemp("kernels") / "kernels.so"
+    build._compile_kernels(os.environ.get("CXX", "g++"), [*build._FLAGS, *request.param.split()], path)
+    return ctypes.CDLL(str(path))
+
+
+@pytest.fixture
+def kernels(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the operations use `library`."""
+    monkeypatch.setattr(build, "kernel_library", lambda: library)
+    monkeypatch.setattr(ops, "kernel_library", lambda: library)
 
 
 def run(operation: Operation, inputs: list[Tensor | None], dtype: torch.dtype) -> list[Tensor]:
@@ -49,24 +67,28 @@ def low(*shape: int) -> Tensor:
     return torch.randn(shape).bfloat16()
 
 
+@with_and_without_instructions
 @pytest.mark.parametrize("adds", [True, False])
-@pytest.mark.parametrize("width", [32, 72])
+@pytest.mark.parametrize("width", [32, 72, 512])
 def test_norm(adds: bool, width: int) -> None:
     delta = low(3, 7, width) if adds else None
     check(lambda x, d, w: ops.add_rms_norm(x, d, w, 1e-6), low(3, 7, width), delta, torch.randn(width))
 
 
+@with_and_without_instructions
 @pytest.mark.parametrize("adds", [True, False])
 def test_norm_and_products(adds: bool) -> None:
-    delta = low(3, 40, 48) if adds else None
-    weights = [torch.randn(rows, 48) for rows in (48, 16, 16)]
-    check(lambda x, d, n, *w: ops.norm_linear(x, d, n, 1e-6, *w), low(3, 40, 48), delta, torch.randn(48), *weights)
+    delta = low(3, 40, 64) if adds else None
+    weights = [torch.randn(rows, 64) for rows in (48, 16, 16)]
+    check(lambda x, d, n, *w: ops.norm_linear(x, d, n, 1e-6, *w), low(3, 40, 64), delta, torch.randn(64), *weights)
 
 
+@with_and_without_instructions
 def test_products() -> None:
     check(ops.linear, low(3, 40, 48), torch.randn(16, 48), torch.randn(24, 48))
 
 
+@with_and_without_instructions
 @pytest.mark.parametrize(("n", "rows", "columns"), [(64, 48, 112), (32, 112, 48), (40, 112, 48), (64, 50, 48)])
 def test_gradient_of_a_weight(n: int, rows: int, columns: int) -> None:
     grad, x = low(n, rows), low(n, columns)
@@ -76,19 +98,23 @@ def test_gradient_of_a_weight(n: int, rows: int, columns: int) -> None:
     torch.testing.assert_close(result, expected, rtol=2**-8, atol=1e-6)
 
 
-def test_swiglu() -> None:
-    check(ops.swiglu_linear, 3 * low(3, 7, 80), torch.randn(24, 40))
+@with_and_without_instructions
+@pytest.mark.parametrize("width", [40, 96])
+def test_swiglu(width: int) -> None:
+    check(ops.swiglu_linear, 3 * low(3, 7, 2 * width), torch.randn(24, width))
 
 
+@with_and_without_instructions
+@pytest.mark.parametrize("width", [16, 32, 64])
 @pytest.mark.parametrize("rotary_batch", [1, 2])
-def test_split_norm_rope(rotary_batch: int) -> None:
-    angles = torch.randn(rotary_batch, 9, 1, 8).repeat(1, 1, 1, 2)
+def test_split_norm_rope(rotary_batch: int, width: int) -> None:
+    angles = torch.randn(rotary_batch, 9, 1, width // 2).repeat(1, 1, 1, 2)
     rotary = torch.stack([angles.cos(), angles.sin()])
     check(
         lambda qkv, q, k: ops.split_norm_rope(qkv, q, k, rotary, (4, 2), 1e-6),
-        low(2, 9, 8 * 16),
-        torch.randn(16),
-        torch.randn(16),
+        low(2, 9, 8 * width),
+        torch.randn(width),
+        torch.randn(width),
     )
 
 
@@ -102,19 +128,15 @@ def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     return str(request.param)
 
 
+@with_and_without_instructions
 @pytest.mark.parametrize(("time", "width", "keys"), [(64, 64, 2), (640, 32, 1), (1088, 64, 4)])
 def test_attention(products: str, time: int, width: int, keys: int) -> None:
     check(ops.causal_attention, 2 * low(2, 4, time, width), 2 * low(2, keys, time, width), low(2, keys, time, width))
 
 
-@pytest.mark.parametrize("flags", [[], ["-mno-avx512bf16"], ["-mno-avx512bf16", "-mno-avx512f"]])
 @pytest.mark.parametrize("sizes", [(64, 128, 32), (8, 96, 64), (4, 32, 2)])
-def test_block_product(flags: list[str], sizes: tuple[int, int, int], tmp_path: Path) -> None:
-    """With AVX512-BF16's instructions and without them, for whole tiles of columns and for the half tile at the end."""
-    if flags and platform.machine() != "x86_64":
-        pytest.skip("the flags are those of x86-64")
-    library = tmp_path / "kernels.so"
-    build._compile_kernels(os.environ.get("CXX", "g++"), [*build._FLAGS, *flags], library)
+def test_block_product(library: ctypes.CDLL, sizes: tuple[int, int, int]) -> None:
+    """For whole tiles of columns and for the half tile at the end."""
     rows, columns, depth = sizes
     a, b = low(rows, depth), low(depth, columns)
     # Rows 2i and 2i + 1 of the right side stand as pairs.
@@ -123,7 +145,7 @@ def test_block_product(flags: list[str], sizes: tuple[int, int, int], tmp_path: 
     numbers = [ctypes.c_int64(number) for number in (rows, columns, depth, depth, columns, columns)]
     addresses = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (a, interleaved, out)]
     for adds in (True, False):
-        ctypes.CDLL(str(library)).block_product(*numbers, ctypes.c_bool(adds), *addresses, ctypes.c_bool(True))
+        library.block_product(*numbers, ctypes.c_bool(adds), *addresses, ctypes.c_bool(True))
         torch.testing.assert_close(out, a.float() @ b.float() + adds, rtol=1e-4, atol=1e-4)
 
 
@@ -133,6 +155,7 @@ def test_attention_of_other_lengths_is_torchs() -> None:
     assert torch.equal(ops.causal_attention(q, k, v), expected)
 
 
+@with_and_without_instructions
 def test_cross_entropy() -> None:
     logits, targets = 5 * low(9, 301), torch.randint(301, (9,))
     targets[3] = -100
@@ -145,6 +168,7 @@ def test_cross_entropy() -> None:
     assert not grad[:, 301:].any()
 
 
+@with_and_without_instructions
 def test_nan_stays_nan() -> None:
     logits, hidden = low(2, 64), low(2, 64)
     logits[0, 5] = hidden[0, 5] = float("nan")
@@ -154,13 +178,15 @@ def test_nan_stays_nan() -> None:
     assert normed.isnan().any(dim=1).tolist() == [True, False]
 
 
+@with_and_without_instructions
 def test_extreme_scores_do_not_overflow() -> None:
-    x = torch.tensor([[-3e38, 3e38, -200.0, 200.0, 0.0, 1.0, -1.0, 90.0]]).bfloat16()
+    x = torch.tensor([[-3e38, 3e38, -200.0, 200.0, 0.0, 1.0, -1.0, 90.0] * 4]).bfloat16()
+    x[0, 8:] = 0
     nll, grad = ops.cross_entropy(x.clone(), torch.tensor([1]), 8)
     assert nll.item() == 0
     assert grad.isfinite().all()
-    gate = torch.tensor([[-3e4, 3e4, -200.0, 200.0, -88.0, 1.0, -1.0, 90.0]]).bfloat16()
-    out = ops.swiglu_linear(torch.cat([gate, torch.ones_like(gate)], dim=1), torch.eye(8))
+    gate = torch.tensor([[-3e4, 3e4, -200.0, 200.0, -88.0, 1.0, -1.0, 90.0] * 4]).bfloat16()
+    out = ops.swiglu_linear(torch.cat([gate, torch.ones_like(gate)], dim=1), torch.eye(32))
     torch.testing.assert_close(out.float(), F.silu(gate.float()), rtol=2**-7, atol=1e-30)
 
 

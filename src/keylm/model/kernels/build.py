@@ -20,6 +20,8 @@ from keylm.common.hardware import describe_hardware
 
 _SOURCE = Path(__file__).with_name("kernels.cpp")
 _FLAGS = ["-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC"]
+# No other code calls the functions that take or return vectors, so it does not matter how they are passed.
+_FLAGS += ["-Wno-psabi"]
 # Compilers prefer 256 bits by default, even where there are registers of 512.
 _X86_FLAGS = ["-mprefer-vector-width=512"]
 # Mangled names of functions in `at::native::cpublas`, which torch exports but has no Python API for.
@@ -81,7 +83,6 @@ def torch_products() -> ProductFunctions | None:
     return ctypes.cast(brgemm, ctypes.c_void_p), ctypes.cast(release, ctypes.c_void_p)
 
 
-@functools.cache
 def own_products() -> ProductFunctions:
     """`block_product` of `kernels.cpp`, for processors with AVX512-BF16 alone, or without. Needs `kernel_library`."""
     kernels = kernel_library()

@@ -1,16 +1,18 @@
 // The operations between the matrix products of bfloat16 training on a CPU, each in as few passes over memory as
 // possible.
 //
-// Arrays are contiguous. bfloat16 is stored as uint16_t, arithmetic is float32. Each row is computed by one thread, and
-// sums over rows go through a fixed number of partial sums, so results do not depend on the number of threads. Loops
-// are plain C++ for the compiler to vectorize. `keylm/model/kernels/ops.py` documents the functions and has the same in
-// torch.
+// Arrays are contiguous. bfloat16 is stored as uint16_t, arithmetic is float32, 16 numbers at a time: widths are
+// multiples of 32. Each row is computed by one thread, and sums over rows go through a fixed number of partial sums, so
+// results do not depend on the number of threads. `keylm/model/kernels/ops.py` documents the functions and has the same
+// in torch.
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <new>
+#include <type_traits>
 
 #ifdef __AVX512BF16__
 #include <immintrin.h>
@@ -20,47 +22,117 @@ using bf16 = uint16_t;
 
 namespace {
 
-inline float up(bf16 x) {
-    uint32_t bits = uint32_t(x) << 16;
-    float value;
-    std::memcpy(&value, &bits, 4);
-    return value;
+// Sixteen numbers: one register where the processor has such wide ones, several elsewhere.
+using Floats [[gnu::vector_size(64)]] = float;
+using Words [[gnu::vector_size(64)]] = uint32_t;
+using Halves [[gnu::vector_size(32)]] = uint16_t;
+constexpr int64_t LANES = 16;
+
+template <typename Vector>
+inline Vector load(const void* from) {
+    Vector vector;
+    std::memcpy(&vector, from, sizeof(vector));
+    return vector;
 }
 
-inline bf16 down(float x) {  // to nearest, ties to even
-    uint32_t bits;
-    std::memcpy(&bits, &x, 4);
-    return bf16((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-// 2^x with a relative error of 3e-6 for x in [-126, 127], and 0 below: the integer part goes into the exponent bits,
-// the rest through a polynomial that is exact at 0. NaN stays NaN.
-inline float exp2_fast(float x) {
-    x = x < -127.0f ? -127.0f : x;
-    float n = __builtin_rintf(x), r = x - n;
-    float p = 9.5828427e-3f;
-    p = p * r + 5.59064262e-2f;
-    p = p * r + 2.40240991e-1f;
-    p = p * r + 6.93124175e-1f;
-    p = p * r + 1.0f;
-    int32_t bits = (int32_t(n) + 127) << 23;
-    float power;
-    std::memcpy(&power, &bits, 4);
-    return p * power;
+template <typename Vector>
+inline void store(void* to, Vector vector) {
+    std::memcpy(to, &vector, sizeof(vector));
 }
 
 constexpr float LOG2_E = 1.44269504f;
 
-// e^min(x, 88), which does not overflow.
-inline float exp_fast(float x) { return exp2_fast((x > 88.0f ? 88.0f : x) * LOG2_E); }
+// Instructions that compilers do not find by themselves, and the same in plain C++:
+//   widen: zero-extend to 32 bits.
+//   down: round to bfloat16, to nearest, ties to even.
+//   exp2: 2^x with a relative error of 3e-6; 0 for -infinity. NaN stays NaN.
+//   reciprocal: 1 / x with a relative error of 1e-7; 0 for infinity.
+//   Pairs: 16 pairs of bfloat16 of a matrix product, and add_products: sums + a.even * b.even + a.odd * b.odd.
+#ifdef __AVX512BF16__
+inline Words widen(Halves x) { return Words(_mm512_cvtepu16_epi32(__m256i(x))); }
+inline Halves down(Floats x) { return Halves(_mm512_cvtneps_pbh(x)); }
+inline Floats exp2(Floats x) {
+    const Floats r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF);  // x - floor(x)
+    const Floats p = (((1.342668e-2f * r + 5.224247e-2f) * r + 2.412802e-1f) * r + 6.9304484e-1f) * r + 1.0f;
+    return _mm512_scalef_ps(p, x);  // p * 2^floor(x)
+}
+inline Floats reciprocal(Floats x) {
+    const Floats r = _mm512_rcp14_ps(x);
+    return _mm512_fmadd_ps(r, _mm512_fnmadd_ps(x, r, _mm512_set1_ps(1.0f)), r);
+}
+inline float sum(Floats x) { return _mm512_reduce_add_ps(x); }
+inline float max(Floats x) { return _mm512_reduce_max_ps(x); }
 
-inline float sigmoid(float x) { return 1.0f / (1.0f + exp_fast(-x)); }
+using Pairs = __m512bh;
+inline Pairs load_pairs(const bf16* x) { return Pairs(load<__m512i>(x)); }
+inline Pairs repeat_pair(const bf16* x) { return Pairs(_mm512_set1_epi32(load<int32_t>(x))); }
+inline Floats add_products(Floats sums, Pairs a, Pairs b) { return _mm512_dpbf16_ps(sums, a, b); }
+#else
+inline Words widen(Halves x) { return __builtin_convertvector(x, Words); }
+inline Halves down(Floats x) {
+    const Words bits = Words(x);
+    return __builtin_convertvector((bits + 0x7fff + ((bits >> 16) & 1)) >> 16, Halves);
+}
+inline Floats exp2(Floats x) {
+    float power[LANES];
+    for (int64_t i = 0; i < LANES; i++) power[i] = x[i] < -127.0f ? -127.0f : x[i];
+    // The integer part goes into the exponent bits, the rest through a polynomial that is exact at 0.
+    for (int64_t i = 0; i < LANES; i++) {
+        const float n = __builtin_rintf(power[i]), r = power[i] - n;
+        const float p = (((9.5828427e-3f * r + 5.59064262e-2f) * r + 2.40240991e-1f) * r + 6.93124175e-1f) * r + 1.0f;
+        power[i] = p * load<float>(std::array{(int32_t(n) + 127) << 23}.data());
+    }
+    return load<Floats>(power);
+}
+inline Floats reciprocal(Floats x) { return 1.0f / x; }
+inline float sum(Floats x) {
+    for (int64_t half = LANES / 2; half; half /= 2)
+        for (int64_t i = 0; i < half; i++) x[i] += x[i + half];
+    return x[0];
+}
+inline float max(Floats x) {
+    for (int64_t half = LANES / 2; half; half /= 2)
+        for (int64_t i = 0; i < half; i++) x[i] = x[i] > x[i + half] ? x[i] : x[i + half];
+    return x[0];
+}
+
+struct Pairs {
+    Floats even, odd;
+};
+inline Pairs pairs_of(Words x) { return {Floats(x << 16), Floats(x & 0xffff0000)}; }
+inline Pairs load_pairs(const bf16* x) { return pairs_of(load<Words>(x)); }
+inline Pairs repeat_pair(const bf16* x) { return pairs_of(Words{} + load<uint32_t>(x)); }
+inline Floats add_products(Floats sums, const Pairs& a, const Pairs& b) {
+    return sums + a.even * b.even + a.odd * b.odd;
+}
+#endif
+
+inline Floats up(const bf16* x) { return Floats(widen(load<Halves>(x)) << 16); }
+inline void store_down(bf16* to, Floats x) { store(to, down(x)); }
+inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
+// Not above e^88, which is near float32's largest number.
+inline Floats exp(Floats x) { return exp2((x > 88.0f ? 88.0f : x) * LOG2_E); }
+inline Floats sigmoid(Floats x) { return reciprocal(1.0f + exp(-x)); }
+
+// The sum of term(i) for the 16 columns from each i on.
+template <typename Term>
+inline float sum_over(int64_t width, Term term) {
+    Floats even{}, odd{};  // Two sums, since an addition waits for the one before it.
+    for (int64_t i = 0; i < width; i += 2 * LANES) even += term(i), odd += term(i + LANES);
+    return sum(even + odd);
+}
 
 inline float inverse_rms(const bf16* x, int64_t width, float eps) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < width; i++) sum += up(x[i]) * up(x[i]);
-    return 1.0f / std::sqrt(sum / width + eps);
+    return 1.0f / std::sqrt(sum_over(width, [=](int64_t i) { return up(x + i) * up(x + i); }) / width + eps);
+}
+
+// Call `work` with the width of a head. The usual one is a constant, so that the loops over it are unrolled.
+template <typename Work>
+inline void with_head_dim(int64_t D, Work work) {
+    if (D == 64)
+        work(std::integral_constant<int64_t, 64>());
+    else
+        work(D);
 }
 
 constexpr int64_t PARTS = 32;  // partial sums over rows
@@ -92,68 +164,23 @@ private:
     T* data_;
 };
 
-// Sixteen columns of a product: sums of 16 floats, to which the products of 16 pairs of bfloat16 are added.
-#ifdef __AVX512BF16__
-using Sums = __m512;
-using Pairs = __m512bh;
-inline Sums load_sums(const float* c) { return _mm512_loadu_ps(c); }
-inline void store_sums(float* c, Sums sums) { _mm512_storeu_ps(c, sums); }
-inline Pairs load_pairs(const bf16* b) { return Pairs(_mm512_loadu_si512(b)); }
-inline Pairs repeat_pair(const bf16* a) {
-    int32_t pair;
-    std::memcpy(&pair, a, 4);
-    return Pairs(_mm512_set1_epi32(pair));
-}
-inline Sums add_products(Sums sums, Pairs a, Pairs b) { return _mm512_dpbf16_ps(sums, a, b); }
-#else
-struct Sums {
-    float of[16];
-};
-struct Pairs {
-    float even[16], odd[16];
-};
-inline Sums load_sums(const float* c) {
-    Sums sums;
-    std::memcpy(sums.of, c, sizeof(sums.of));
-    return sums;
-}
-inline void store_sums(float* c, const Sums& sums) { std::memcpy(c, sums.of, sizeof(sums.of)); }
-inline Pairs load_pairs(const bf16* b) {
-    Pairs pairs;
-#pragma omp simd
-    for (int64_t i = 0; i < 16; i++) pairs.even[i] = up(b[2 * i]), pairs.odd[i] = up(b[2 * i + 1]);
-    return pairs;
-}
-inline Pairs repeat_pair(const bf16* a) {
-    Pairs pairs;
-#pragma omp simd
-    for (int64_t i = 0; i < 16; i++) pairs.even[i] = up(a[0]), pairs.odd[i] = up(a[1]);
-    return pairs;
-}
-inline Sums add_products(Sums sums, const Pairs& a, const Pairs& b) {
-#pragma omp simd
-    for (int64_t i = 0; i < 16; i++) sums.of[i] += a.even[i] * b.even[i] + a.odd[i] * b.odd[i];
-    return sums;
-}
-#endif
-
 // One tile of a product, (ROWS, 16 * COLUMNS): its sums stay in registers, hence the constant sizes.
 template <int ROWS, int COLUMNS>
 inline void tile_product(int64_t K, int64_t ld_a, int64_t ld_b, int64_t ld_c, bool add, const bf16* A, const bf16* B,
                          float* C) {
-    Sums sums[ROWS][COLUMNS];
+    Floats sums[ROWS][COLUMNS];
     for (int r = 0; r < ROWS; r++)
-        for (int c = 0; c < COLUMNS; c++) sums[r][c] = add ? load_sums(C + r * ld_c + 16 * c) : Sums{};
+        for (int c = 0; c < COLUMNS; c++) sums[r][c] = add ? load<Floats>(C + r * ld_c + LANES * c) : Floats{};
     for (int64_t k = 0; k < K; k += 2) {
         Pairs b[COLUMNS];
-        for (int c = 0; c < COLUMNS; c++) b[c] = load_pairs(B + k * ld_b + 32 * c);
+        for (int c = 0; c < COLUMNS; c++) b[c] = load_pairs(B + k * ld_b + 2 * LANES * c);
         for (int r = 0; r < ROWS; r++) {
             const Pairs a = repeat_pair(A + r * ld_a + k);
             for (int c = 0; c < COLUMNS; c++) sums[r][c] = add_products(sums[r][c], a, b[c]);
         }
     }
     for (int r = 0; r < ROWS; r++)
-        for (int c = 0; c < COLUMNS; c++) store_sums(C + r * ld_c + 16 * c, sums[r][c]);
+        for (int c = 0; c < COLUMNS; c++) store(C + r * ld_c + LANES * c, sums[r][c]);
 }
 
 constexpr int64_t QUERIES = 64;  // a block of queries
@@ -164,12 +191,12 @@ void interleave(const bf16* x, int64_t stride, int64_t rows, int64_t width, bf16
     for (int64_t r = 0; r < rows; r += 2) {
         const bf16 *even = x + r * stride, *odd = even + stride;
         uint32_t* pairs = reinterpret_cast<uint32_t*>(out + r * width);
-#pragma omp simd
-        for (int64_t i = 0; i < width; i++) pairs[i] = uint32_t(even[i]) | uint32_t(odd[i]) << 16;
+        for (int64_t i = 0; i < width; i += LANES)
+            store(pairs + i, widen(load<Halves>(even + i)) | widen(load<Halves>(odd + i)) << 16);
     }
 }
 
-constexpr int64_t TILE = 16;
+constexpr int64_t TILE = LANES;
 
 // Transpose a tile: a perfect shuffle turns the bits of an index by one, four of them by half.
 inline void transpose_tile(uint32_t* tile) {
@@ -187,6 +214,22 @@ inline void transpose_tile(uint32_t* tile) {
     shuffle(other, tile);
 }
 
+// Transpose a tile of (32, 16), each with a leading dimension.
+inline void transpose_pairs(const bf16* x, int64_t stride, bf16* out, int64_t out_stride) {
+    alignas(64) uint32_t tile[TILE * TILE];
+    interleave(x, stride, 2 * TILE, TILE, reinterpret_cast<bf16*>(tile));
+    transpose_tile(tile);
+    for (int64_t t = 0; t < TILE; t++) std::memcpy(out + t * out_stride, tile + t * TILE, 4 * TILE);
+}
+
+// Transpose and round a tile of (16, 16).
+inline void transpose_down(const float* x, int64_t stride, bf16* out, int64_t out_stride) {
+    alignas(64) uint32_t tile[TILE * TILE];
+    for (int64_t t = 0; t < TILE; t++) std::memcpy(tile + t * TILE, x + t * stride, 4 * TILE);
+    transpose_tile(tile);
+    for (int64_t t = 0; t < TILE; t++) store_down(out + t * out_stride, load<Floats>(tile + t * TILE));
+}
+
 // (rows, width) with a leading dimension, to the interleaved transpose (width / 2, rows, 2). Rows are a multiple of 16,
 // the width of 32.
 void interleave_transposed(const bf16* x, int64_t stride, int64_t rows, int64_t width, bf16* out) {
@@ -200,20 +243,55 @@ void interleave_transposed(const bf16* x, int64_t stride, int64_t rows, int64_t 
         }
 }
 
+// weights = 2^(scale * scores - top) for `count` scores, a multiple of 64; top is the largest of scale * scores.
+// Returns the sum of the weights.
+float softmax_row(const float* scores, int64_t count, float scale, bf16* weights, float* top) {
+    Floats tops[4], sums[4] = {};
+    for (Floats& lanes : tops) lanes = Floats{} - INFINITY;
+    for (int64_t j = 0; j < count; j += 4 * LANES)
+        for (int c = 0; c < 4; c++) tops[c] = larger(load<Floats>(scores + j + LANES * c), tops[c]);
+    *top = scale * max(larger(larger(tops[0], tops[1]), larger(tops[2], tops[3])));
+    for (int64_t j = 0; j < count; j += 4 * LANES)
+        for (int c = 0; c < 4; c++) {
+            const Floats e = exp2(load<Floats>(scores + j + LANES * c) * scale - *top);
+            sums[c] += e;
+            store_down(weights + j + LANES * c, e);
+        }
+    return sum(sums[0] + sums[1] + sums[2] + sums[3]);
+}
+
+// For a pair of keys and a block of queries, of which the first `hidden` (and one more for the second key) do not see
+// them: weights p = 2^(scores * scale * log2(e) - log_sums), and the gradients of the scores, ds = p (dp - delta) scale,
+// by rows and with the two rows interleaved.
+void softmax_backward_pair(const float* scores, const float* dp, const float* log_sums, const float* delta, float scale,
+                           int64_t hidden, bf16* p, bf16* ds, bf16* ds_pairs) {
+    const Words lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    for (int64_t i = 0; i < QUERIES; i += LANES) {
+        Halves gradients[2];
+        for (int64_t j = 0; j < 2; j++) {
+            const int64_t at = j * QUERIES + i;
+            const Floats weight = exp2(load<Floats>(scores + at) * (scale * LOG2_E) - load<Floats>(log_sums + i));
+            const Floats e = lane < uint32_t(std::max<int64_t>(0, hidden + j - i)) ? 0.0f : weight;
+            gradients[j] = down(e * (load<Floats>(dp + at) - load<Floats>(delta + i)) * scale);
+            store_down(p + at, e);
+            store(ds + at, gradients[j]);
+        }
+        store(ds_pairs + 2 * i, widen(gradients[0]) | widen(gradients[1]) << 16);
+    }
+}
+
 constexpr int64_t STRIP = 32;  // columns of a cache line
 
-// Call work(row, column, memory for a tile) for all tiles of (rows, width), in an order that touches few cache lines
+// Call work(row, column) for all tiles of (rows, width), in an order that touches few cache lines
 // and pages at a time.
 template <typename Work>
 void by_tiles(int64_t rows, int64_t width, int64_t height, Work work) {
     constexpr int64_t BAND = 256;
 #pragma omp parallel for collapse(2) schedule(static)
     for (int64_t first = 0; first < rows; first += BAND)
-        for (int64_t left = 0; left < width; left += STRIP) {
-            alignas(64) uint32_t tile[TILE * TILE];
+        for (int64_t left = 0; left < width; left += STRIP)
             for (int64_t r = first; r < std::min(first + BAND, rows); r += height)
-                for (int64_t i = left; i < std::min(left + STRIP, width); i += TILE) work(r, i, tile);
-        }
+                for (int64_t i = left; i < std::min(left + STRIP, width); i += TILE) work(r, i);
 }
 
 }  // namespace
@@ -240,14 +318,12 @@ void add_rms_norm(const bf16* x, const bf16* delta, const float* weight, bf16* t
         const bf16* row = x + r * width;
         if (delta) {
             bf16* sum = total + r * width;
-#pragma omp simd
-            for (int64_t i = 0; i < width; i++) sum[i] = down(up(row[i]) + up(delta[r * width + i]));
+            for (int64_t i = 0; i < width; i += LANES) store_down(sum + i, up(row + i) + up(delta + r * width + i));
             row = sum;
         }
         float scale = inverse_rms(row, width, eps);
-        bf16* o = out + r * width;
-#pragma omp simd
-        for (int64_t i = 0; i < width; i++) o[i] = down(up(row[i]) * scale * weight[i]);
+        for (int64_t i = 0; i < width; i += LANES)
+            store_down(out + r * width + i, up(row + i) * scale * load<Floats>(weight + i));
     }
 }
 
@@ -263,21 +339,18 @@ void add_rms_norm_backward(const bf16* total, const float* weight, const bf16* g
         Rows mine = part_of(rows, part);
         for (int64_t r = mine.first; r < mine.last; r++) {
             const bf16 *x = total + r * width, *g = grad_out + r * width;
-            float scale = inverse_rms(x, width, eps), dot = 0;
-#pragma omp simd reduction(+ : dot)
-            for (int64_t i = 0; i < width; i++) {
-                float product = up(g[i]) * up(x[i]) * scale;
-                grad_weight[i] += product;
-                dot += product * weight[i];
-            }
-            dot /= width;
-            bf16 *o = grad + r * width, *again = out + r * width;
+            const float scale = inverse_rms(x, width, eps);
+            const float dot = sum_over(width, [=](int64_t i) {
+                const Floats product = up(g + i) * up(x + i) * scale;
+                store(grad_weight + i, load<Floats>(grad_weight + i) + product);
+                return product * load<Floats>(weight + i);
+            }) / width;
             const bf16* along = grad_total ? grad_total + r * width : nullptr;
-#pragma omp simd
-            for (int64_t i = 0; i < width; i++) {
-                float own = scale * (up(g[i]) * weight[i] - up(x[i]) * scale * dot);
-                again[i] = down(up(x[i]) * scale * weight[i]);
-                o[i] = down(along ? own + up(along[i]) : own);
+            for (int64_t i = 0; i < width; i += LANES) {
+                const Floats normed = up(x + i) * scale, weights = load<Floats>(weight + i);
+                const Floats own = scale * (up(g + i) * weights - normed * dot);
+                store_down(out + r * width + i, normed * weights);
+                store_down(grad + r * width + i, along ? own + up(along + i) : own);
             }
         }
     }
@@ -289,8 +362,10 @@ void swiglu(const bf16* gate_up, bf16* out, int64_t rows, int64_t width) {
     for (int64_t r = 0; r < rows; r++) {
         const bf16 *gate = gate_up + r * 2 * width, *value = gate + width;
         bf16* o = out + r * width;
-#pragma omp simd
-        for (int64_t i = 0; i < width; i++) o[i] = down(up(gate[i]) * sigmoid(up(gate[i])) * up(value[i]));
+        for (int64_t i = 0; i < width; i += LANES) {
+            const Floats x = up(gate + i);
+            store_down(o + i, x * sigmoid(x) * up(value + i));
+        }
     }
 }
 
@@ -300,12 +375,11 @@ void swiglu_backward(const bf16* gate_up, const bf16* grad_out, bf16* grad, bf16
     for (int64_t r = 0; r < rows; r++) {
         const bf16 *gate = gate_up + r * 2 * width, *value = gate + width, *go = grad_out + r * width;
         bf16 *grad_gate = grad + r * 2 * width, *grad_value = grad_gate + width, *o = out + r * width;
-#pragma omp simd
-        for (int64_t i = 0; i < width; i++) {
-            float x = up(gate[i]), s = sigmoid(x), v = up(value[i]), g = up(go[i]);
-            o[i] = down(x * s * v);
-            grad_value[i] = down(g * x * s);
-            grad_gate[i] = down(g * v * s * (1.0f + x * (1.0f - s)));
+        for (int64_t i = 0; i < width; i += LANES) {
+            const Floats x = up(gate + i), s = sigmoid(x), v = up(value + i), g = up(go + i);
+            store_down(o + i, x * s * v);
+            store_down(grad_value + i, g * x * s);
+            store_down(grad_gate + i, g * v * s * (1.0f + x * (1.0f - s)));
         }
     }
 }
@@ -313,74 +387,80 @@ void swiglu_backward(const bf16* gate_up, const bf16* grad_out, bf16* grad, bf16
 // Split qkv (batch, time, N + 2K, D) into q (batch, N, time, D), k and v (batch, K, time, D); norm queries and keys,
 // and rotate them by their positions. rotary is (2, batch or 1, time, D): cosines, then sines.
 void split_norm_rope(const bf16* qkv, const float* q_weight, const float* k_weight, const float* rotary, bf16* q,
-                     bf16* k, bf16* v, int64_t batch, int64_t time, int64_t N, int64_t K, int64_t D,
+                     bf16* k, bf16* v, int64_t batch, int64_t time, int64_t N, int64_t K, int64_t head_dim,
                      int64_t rotary_batch, float eps) {
-    const int64_t half = D / 2;
+    with_head_dim(head_dim, [=](auto D) {
+        const int64_t half = D / 2;
 #pragma omp parallel for schedule(static)
-    for (int64_t r = 0; r < batch * time; r++) {
-        int64_t b = r / time, t = r % time;
-        const float* cos = rotary + (rotary_batch == 1 ? t : r) * D;
-        const float* sin = cos + rotary_batch * time * D;
-        for (int64_t h = 0; h < N + K; h++) {
-            const bf16* x = qkv + (r * (N + 2 * K) + h) * D;
-            const float* weight = h < N ? q_weight : k_weight;
-            bf16* o = h < N ? q + ((b * N + h) * time + t) * D : k + ((b * K + h - N) * time + t) * D;
-            float scale = inverse_rms(x, D, eps);
-#pragma omp simd
-            for (int64_t i = 0; i < half; i++) {
-                float left = up(x[i]) * scale * weight[i], right = up(x[i + half]) * scale * weight[i + half];
-                o[i] = down(left * cos[i] - right * sin[i]);
-                o[i + half] = down(right * cos[i] + left * sin[i]);
-            }
-        }
-        for (int64_t h = 0; h < K; h++)
-            std::memcpy(v + ((b * K + h) * time + t) * D, qkv + (r * (N + 2 * K) + N + K + h) * D, 2 * D);
-    }
-}
-
-// Gradient of the above with respect to qkv; those of the norms' weights are the sums of `parts` (PARTS, 2, D).
-void split_norm_rope_backward(const bf16* qkv, const float* q_weight, const float* k_weight, const float* rotary,
-                              const bf16* grad_q, const bf16* grad_k, const bf16* grad_v, bf16* grad, float* parts,
-                              int64_t batch, int64_t time, int64_t N, int64_t K, int64_t D, int64_t rotary_batch,
-                              float eps) {
-    const int64_t half = D / 2;
-#pragma omp parallel for schedule(static)
-    for (int64_t part = 0; part < PARTS; part++) {
-        float* sums = parts + part * 2 * D;
-        std::fill(sums, sums + 2 * D, 0.0f);
-        Scratch<float> g(D);
-        Rows mine = part_of(batch * time, part);
-        for (int64_t r = mine.first; r < mine.last; r++) {
+        for (int64_t r = 0; r < batch * time; r++) {
             int64_t b = r / time, t = r % time;
             const float* cos = rotary + (rotary_batch == 1 ? t : r) * D;
             const float* sin = cos + rotary_batch * time * D;
             for (int64_t h = 0; h < N + K; h++) {
                 const bf16* x = qkv + (r * (N + 2 * K) + h) * D;
-                bf16* o = grad + (r * (N + 2 * K) + h) * D;
-                const bf16* go = h < N ? grad_q + ((b * N + h) * time + t) * D
-                                       : grad_k + ((b * K + h - N) * time + t) * D;
                 const float* weight = h < N ? q_weight : k_weight;
-                float* grad_weight = h < N ? sums : sums + D;
-#pragma omp simd
-                for (int64_t i = 0; i < half; i++) {
-                    g[i] = up(go[i]) * cos[i] + up(go[i + half]) * sin[i];
-                    g[i + half] = up(go[i + half]) * cos[i] - up(go[i]) * sin[i];
+                bf16* o = h < N ? q + ((b * N + h) * time + t) * D : k + ((b * K + h - N) * time + t) * D;
+                const float scale = inverse_rms(x, D, eps);
+                for (int64_t i = 0; i < half; i += LANES) {
+                    const Floats left = up(x + i) * scale * load<Floats>(weight + i);
+                    const Floats right = up(x + half + i) * scale * load<Floats>(weight + half + i);
+                    const Floats c = load<Floats>(cos + i), s = load<Floats>(sin + i);
+                    store_down(o + i, left * c - right * s);
+                    store_down(o + half + i, right * c + left * s);
                 }
-                float scale = inverse_rms(x, D, eps), dot = 0;
-#pragma omp simd reduction(+ : dot)
-                for (int64_t i = 0; i < D; i++) {
-                    float product = g[i] * up(x[i]) * scale;
-                    grad_weight[i] += product;
-                    dot += product * weight[i];
-                }
-                dot /= D;
-#pragma omp simd
-                for (int64_t i = 0; i < D; i++) o[i] = down(scale * (g[i] * weight[i] - up(x[i]) * scale * dot));
             }
             for (int64_t h = 0; h < K; h++)
-                std::memcpy(grad + (r * (N + 2 * K) + N + K + h) * D, grad_v + ((b * K + h) * time + t) * D, 2 * D);
+                std::memcpy(v + ((b * K + h) * time + t) * D, qkv + (r * (N + 2 * K) + N + K + h) * D, 2 * D);
         }
-    }
+    });
+}
+
+// Gradient of the above with respect to qkv; those of the norms' weights are the sums of `parts` (PARTS, 2, D).
+void split_norm_rope_backward(const bf16* qkv, const float* q_weight, const float* k_weight, const float* rotary,
+                              const bf16* grad_q, const bf16* grad_k, const bf16* grad_v, bf16* grad, float* parts,
+                              int64_t batch, int64_t time, int64_t N, int64_t K, int64_t head_dim, int64_t rotary_batch,
+                              float eps) {
+    with_head_dim(head_dim, [=](auto D) {
+        const int64_t half = D / 2;
+#pragma omp parallel for schedule(static)
+        for (int64_t part = 0; part < PARTS; part++) {
+            float* sums = parts + part * 2 * D;
+            std::fill(sums, sums + 2 * D, 0.0f);
+            Scratch<float> g(D);
+            Rows mine = part_of(batch * time, part);
+            for (int64_t r = mine.first; r < mine.last; r++) {
+                int64_t b = r / time, t = r % time;
+                const float* cos = rotary + (rotary_batch == 1 ? t : r) * D;
+                const float* sin = cos + rotary_batch * time * D;
+                for (int64_t h = 0; h < N + K; h++) {
+                    const bf16* x = qkv + (r * (N + 2 * K) + h) * D;
+                    bf16* o = grad + (r * (N + 2 * K) + h) * D;
+                    const bf16* go = h < N ? grad_q + ((b * N + h) * time + t) * D
+                                           : grad_k + ((b * K + h - N) * time + t) * D;
+                    const float* weight = h < N ? q_weight : k_weight;
+                    float* grad_weight = h < N ? sums : sums + D;
+                    for (int64_t i = 0; i < half; i += LANES) {
+                        const Floats left = up(go + i), right = up(go + half + i);
+                        const Floats c = load<Floats>(cos + i), s = load<Floats>(sin + i);
+                        store(g + i, left * c + right * s);
+                        store(g + half + i, right * c - left * s);
+                    }
+                    const float scale = inverse_rms(x, D, eps);
+                    const float dot = sum_over(D, [&](int64_t i) {
+                        const Floats product = load<Floats>(g + i) * up(x + i) * scale;
+                        store(grad_weight + i, load<Floats>(grad_weight + i) + product);
+                        return product * load<Floats>(weight + i);
+                    }) / D;
+                    for (int64_t i = 0; i < D; i += LANES) {
+                        const Floats normed = up(x + i) * scale;
+                        store_down(o + i, scale * (load<Floats>(g + i) * load<Floats>(weight + i) - normed * dot));
+                    }
+                }
+                for (int64_t h = 0; h < K; h++)
+                    std::memcpy(grad + (r * (N + 2 * K) + N + K + h) * D, grad_v + ((b * K + h) * time + t) * D, 2 * D);
+            }
+        }
+    });
 }
 
 // Causal attention (Dao et al. 2022): q (batch, N, time, D), k and v (batch, K, time, D), out (batch, time, N, D);
@@ -388,7 +468,7 @@ void split_norm_rope_backward(const bf16* qkv, const float* q_weight, const floa
 void attention(Product product, Release release, const bf16* q, const bf16* k, const bf16* v, bf16* out, float* lse,
                int64_t batch, int64_t N, int64_t K, int64_t time, int64_t D) {
     const int64_t group = N / K;
-    const float scale = 1.0f / std::sqrt(float(D)), scale2 = scale * LOG2_E;
+    const float scale = LOG2_E / std::sqrt(float(D));
 #pragma omp parallel
     {
         Scratch<bf16> keys(time * D), values(time * D), weights(QUERIES * time);
@@ -403,27 +483,17 @@ void attention(Product product, Release release, const bf16* q, const bf16* k, c
                     product(QUERIES, seen, D, D, time, time, false, q + (head * time + first) * D, keys,
                             scores, true);
                     for (int64_t r = 0; r < QUERIES; r++) {
-                        float* s = scores + r * time;
-                        bf16* p = weights + r * time;
-                        float top = -INFINITY, sum = 0;
-#pragma omp simd
-                        for (int64_t i = 0; i < QUERIES; i++) s[first + i] = i <= r ? s[first + i] : -INFINITY;
-#pragma omp simd reduction(max : top)
-                        for (int64_t j = 0; j < seen; j++) top = s[j] > top ? s[j] : top;
-#pragma omp simd reduction(+ : sum)
-                        for (int64_t j = 0; j < seen; j++) {
-                            float e = exp2_fast((s[j] - top) * scale2);
-                            sum += e;
-                            p[j] = down(e);
-                        }
+                        float *row = scores + r * time, top;
+                        std::fill(row + first + r + 1, row + seen, -INFINITY);
+                        const float sum = softmax_row(row, seen, scale, weights + r * time, &top);
                         sums[r] = 1.0f / sum;
-                        lse[head * time + first + r] = top * scale2 + std::log2(sum);
+                        lse[head * time + first + r] = top + std::log2(sum);
                     }
                     product(QUERIES, D, seen, time, D, D, false, weights, values, block, true);
                     for (int64_t r = 0; r < QUERIES; r++) {
                         bf16* o = out + (((head / N) * time + first + r) * N + head % N) * D;
-#pragma omp simd
-                        for (int64_t i = 0; i < D; i++) o[i] = down(block[r * D + i] * sums[r]);
+                        for (int64_t i = 0; i < D; i += LANES)
+                            store_down(o + i, load<Floats>(block + r * D + i) * sums[r]);
                     }
                 }
         }
@@ -436,7 +506,7 @@ void attention_backward(Product product, Release release, const bf16* q, const b
                         const bf16* out, const float* lse, const bf16* grad_out, bf16* grad_q, bf16* grad_k,
                         bf16* grad_v, int64_t batch, int64_t N, int64_t K, int64_t time, int64_t D) {
     const int64_t group = N / K, keys_at_once = std::min(KEYS, time), B = QUERIES;
-    const float scale = 1.0f / std::sqrt(float(D)), scale2 = scale * LOG2_E;
+    const float scale = 1.0f / std::sqrt(float(D));
 #pragma omp parallel
     {
         Scratch<bf16> keys_down(D * time), p(keys_at_once * B), ds(keys_at_once * B), ds_pairs(keys_at_once * B);
@@ -445,8 +515,9 @@ void attention_backward(Product product, Release release, const bf16* q, const b
 #pragma omp for schedule(static)
         for (int64_t task = 0; task < batch * K; task++) {
             const bf16 *keys = k + task * time * D, *values = v + task * time * D;
-            for (int64_t t = 0; t < time; t++)
-                for (int64_t i = 0; i < D; i++) keys_down[i * time + t] = keys[t * D + i];
+            for (int64_t t = 0; t < time; t += 2 * TILE)
+                for (int64_t i = 0; i < D; i += TILE)
+                    transpose_pairs(keys + t * D + i, D, keys_down + i * time + t, time);
             std::fill(&dk[0], &dk[time * D], 0.0f);
             std::fill(&dv[0], &dv[time * D], 0.0f);
             for (int64_t head = task * group; head < (task + 1) * group; head++)
@@ -460,103 +531,91 @@ void attention_backward(Product product, Release release, const bf16* q, const b
                     interleave(grad_out + place, N * D, B, D, go_pairs);
                     for (int64_t r = 0; r < B; r++) {
                         const bf16 *o = out + place + r * N * D, *g = grad_out + place + r * N * D;
-                        float sum = 0;
-#pragma omp simd reduction(+ : sum)
-                        for (int64_t i = 0; i < D; i++) sum += up(o[i]) * up(g[i]);
-                        delta[r] = sum;
+                        delta[r] = sum_over(D, [=](int64_t i) { return up(o + i) * up(g + i); });
                     }
                     for (int64_t from = 0; from < first + B; from += keys_at_once) {
                         const int64_t count = std::min(keys_at_once, first + B - from);
                         product(count, B, D, D, B, B, false, keys + from * D, q_across, scores, true);
                         product(count, B, D, D, B, B, false, values + from * D, go_across, dp, true);
-                        for (int64_t j = 0; j < count; j++) {
-                            const int64_t hidden = std::max<int64_t>(0, from + j - first);  // queries before this key
-                            const float *s = scores + j * B, *d = dp + j * B;
-                            bf16 *pj = p + j * B, *dj = ds + j * B;
-#pragma omp simd
-                            for (int64_t i = 0; i < QUERIES; i++) {
-                                float e = i < hidden ? 0.0f : exp2_fast(s[i] * scale2 - log_sums[i]);
-                                pj[i] = down(e);
-                                dj[i] = down(e * (d[i] - delta[i]) * scale);
-                            }
-                        }
-                        interleave(ds, B, count, B, ds_pairs);
+                        for (int64_t j = 0; j < count; j += 2)
+                            softmax_backward_pair(scores + j * B, dp + j * B, log_sums, delta, scale, from + j - first,
+                                                  p + j * B, ds + j * B, ds_pairs + j * B);
                         product(count, D, B, B, D, D, true, p, go_pairs, dv + from * D, true);
                         product(count, D, B, B, D, D, true, ds, q_pairs, dk + from * D, true);
                         product(D, B, count, time, B, B, from > 0, keys_down + from, ds_pairs, dq,
                                 true);
                     }
                     bf16* o = grad_q + (head * time + first) * D;
-                    for (int64_t r = 0; r < B; r++)
-                        for (int64_t i = 0; i < D; i++) o[r * D + i] = down(dq[i * B + r]);
+                    for (int64_t r = 0; r < B; r += TILE)
+                        for (int64_t i = 0; i < D; i += TILE) transpose_down(dq + i * B + r, B, o + r * D + i, D);
                 }
             bf16 *ok = grad_k + task * time * D, *ov = grad_v + task * time * D;
-#pragma omp simd
-            for (int64_t i = 0; i < time * D; i++) ok[i] = down(dk[i]);
-#pragma omp simd
-            for (int64_t i = 0; i < time * D; i++) ov[i] = down(dv[i]);
+            for (int64_t i = 0; i < time * D; i += LANES) {
+                store_down(ok + i, load<Floats>(dk + i));
+                store_down(ov + i, load<Floats>(dv + i));
+            }
         }
         release(true);
     }
 }
 
 // Negative log-likelihood of each row's target (0 where it is negative); the logits are overwritten by their gradient.
-// Of a row's `stride` logits the first `width` count; the gradient of the others is 0.
+// Of a row's `stride` logits, a multiple of 32, the first `width` count; the gradient of the others is 0.
 void cross_entropy(bf16* logits, const int64_t* targets, float* nll, int64_t rows, int64_t width, int64_t stride) {
+    constexpr bf16 MINUS_INFINITY = 0xff80;
 #pragma omp parallel
     {
-        Scratch<float> w(width);
+        Scratch<float> weights(stride);
 #pragma omp for schedule(static)
         for (int64_t r = 0; r < rows; r++) {
             bf16* x = logits + r * stride;
-            std::fill(x + width, x + stride, bf16(0));
-            if (targets[r] < 0) {
-                std::fill(x, x + width, bf16(0));
+            const int64_t target = targets[r];
+            if (target < 0) {
+                std::fill(x, x + stride, bf16(0));
                 nll[r] = 0;
                 continue;
             }
-            float top = -INFINITY, sum = 0;
-#pragma omp simd reduction(max : top)
-            for (int64_t i = 0; i < width; i++) top = up(x[i]) > top ? up(x[i]) : top;
-#pragma omp simd reduction(+ : sum)
-            for (int64_t i = 0; i < width; i++) {
-                w[i] = exp_fast(up(x[i]) - top);
-                sum += w[i];
-            }
-            nll[r] = std::log(sum) + top - up(x[targets[r]]);
-            const float scale = 1.0f / sum, own = w[targets[r]] * scale - 1.0f;
-#pragma omp simd
-            for (int64_t i = 0; i < width; i++) x[i] = down(w[i] * scale);
-            x[targets[r]] = down(own);
+            std::fill(x + width, x + stride, MINUS_INFINITY);
+            Floats tops[2] = {up(x), up(x + LANES)};
+            for (int64_t i = 0; i < stride; i += 2 * LANES)
+                for (int c = 0; c < 2; c++) tops[c] = larger(up(x + i + c * LANES), tops[c]);
+            const float top = max(larger(tops[0], tops[1])), of_target = up(x + target - target % LANES)[target % LANES];
+            const float total = sum_over(stride, [&](int64_t i) {
+                const Floats weight = exp2((up(x + i) - top) * LOG2_E);
+                store(weights + i, weight);
+                return weight;
+            });
+            nll[r] = std::log(total) + top - of_target;
+            weights[target] -= total;
+            for (int64_t i = 0; i < stride; i += LANES) store_down(x + i, load<Floats>(weights + i) * (1.0f / total));
         }
     }
 }
 
 // Transpose x (rows, width) to (width, rows). Rows are a multiple of 32, the width of 16.
 void transpose(const bf16* x, bf16* out, int64_t rows, int64_t width) {
-    by_tiles(rows, width, 2 * TILE, [=](int64_t r, int64_t i, uint32_t* tile) {
+    by_tiles(rows, width, 2 * TILE, [=](int64_t r, int64_t i) {
         for (int64_t t = 0; t < 2 * TILE; t++) __builtin_prefetch(x + (r + t) * width + i + STRIP);
-        interleave(x + r * width + i, width, 2 * TILE, TILE, reinterpret_cast<bf16*>(tile));
-        transpose_tile(tile);
-        for (int64_t t = 0; t < TILE; t++) std::memcpy(out + (i + t) * rows + r, tile + t * TILE, 4 * TILE);
+        transpose_pairs(x + r * width + i, width, out + i * rows + r, rows);
     });
 }
 
 // The same, cast to float32. Rows and width are multiples of 16.
 void transpose_up(const bf16* x, float* out, int64_t rows, int64_t width) {
-    by_tiles(rows, width, TILE, [=](int64_t r, int64_t i, uint32_t* tile) {
-        for (int64_t t = 0; t < TILE; t++)
-#pragma omp simd
-            for (int64_t j = 0; j < TILE; j++) tile[t * TILE + j] = uint32_t(x[(r + t) * width + i + j]) << 16;
+    by_tiles(rows, width, TILE, [=](int64_t r, int64_t i) {
+        alignas(64) uint32_t tile[TILE * TILE];
+        for (int64_t t = 0; t < TILE; t++) store(tile + t * TILE, up(x + (r + t) * width + i));
         transpose_tile(tile);
         for (int64_t t = 0; t < TILE; t++) std::memcpy(out + (i + t) * rows + r, tile + t * TILE, 4 * TILE);
     });
 }
 
-// sum += x, for a bfloat16 product and a float32 gradient.
-void accumulate(float* sum, const bf16* x, int64_t count) {
-#pragma omp parallel for simd schedule(static)
-    for (int64_t i = 0; i < count; i++) sum[i] += up(x[i]);
+// total += x, for a bfloat16 product and a float32 gradient.
+void accumulate(float* total, const bf16* x, int64_t count) {
+    const int64_t whole = count / LANES * LANES;
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < whole; i += LANES) store(total + i, load<Floats>(total + i) + up(x + i));
+    for (int64_t i = whole; i < count; i++) total[i] += load<float>(std::array{uint32_t(x[i]) << 16}.data());
 }
 
 }  // extern "C"

@@ -27,11 +27,14 @@ _QUERY_BLOCK = 64
 """Queries in a block of attention: `QUERIES` in `kernels.cpp`."""
 _VOCAB_MULTIPLE = 64
 """Rows of logits are padded to a multiple of this many columns: two cache lines."""
+_WIDTH_MULTIPLE = 32
+"""Loops over columns have no tails: they take two vectors of 16 numbers at a time."""
 
 
-def uses_kernels(x: Tensor) -> bool:
-    """Whether operations on `x` run in the compiled kernels."""
-    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and kernel_library() is not None
+def uses_kernels(x: Tensor, width: int = _WIDTH_MULTIPLE) -> bool:
+    """Whether operations on rows of `x` that are `width` wide run in the compiled kernels."""
+    has_kernels = x.dtype == torch.bfloat16 and x.device.type == "cpu" and kernel_library() is not None
+    return has_kernels and width % _WIDTH_MULTIPLE == 0
 
 
 def linear(x: Tensor, *weights: Tensor) -> Tensor:
@@ -47,7 +50,7 @@ def linear(x: Tensor, *weights: Tensor) -> Tensor:
 
 def add_rms_norm(x: Tensor, delta: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """`x + delta` (or `x`, if delta is None) and its RMSNorm with `weight` (width,), both (..., width)."""
-    if uses_kernels(x):
+    if uses_kernels(x, len(weight)):
         total, out = _AddRMSNorm.apply(x, delta, weight, eps)  # type: ignore[no-untyped-call]
         return total, out
     total = x if delta is None else x + delta
@@ -58,7 +61,7 @@ def norm_linear(
     x: Tensor, delta: Tensor | None, norm_weight: Tensor, eps: float, *weights: Tensor
 ) -> tuple[Tensor, Tensor]:
     """`add_rms_norm`, then `linear` on the norm: the sum (..., width) and the product (..., out)."""
-    if uses_kernels(x):
+    if uses_kernels(x, len(norm_weight)):
         total, out = _NormLinear.apply(x, delta, norm_weight, eps, *weights)  # type: ignore[no-untyped-call]
         return total, out
     total, normed = add_rms_norm(x, delta, norm_weight, eps)
@@ -80,7 +83,7 @@ def split_norm_rope(
     Returns:
         Queries (B, N, T, D), keys (B, K, T, D) and values (B, K, T, D).
     """
-    if uses_kernels(qkv):
+    if uses_kernels(qkv, len(q_weight)):
         q, k, v = _SplitNormRope.apply(qkv, q_weight, k_weight, rotary.contiguous(), num_heads, eps)  # type: ignore[no-untyped-call]
         return q, k, v
     num_queries, num_keys = num_heads
@@ -95,11 +98,10 @@ def split_norm_rope(
 def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Causal attention of queries (B, N, T, D) to keys and values (B, K, T, D): (B, T, N, D).
 
-    The compiled form needs AMX, a T that is a multiple of 64, and a D that is a multiple of 32.
+    The compiled form needs a T that is a multiple of 64, and a D that is a multiple of 32.
     """
-    # The kernel's loops have no tails. Documents of packed rows are padded to whole blocks (`PackedDocuments`).
-    fits_blocks = q.shape[2] % _QUERY_BLOCK == 0 and q.shape[3] % 32 == 0
-    if uses_kernels(q) and fits_blocks:
+    # Documents of packed rows are padded to whole blocks (`PackedDocuments`).
+    if uses_kernels(q, q.shape[3]) and q.shape[2] % _QUERY_BLOCK == 0:
         out: Tensor = _CausalAttention.apply(q.contiguous(), k.contiguous(), v.contiguous())  # type: ignore[no-untyped-call]
         return out
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True).transpose(1, 2)
@@ -107,7 +109,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def swiglu_linear(gate_up: Tensor, weight: Tensor) -> Tensor:
     """`linear(silu(gate) * up, weight)`: (..., 2 width) to (..., out), for weight (out, width)."""
-    if uses_kernels(gate_up):
+    if uses_kernels(gate_up, weight.shape[1]):
         out: Tensor = _SwigluLinear.apply(gate_up, weight)  # type: ignore[no-untyped-call]
         return out
     gate, up = gate_up.chunk(2, dim=-1)
@@ -138,7 +140,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, vocab_size: int) -> tuple[Ten
         The negative log-likelihoods (n,) in nats, float32, and the gradient (n, V) of their sum with respect to the
         logits.
     """
-    if uses_kernels(logits):
+    if uses_kernels(logits, logits.shape[1]):
         nll = logits.new_empty(len(targets), dtype=torch.float32)
         # The gradient takes the place of the logits, which nobody needs any more: half of the memory of a chunk.
         call_kernel("cross_entropy", logits, targets.contiguous(), nll, len(targets), vocab_size, logits.shape[1])
