@@ -125,6 +125,30 @@ def test_weights_of_a_trainer_answer_as_saved_ones(run: Run, keylm: KeyLMGenerat
     assert generator_of_weights(run, weights).greedy(prompts[:8], 16) == keylm.greedy(prompts[:8], 16)
 
 
+def test_no_prompts_have_no_answers(keylm: KeyLMGenerator) -> None:
+    assert keylm.greedy([], 8) == []
+    assert keylm.greedy([[]], 0) == [Answer("", ended=False)]
+
+
+@pytest.mark.parametrize("name", ["keylm", "llama_cpp"])
+def test_a_full_context_cuts_an_answer_off(
+    name: str, request: pytest.FixtureRequest, run: Run, tokenizer: Tokenizer, prompts: list[list[int]]
+) -> None:
+    """Prompts that leave 3 tokens of the context have the first 3 tokens of what transformers writes."""
+    reference = transformers_model(run)
+    long = [(prompt * 256)[-253:] for prompt in prompts[:8]]
+    controls = {tokenizer.backend.token_to_id(token) for token in CONTROL_TOKENS}
+    answers = request.getfixturevalue(name).greedy([long[0], prompts[0], *long[1:]], 24)
+    del answers[1]
+    for prompt, answer in zip(long, answers, strict=True):
+        ids = reference.generate(
+            torch.tensor([prompt]), attention_mask=torch.ones(1, 253), max_new_tokens=3, do_sample=False
+        )[0, 253:].tolist()
+        ends = [index for index, token in enumerate(ids) if token in controls]
+        assert answer.text == tokenizer.decode(ids[: min(ends, default=3)])
+        assert answer.ended == bool(ends)
+
+
 @pytest.mark.parametrize("name", ["keylm", "llama_cpp"])
 def test_the_context_and_stop_strings_end_an_answer(
     name: str, request: pytest.FixtureRequest, tokenizer: Tokenizer, prompts: list[list[int]]

@@ -24,7 +24,7 @@ from keylm.run import Run
 from keylm.tokenizer.tokenizer import Tokenizer
 
 NUM_SLOTS = 128
-"""Answers generated at the same time, at most (docs/eval.md)."""
+"""Answers generated at the same time, at most."""
 _CACHE_BYTES = 2**30
 """Memory for keys and values. Long answers of a large model get fewer slots."""
 _PREFILL_TOKENS = 4096

@@ -40,6 +40,8 @@ def uses_kernels(x: Tensor, width: int = _WIDTH_MULTIPLE) -> bool:
 def linear(x: Tensor, *weights: Tensor) -> Tensor:
     """`x @ cat(weights).T` in the dtype of `x`: (..., in) to (..., out), for float32 weights (out_i, in)."""
     if x.dtype == torch.float32:
+        if len(weights) == 1:
+            return F.linear(x, weights[0])
         # What is joined is copied: for the few rows of a decoding step the products are less than the weights.
         if x.numel() < x.shape[-1] ** 2:
             return torch.cat([F.linear(x, weight) for weight in weights], dim=-1)
@@ -154,7 +156,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, vocab_size: int) -> tuple[Ten
 
 def nll(logits: Tensor, targets: Tensor, vocab_size: int) -> Tensor:
     """The negative log-likelihoods of `cross_entropy`, without its gradient: (n,) in nats, float32."""
-    if uses_kernels(logits):
+    if uses_kernels(logits, logits.shape[1]):
         # The kernel makes both in one pass, which takes less than another pass over float32 logits.
         return cross_entropy(logits, targets, vocab_size)[0]
     logits = logits[:, :vocab_size].float()
