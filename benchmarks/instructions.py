@@ -26,12 +26,7 @@ def main() -> None:
         splits = held_out_splits(options.tasks, run.recipe.seed, CONSTRAINT_SETS["all"])
         model = run_chat_model(run, stage)
         console.print(f"[bold]{name}[/]")
-        print_instruction_scores(
-            {
-                split: measure_instruction_following(model, examples, options.tokens)
-                for split, examples in splits.items()
-            }
-        )
+        print_instruction_scores(measure_instruction_following(model, splits, options.tokens))
 
 
 def _options() -> argparse.Namespace:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,16 @@ from rich.cells import cell_len
 from typer.main import get_command
 from typer.testing import CliRunner
 
+import keylm as keylm_package
 from keylm import cli
 from keylm.stages import STAGES
 
-HEAVY = ("torch", "transformers", "datasets", "lm_eval", "matplotlib", "xllamacpp", "numpy", "pydantic", "psutil")
+# What typer needs, and what Python and its virtual environments load by themselves.
+HELP_PACKAGES = {
+    *("typer", "annotated_doc", "click", "shellingham", "typing_extensions", "colorama"),
+    *("rich", "attr", "markdown_it", "mdurl", "pygments"),
+    *("__main__", "_distutils_hack", "sitecustomize", "usercustomize"),
+}
 COMMANDS = get_command(cli.app).commands
 
 
@@ -22,16 +29,25 @@ def keylm(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "keylm.cli", *arguments], capture_output=True, text=True)
 
 
-def test_help_imports_nothing_heavy() -> None:
+def test_help_imports_little() -> None:
     code = (
         "import sys; from keylm.cli import app\n"
         "try: app(['--help'])\n"
         "except SystemExit: pass\n"
-        f"print('HEAVY', [name for name in {HEAVY!r} if name in sys.modules])"
+        "print('MODULES', *sys.modules)"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
-    assert "tokenizer → prepare → pretrain → sft → eval → export" in " ".join(output.split())
-    assert output.strip().endswith("HEAVY []")
+    shown, _, names = output.partition("MODULES")
+    assert "tokenizer → prepare → pretrain → sft → eval → export" in " ".join(shown.split())
+    modules = set(names.split())
+    ours = {name for name in modules if name.partition(".")[0] == "keylm"}
+    assert ours == {"keylm", "keylm.cli", "keylm.common", "keylm.common.errors"}
+    assert {name.partition(".")[0] for name in modules - ours} <= HELP_PACKAGES | sys.stdlib_module_names
+    assert "importlib.metadata" not in modules  # it reads the email package, a tenth of the whole
+
+
+def test_the_version_is_that_of_the_installed_package() -> None:
+    assert keylm_package.__version__ == version("keylm")
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
@@ -58,6 +74,13 @@ def test_a_users_mistake_exits_with_code_2(tmp_path: Path) -> None:
     assert result.stderr.strip().endswith("`modell` is not a key of a recipe; docs/recipe.md lists them all")
     assert "Traceback" not in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("option", [("--limit", "5"), ("--json", "scores.json")])
+def test_options_that_the_eval_stage_has_no_use_for_are_refused(option: tuple[str, str], tmp_path: Path) -> None:
+    result = keylm("eval", str(tmp_path), *option)
+    assert result.returncode == 2
+    assert f"{option[0]} needs --tasks" in result.stderr
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

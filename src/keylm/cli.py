@@ -136,7 +136,10 @@ def evaluate(
     tasks: Annotated[str, typer.Option(help="lm_eval tasks, separated by commas, such as hellaswag,piqa.")] = "",
     data: Annotated[Path | None, typer.Option(help="Folder with the tasks' data files, for offline use.")] = None,
     limit: Annotated[
-        int | None, typer.Option(help="Documents per task (default: all); without --tasks, instructions per split.")
+        int | None,
+        typer.Option(
+            help="Documents per task (default: all); of an external model without --tasks, requests per split."
+        ),
     ] = None,
     baselines: Annotated[
         bool,
@@ -168,6 +171,11 @@ def evaluate(
     elif json_path:
         # Passed over in silence, the option would look as if it had worked.
         raise UserError("--json needs --tasks: the eval stage writes its scores to its folder and to results.json")
+    elif limit is not None:
+        raise UserError(
+            "--limit needs --tasks or an external model: the eval stage takes its sizes from the recipe, "
+            "as with --set eval.instructions=60 or --set eval.limit=100"
+        )
     else:
         # A stage takes its settings from the recipe alone, so the folder goes there.
         _run_stage("eval", model, [*(set_ or []), *([f"eval.data={data}"] if data else [])], run_)

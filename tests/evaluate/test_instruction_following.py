@@ -100,7 +100,10 @@ def test_sizes_of_splits() -> None:
 
 
 def test_a_model_is_measured(chat_model: RunChatModel) -> None:
-    scores = json.loads(json.dumps(measure_instruction_following(chat_model, EXAMPLES, max_new_tokens=4)))
+    splits = {"first": EXAMPLES, "second": EXAMPLES[:2]}
+    scores_by_split = json.loads(json.dumps(measure_instruction_following(chat_model, splits, max_new_tokens=4)))
+    assert scores_by_split["second"]["samples"] == scores_by_split["first"]["samples"][:2]
+    scores = scores_by_split["first"]
     samples = scores["samples"]
     assert [sample["messages"][0]["content"] for sample in samples] == [task.messages[0]["content"] for task in TASKS]
     answers = [sample["messages"][-1]["content"] for sample in samples]

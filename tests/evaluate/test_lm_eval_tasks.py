@@ -20,7 +20,7 @@ from keylm.common.files import read_json
 from keylm.data.cleaning import benchmark_items
 from keylm.data.cleaning.benchmark_items import ScoredItem, load_tasks, scored_items
 from keylm.data.cleaning.decontamination import load_decontaminator
-from keylm.evaluate.lm_eval_adapter import LlamaCppLM
+from keylm.evaluate.lm_eval_adapter import GeneratorLM
 from keylm.evaluate.lm_eval_tasks import run_tasks
 from keylm.model.transformer import KeyLM, load_model
 from keylm.recipe import Recipe
@@ -109,13 +109,13 @@ def test_ifeval_uses_the_chat_template_and_fits(
     run: Run, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_network: None
 ) -> None:
     asked: list[tuple[str, dict]] = []
-    answer = LlamaCppLM.generate_until
+    answer = GeneratorLM.generate_until
 
     def listen(self, requests, **options):
         asked.extend(request.args for request in requests)
         return answer(self, requests, **options)
 
-    monkeypatch.setattr(LlamaCppLM, "generate_until", listen)
+    monkeypatch.setattr(GeneratorLM, "generate_until", listen)
     prompts = {"Say it softly.": "change_case:english_lowercase", "No commas here.": "punctuation:no_comma"}
     rows = [
         {"key": key, "prompt": prompt, "instruction_id_list": [kind], "kwargs": [{}]}

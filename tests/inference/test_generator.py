@@ -1,4 +1,4 @@
-"""Answers by llama.cpp, compared with those of transformers on the same weights."""
+"""Answers by our own decoder and by llama.cpp, compared with those of transformers on the same weights."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from keylm.common.errors import KeyLMError
 from keylm.evaluate.lm_eval_adapter import run_lm
+from keylm.gguf.file import write_gguf
 from keylm.inference import generator
-from keylm.inference.generator import LlamaCppGenerator, generator_of_run
+from keylm.inference.answers import Answer
+from keylm.inference.generator import KeyLMGenerator, generator_of_run, generator_of_weights
+from keylm.inference.llama_cpp import LlamaCppGenerator
 from keylm.instructions.splits import held_out
 from keylm.run import Run
 from keylm.tokenizer.chat_template import render
@@ -34,8 +37,15 @@ def tokenizer(run: Run) -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def llama_cpp(run: Run) -> LlamaCppGenerator:
+def keylm(run: Run) -> KeyLMGenerator:
     return generator_of_run(run, "sft")
+
+
+@pytest.fixture(scope="module")
+def llama_cpp(run: Run, tmp_path_factory: pytest.TempPathFactory) -> LlamaCppGenerator:
+    path = tmp_path_factory.mktemp("gguf") / "model.gguf"
+    write_gguf(run, load_file(run.weights("sft")), "F32", path)
+    return LlamaCppGenerator(path, run.recipe.model.max_position_embeddings)
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +55,14 @@ def prompts(tokenizer: Tokenizer) -> list[list[int]]:
     return [row for row in rows if len(row) < 256]
 
 
-def test_answers_are_those_of_transformers(run: Run, tokenizer: Tokenizer, prompts: list[list[int]]) -> None:
-    """Up to the first control token: where transformers is asked to go on behind one, llama.cpp ends any text."""
+@pytest.mark.parametrize("name", ["keylm", "llama_cpp"])
+def test_answers_are_those_of_transformers(
+    name: str, request: pytest.FixtureRequest, run: Run, tokenizer: Tokenizer, prompts: list[list[int]]
+) -> None:
+    """Up to the first control token: where transformers is asked to go on behind one, ours and llama.cpp end."""
     model = transformers_model(run)
     controls = [tokenizer.backend.token_to_id(token) for token in CONTROL_TOKENS]
-    answers = generator_of_run(run, "sft").greedy(prompts, 24)
+    answers = request.getfixturevalue(name).greedy(prompts, 24)
     assert len(answers) == len(prompts) > 50
     for prompt, answer in zip(prompts, answers, strict=True):
         ids = model.generate(
@@ -66,13 +79,13 @@ def transformers_model(run: Run) -> Qwen3ForCausalLM:
     return model.eval()
 
 
-def test_samples_follow_the_model_s_distribution(run: Run, llama_cpp: LlamaCppGenerator, tokenizer: Tokenizer) -> None:
+def test_samples_follow_the_model_s_distribution(run: Run, keylm: KeyLMGenerator, tokenizer: Tokenizer) -> None:
     """First tokens of 3,000 answers to one prompt, against the softmax of transformers' logits."""
     prompt = encode_messages(tokenizer, [{"role": "user", "content": "What is a tide?"}], add_generation_prompt=True)[0]
     temperature = 2.0
     with torch.no_grad():
         expected = (transformers_model(run)(torch.tensor([prompt])).logits[0, -1] / temperature).softmax(-1)
-    samples = llama_cpp.sample([prompt] * 3000, 1, temperature, seed=1)
+    samples = keylm.sample([prompt] * 3000, 1, temperature, seed=1)
     assert all(len(answer.tokens) == (not answer.ended) for answer in samples)
     counts = torch.bincount(torch.tensor([answer.tokens[0] for answer in samples if answer.tokens]), minlength=2000)
     for token in expected.topk(5).indices.tolist():
@@ -82,23 +95,70 @@ def test_samples_follow_the_model_s_distribution(run: Run, llama_cpp: LlamaCppGe
 
 
 def test_samples_have_token_ids_and_follow_the_seed(
-    llama_cpp: LlamaCppGenerator, tokenizer: Tokenizer, prompts: list[list[int]]
+    keylm: KeyLMGenerator, tokenizer: Tokenizer, prompts: list[list[int]]
 ) -> None:
-    samples = llama_cpp.sample(prompts, 24, 1.0, seed=1)
+    samples = keylm.sample(prompts, 24, 1.0, seed=1)
     for answer in samples:
         assert tokenizer.decode(answer.tokens) == answer.text
         assert answer.ended or len(answer.tokens) == 24
-    assert llama_cpp.sample(prompts, 24, 1.0, seed=2) != samples
+    assert keylm.sample(prompts, 24, 1.0, seed=1) == samples
+    assert keylm.sample(prompts, 24, 1.0, seed=2) != samples
 
 
-def test_the_context_and_stop_strings_end_an_answer(
-    tokenizer: Tokenizer, llama_cpp: LlamaCppGenerator, prompts: list[list[int]]
+@pytest.mark.parametrize(("num_slots", "cache_bytes"), [(1, 2**30), (5, 2**30), (128, 2**19)])
+def test_answers_do_not_depend_on_the_slots(
+    keylm: KeyLMGenerator,
+    prompts: list[list[int]],
+    num_slots: int,
+    cache_bytes: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    expected = keylm.greedy(prompts, 24), keylm.sample(prompts, 24, 1.0, seed=1)
+    monkeypatch.setattr(generator, "NUM_SLOTS", num_slots)
+    monkeypatch.setattr(generator, "_CACHE_BYTES", cache_bytes)
+    monkeypatch.setattr(generator, "_PREFILL_TOKENS", 100)
+    assert (keylm.greedy(prompts, 24), keylm.sample(prompts, 24, 1.0, seed=1)) == expected
+
+
+def test_weights_of_a_trainer_answer_as_saved_ones(run: Run, keylm: KeyLMGenerator, prompts: list[list[int]]) -> None:
+    weights = transformers_model(run).state_dict()
+    assert generator_of_weights(run, weights).greedy(prompts[:8], 16) == keylm.greedy(prompts[:8], 16)
+
+
+def test_no_prompts_have_no_answers(keylm: KeyLMGenerator) -> None:
+    assert keylm.greedy([], 8) == []
+    assert keylm.greedy([[]], 0) == [Answer("", ended=False)]
+
+
+@pytest.mark.parametrize("name", ["keylm", "llama_cpp"])
+def test_a_full_context_cuts_an_answer_off(
+    name: str, request: pytest.FixtureRequest, run: Run, tokenizer: Tokenizer, prompts: list[list[int]]
+) -> None:
+    """Prompts that leave 3 tokens of the context have the first 3 tokens of what transformers writes."""
+    reference = transformers_model(run)
+    long = [(prompt * 256)[-253:] for prompt in prompts[:8]]
+    controls = {tokenizer.backend.token_to_id(token) for token in CONTROL_TOKENS}
+    answers = request.getfixturevalue(name).greedy([long[0], prompts[0], *long[1:]], 24)
+    del answers[1]
+    for prompt, answer in zip(long, answers, strict=True):
+        ids = reference.generate(
+            torch.tensor([prompt]), attention_mask=torch.ones(1, 253), max_new_tokens=3, do_sample=False
+        )[0, 253:].tolist()
+        ends = [index for index, token in enumerate(ids) if token in controls]
+        assert answer.text == tokenizer.decode(ids[: min(ends, default=3)])
+        assert answer.ended == bool(ends)
+
+
+@pytest.mark.parametrize("name", ["keylm", "llama_cpp"])
+def test_the_context_and_stop_strings_end_an_answer(
+    name: str, request: pytest.FixtureRequest, tokenizer: Tokenizer, prompts: list[list[int]]
+) -> None:
+    model = request.getfixturevalue(name)
     full = [tokenizer.encode("a")[0]] * 256
-    assert llama_cpp.greedy([full], 8)[0] == generator.Answer("", ended=False)
-    answers = llama_cpp.greedy(prompts, 16)
+    assert model.greedy([full], 8)[0] == Answer("", ended=False)
+    answers = model.greedy(prompts, 16)
     index, whole = next((index, answer.text) for index, answer in enumerate(answers) if answer.text.isascii())
-    (short,) = llama_cpp.greedy([prompts[index]], 16, stop=[whole[10:14]])
+    (short,) = model.greedy([prompts[index]], 16, stop=[whole[10:14]])
     assert short.text == whole[: whole.index(whole[10:14])]
     assert short.ended
 

@@ -74,6 +74,24 @@ def test_chunk_size_does_not_change_the_loss(model: KeyLM, monkeypatch: pytest.M
     torch.testing.assert_close(nll.sum(), whole.detach())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_each_target_has_its_own_loss(dtype: torch.dtype, model: KeyLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where ignored targets stand between others, and fill up a chunk or all of them."""
+    monkeypatch.setattr("keylm.model.loss._CHUNK_ROWS", 8)
+    model.compute_dtype = dtype
+    tokens = torch.randint(model.config.vocab_size, (3, 31))
+    targets = tokens[:, 1:].clone()
+    targets[torch.rand(targets.shape) < 0.5] = -100
+    targets[2] = -100
+    with torch.no_grad():
+        logits = (model(tokens[:, :-1]) @ model.lm_head.weight.to(dtype).T).float()
+    expected = torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+    torch.testing.assert_close(
+        model.nll(tokens[:, :-1], targets), expected, rtol=2e-2 if dtype.itemsize == 2 else 1e-4, atol=1e-3
+    )
+    assert not model.nll(tokens[:, :-1], torch.full_like(targets, -100)).any()
+
+
 def test_packed_documents_do_not_see_each_other(model: KeyLM) -> None:
     first, second = torch.randint(300, (1, 13)), torch.randint(300, (1, 20))
     document_ids = torch.tensor([[0] * 13 + [1] * 20])

@@ -14,7 +14,7 @@ pytest.importorskip("trl")
 
 from keylm.common.errors import UserError
 from keylm.inference.answers import Answer
-from keylm.inference.generator import LlamaCppGenerator
+from keylm.inference.generator import KeyLMGenerator
 from keylm.instructions.constraints.length import MinWords
 from keylm.instructions.task import Example, Task, user_message
 from keylm.model.transformer import load_model
@@ -70,14 +70,14 @@ class SampledAnswers:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.prompts: list[list[list[int]]] = []
         self.answers: list[list[Answer]] = []
-        draw = LlamaCppGenerator.sample
+        draw = KeyLMGenerator.sample
 
-        def sample(writer: LlamaCppGenerator, prompts: list[list[int]], *how: float) -> list[Answer]:
+        def sample(writer: KeyLMGenerator, prompts: list[list[int]], *how: float) -> list[Answer]:
             self.prompts.append(prompts)
             self.answers.append(draw(writer, prompts, *how))
             return self.answers[-1]
 
-        monkeypatch.setattr(LlamaCppGenerator, "sample", sample)
+        monkeypatch.setattr(KeyLMGenerator, "sample", sample)
 
 
 def short(_: Example, answer: Answer) -> float:

@@ -65,10 +65,7 @@ def score_instructions(model: Path, *, per_split: int | None = None, json: Path 
     generator = external_generator(model, loaded) if model.is_file() else None
     chat_model = TransformersChatModel(loaded, tokenizer, generator)
     splits = held_out_splits(config.instructions, 0, CONSTRAINT_SETS["basic"], per_split)
-    scores = {
-        split: measure_instruction_following(chat_model, examples, config.max_new_tokens)
-        for split, examples in splits.items()
-    }
+    scores = measure_instruction_following(chat_model, splits, config.max_new_tokens)
     print_instruction_scores(scores)
     if json:
         write_json(json, {**provenance_of(model, [], None), "instruction_following": scores})

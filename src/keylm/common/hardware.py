@@ -63,7 +63,7 @@ def free_disk_bytes(folder: Path) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Make glibc keep freed memory for the next training step. No effect with other C libraries.
+    """Make glibc keep freed memory for the next step or batch. No effect with other C libraries.
 
     By default it returns large blocks to the system and requests them again, tens of thousands of pages in every
     step, and the system clears each of them.

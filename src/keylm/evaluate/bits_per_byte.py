@@ -23,10 +23,9 @@ from keylm.tokenizer.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_BATCH_TOKENS = 16_384
-"""Tokens per forward pass of `model_bits`."""
-_BATCH_ROWS = 64
-"""Rows per forward pass of `continuation_bits`."""
+_BATCH_TOKENS = 4096
+"""Tokens per forward pass, padding included. What the layers pass on then stays in the processor's cache: 16,384 take
+up to twice as long."""
 
 
 @dataclass(frozen=True)
@@ -126,11 +125,12 @@ def continuation_bits(
     Returns:
         Bits of each continuation, (rows,).
     """
-    # Sorted by length, so that the rows of a batch need little padding.
-    order = np.argsort([len(context) + len(continuation) for context, continuation in rows], kind="stable")
+    # Sorted by length, so that the rows of a batch need little padding; the first is its longest.
+    lengths = np.array([min(len(context) + len(continuation), length) for context, continuation in rows])
+    order = np.argsort(-lengths, kind="stable")
     nats = np.zeros(len(rows))
-    for first in range(0, len(rows), _BATCH_ROWS):
-        batch = order[first : first + _BATCH_ROWS]
+    while len(order):
+        batch, order = np.split(order, [max(1, _BATCH_TOKENS // lengths[order[0]])])
         nats[batch] = _continuation_nats(model, [rows[index] for index in batch], length)
         advance(len(batch))
     return nats / math.log(2)

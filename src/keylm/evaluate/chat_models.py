@@ -14,12 +14,11 @@ from keylm.common.documents import Message
 from keylm.common.errors import UserError
 from keylm.evaluate.bits_per_byte import plain_bits_per_byte
 from keylm.inference.answers import Answer
-from keylm.inference.generator import LlamaCppGenerator, generator_of_run
+from keylm.inference.generator import Generator, KeyLMGenerator, generator_of_run
 from keylm.model.transformer import KeyLM, load_model
 from keylm.run import Run
 from keylm.stages import completed_training_stages
 from keylm.tokenizer.messages import encode_messages
-from keylm.tokenizer.tokenizer import Tokenizer
 
 _BATCH_SIZE = 16
 
@@ -28,28 +27,28 @@ _BATCH_SIZE = 16
 class RunChatModel:
     """The weights of a training stage (`ChatModel`)."""
 
-    generator: LlamaCppGenerator
+    generator: KeyLMGenerator
     """The weights under evaluation."""
-    tokenizer: Tokenizer
     base_model: KeyLM
     """The pretrained weights, which score the answers as plain text."""
 
     def answer(self, conversations: Sequence[Sequence[Message]], max_new_tokens: int) -> list[Answer]:
         """Generate the next turn of each conversation with greedy decoding."""
         prompts = [
-            encode_messages(self.tokenizer, messages, add_generation_prompt=True)[0] for messages in conversations
+            encode_messages(self.generator.tokenizer, messages, add_generation_prompt=True)[0]
+            for messages in conversations
         ]
         return self.generator.greedy(prompts, max_new_tokens)
 
     def bits_per_byte(self, texts: Sequence[str]) -> float:
         """Bits per byte of the texts under the pretrained weights; 0.0 if all are empty."""
-        return plain_bits_per_byte(self.base_model, self.tokenizer, texts)
+        return plain_bits_per_byte(self.base_model, self.generator.tokenizer, texts)
 
 
 def run_chat_model(run: Run, stage: str) -> RunChatModel:
     """Load the final weights of a training stage."""
     base_model = load_model(run.recipe.model, run.weights(completed_training_stages(run)[0]))
-    return RunChatModel(generator_of_run(run, stage), Tokenizer.load(run.stage("tokenizer")), base_model)
+    return RunChatModel(generator_of_run(run, stage), base_model)
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class TransformersChatModel:
 
     model: Any
     tokenizer: Any
-    generator: LlamaCppGenerator | None = None
+    generator: Generator | None = None
     """Generates the answers, if the model comes from a GGUF file."""
 
     def __post_init__(self) -> None:

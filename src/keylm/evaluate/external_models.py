@@ -11,7 +11,7 @@ from keylm.common.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from keylm.inference.generator import LlamaCppGenerator
+    from keylm.inference.llama_cpp import LlamaCppGenerator
 
 _MAX_CONTEXT_LENGTH = 2048
 """Tokens per conversation in llama.cpp. No request needs more, and the KV cache of a long context takes gigabytes."""
@@ -55,7 +55,7 @@ def load_external(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 def external_generator(path: Path, model: PreTrainedModel) -> LlamaCppGenerator:
     """Load a GGUF file into llama.cpp; `model` is the same file as loaded by transformers."""
-    from keylm.inference.generator import LlamaCppGenerator
+    from keylm.inference.llama_cpp import LlamaCppGenerator
 
     return LlamaCppGenerator(path, min(model.config.max_position_embeddings, _MAX_CONTEXT_LENGTH))
 

@@ -6,8 +6,9 @@ As in IFEval (Zhou et al. 2023), every instruction is checked by a program, and 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from statistics import fmean
 from typing import Any
 
@@ -118,17 +119,28 @@ def held_out_splits(
     return {split: held_out_examples(size, seed, split, constraint_set) for split, size in sizes.items()}
 
 
-def measure_instruction_following(model: ChatModel, examples: Sequence[Example], max_new_tokens: int) -> dict[str, Any]:
+def measure_instruction_following(
+    model: ChatModel, splits: Mapping[str, Sequence[Example]], max_new_tokens: int
+) -> dict[str, dict[str, Any]]:
     """Score the model's greedy answers and the baselines on the same requests.
 
     Returns:
-        The scores (`InstructionScores.as_dict`) and statistics (`describe_answers`) of the answers, and
+        For each split, the scores (`InstructionScores.as_dict`) and statistics (`describe_answers`) of the answers, and
         `reference_prompt_copy` (the prompt copy of the examples' own answers), `bits_per_byte` of the answers,
         `not_significantly_above` (names of baselines), `baselines` (scores and statistics by name) and `samples` (the
         first conversations).
     """
+    # One call for all splits, so that the generator's batches stay full.
+    requests = [example.task.messages for examples in splits.values() for example in examples]
+    answers = iter(model.answer(requests, max_new_tokens))
+    return {
+        split: _measure_split(model, examples, list(islice(answers, len(examples))))
+        for split, examples in splits.items()
+    }
+
+
+def _measure_split(model: ChatModel, examples: Sequence[Example], answers: Sequence[Answer]) -> dict[str, Any]:
     tasks = [example.task for example in examples]
-    answers = model.answer([task.messages for task in tasks], max_new_tokens)
     texts = [answer.text for answer in answers]
     scores = _score_and_describe(answers, tasks)
     baselines = {

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keylm.common.files import read_json, write_json
+from keylm.common.hardware import keep_freed_memory
 from keylm.run import Run
 from keylm.stages import completed_training_stages
 
@@ -24,6 +25,7 @@ def run_eval(run: Run) -> dict[str, Any]:
     Raises:
         UserError: An lm_eval task is unknown, or its data are missing.
     """
+    keep_freed_memory()
     measurements: dict[str, Callable[[Run], dict[str, Any]]] = {
         # First, so that missing data of a task are reported before the long work.
         "lm_eval": _measure_lm_eval,
@@ -103,16 +105,15 @@ def _measure_instruction_following(run: Run) -> dict[str, Any]:
     sources = [*run.recipe.data.sources, *run.recipe.sft.sources]
     constraint_set = CONSTRAINT_SETS["all" if any(source.uses_all_constraints for source in sources) else "basic"]
     splits = held_out_splits(config.instructions, run.recipe.seed, constraint_set)
-    headline, *others = splits
+    headline, *_ = splits
     stages = completed_training_stages(run)
     results = {}
     for stage in stages:
-        model = run_chat_model(run, stage)
-        results[stage] = measure_instruction_following(model, splits[headline], config.max_new_tokens)
-        if stage == stages[-1]:
-            results[stage]["splits"] = {
-                name: measure_instruction_following(model, splits[name], config.max_new_tokens) for name in others
-            }
+        measured = splits if stage == stages[-1] else {headline: splits[headline]}
+        scores = measure_instruction_following(run_chat_model(run, stage), measured, config.max_new_tokens)
+        results[stage] = scores.pop(headline)
+        if scores:
+            results[stage]["splits"] = scores
     return results
 
 

@@ -1,1 +1,1 @@
-"""Batch text generation with llama.cpp, and statistics of the answers."""
+"""Batch text generation, llama.cpp as a library, and statistics of the answers."""

@@ -24,7 +24,7 @@ class Answer:
     ended: bool = True
     """Whether the model ended the answer itself; False if the token limit cut it off."""
     tokens: tuple[int, ...] = ()
-    """Token ids without the one that ends the answer; empty unless the generator was asked for them."""
+    """Token ids without the one that ends the answer; empty if the generator returns only text."""
 
 
 class ChatModel(Protocol):

@@ -1,9 +1,20 @@
-"""llama.cpp as a library, set up for exactness rather than speed."""
+"""llama.cpp as a library, set up for exactness rather than speed: for checks of GGUF files and for their answers."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from keylm.common.console import progress
+from keylm.common.errors import KeyLMError
+from keylm.common.hardware import physical_cores
+from keylm.inference.answers import Answer
+
+_NUM_SLOTS = 16
+"""Answers generated at the same time; 32 or 64 at a time take as long."""
 
 
 def exact_server(path: Path, num_slots: int = 1, context_length: int | None = None, num_threads: int = 1) -> Any:
@@ -31,3 +42,66 @@ def exact_server(path: Path, num_slots: int = 1, context_length: int | None = No
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     return xllamacpp.Server(params)
+
+
+@dataclass
+class LlamaCppGenerator:
+    """Continues prompts of token ids with a GGUF model (`keylm.inference.generator.Generator`).
+
+    Args:
+        path: The GGUF file.
+        context_length: Tokens of prompt and answer together.
+
+    Raises:
+        KeyLMError: llama.cpp cannot load the file.
+    """
+
+    path: Path
+    context_length: int
+    _server: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Load the file."""
+        try:
+            self._server = exact_server(self.path, _NUM_SLOTS, self.context_length, physical_cores())
+        except RuntimeError as error:
+            raise KeyLMError(
+                f"llama.cpp cannot load {self.path}: the file is damaged, or there is not enough memory"
+            ) from error
+
+    def greedy(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop: Sequence[str] = ()) -> list[Answer]:
+        """Continue each prompt with the most likely token at every step (`Generator.greedy`).
+
+        Raises:
+            KeyLMError: llama.cpp rejects a prompt.
+        """
+        with ThreadPoolExecutor(_NUM_SLOTS) as threads, progress("answers", len(prompts), "answers") as bar:
+
+            def answer(prompt: Sequence[int]) -> Answer:
+                completed = self._complete(prompt, max_new_tokens, stop)
+                bar.advance()
+                return completed
+
+            return list(threads.map(answer, prompts))
+
+    def _complete(self, prompt: Sequence[int], max_new_tokens: int, stop: Sequence[str]) -> Answer:
+        max_tokens = min(max_new_tokens, self.context_length - len(prompt))
+        if max_tokens <= 0:
+            return Answer("", ended=False)
+        request = {
+            "prompt": list(prompt),
+            "max_tokens": max_tokens,
+            "stream": False,
+            "stop": list(stop),
+            "temperature": 0.0,
+            # The file's own sampling defaults, which are for chatting, would apply otherwise.
+            "repeat_penalty": 1.0,
+            "cache_prompt": False,  # A cached prefix changes rounding with the order in which prompts arrive.
+        }
+        responses: list[dict[str, Any]] = []
+        self._server.handle_completions(request, responses.append)
+        response = responses[0]
+        if "choices" not in response:
+            raise KeyLMError(f"llama.cpp rejects a prompt of {len(prompt)} tokens: {response}")
+        choice = response["choices"][0]
+        return Answer(choice["text"], ended=choice["finish_reason"] != "length")

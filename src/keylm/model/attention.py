@@ -9,21 +9,24 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 
 from keylm.model.document_attention import PackedDocuments
 from keylm.model.kernels.ops import causal_attention
+from keylm.model.kv_cache import CachedContext
 
-Mask = Tensor | PackedDocuments | BlockMask | None
-"""What a query may attend to: a boolean tensor (B, 1, T, S), its own document, or, for None, all earlier positions."""
+Mask = Tensor | PackedDocuments | BlockMask | CachedContext | None
+"""What a query may attend to: a boolean tensor (B, 1, T, S), its own document, what is cached of its sequence, or, for
+None, all earlier positions."""
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
     """Attend queries (B, N, T, D) to keys and values (B, K, S, D), with the kernel that fits the mask.
 
     Args:
-        mask: None (causal), a boolean tensor (True where a query may attend), or the result of `document_mask`.
+        mask: None (causal), a boolean tensor (True where a query may attend), the result of `document_mask`, or the
+            layer's context in a `KVCache`.
 
     Returns:
         (B, T, N, D)
     """
-    if isinstance(mask, PackedDocuments):
+    if isinstance(mask, PackedDocuments | CachedContext):
         return mask.attend(q, k, v)
     if isinstance(mask, BlockMask):
         out = flex_attention(q, k, v, block_mask=mask, enable_gqa=True)

@@ -6,6 +6,7 @@ logits are, so it is computed in the forward pass, and the logits are discarded.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from keylm.common.arrays import IGNORE_INDEX
-from keylm.model.kernels.ops import accumulate, cast_and_pad_lm_head, cross_entropy
+from keylm.model.kernels.ops import accumulate, cast_and_pad_lm_head, cross_entropy, nll
 
 _CHUNK_ROWS = 512
 """Positions whose logits are in memory at a time. Chunks are always full, because each new shape costs oneDNN a kernel
@@ -32,12 +33,20 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
 
 def linear_nll(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """Negative log-likelihood of each target (n,), in nats, float32; 0 for targets of -100. Not differentiable."""
-    weight = weight.to(hidden.dtype)
-    chunks = [
-        F.cross_entropy(F.linear(h, weight).float(), t, ignore_index=IGNORE_INDEX, reduction="none")
-        for h, t in zip(torch.split(hidden, _CHUNK_ROWS), torch.split(targets, _CHUNK_ROWS), strict=True)
-    ]
-    return torch.cat(chunks)
+    padded_weight = cast_and_pad_lm_head(weight, hidden)
+    out = torch.zeros(len(targets), device=hidden.device)
+    for chunk in _counted_chunks(targets):
+        out[chunk] = nll(F.linear(hidden[chunk], padded_weight), targets[chunk], len(weight))
+    return out
+
+
+def _counted_chunks(targets: Tensor) -> Sequence[Tensor]:
+    """Indices of the targets that count, in chunks; ignored ones fill up the last chunk."""
+    # Ignored positions are sorted to the end, and whole chunks of them are skipped: in SFT they are many.
+    is_ignored = targets == IGNORE_INDEX
+    order = is_ignored.to(torch.int8).argsort(stable=True)
+    num_chunks = -(-(len(targets) - int(is_ignored.sum())) // _CHUNK_ROWS)
+    return torch.split(order[: num_chunks * _CHUNK_ROWS], _CHUNK_ROWS)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -48,14 +57,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         # Float32 by default: a sum over many chunks in bfloat16 would lose the later ones.
         grad_weight = torch.zeros(padded_weight.shape, device=hidden.device)
         total = torch.zeros((), device=hidden.device)
-        # Ignored positions are sorted to the end, and whole chunks of them are skipped: in SFT they are many.
-        is_ignored = targets == IGNORE_INDEX
-        order = is_ignored.to(torch.int8).argsort(stable=True)
-        num_chunks = -(-(len(targets) - int(is_ignored.sum())) // _CHUNK_ROWS)
-        for chunk in torch.split(order[: num_chunks * _CHUNK_ROWS], _CHUNK_ROWS):
+        for chunk in _counted_chunks(targets):
             h = hidden[chunk]
-            nll, grad_logits = cross_entropy(F.linear(h, padded_weight), targets[chunk], len(weight))
-            total += nll.sum()
+            losses, grad_logits = cross_entropy(F.linear(h, padded_weight), targets[chunk], len(weight))
+            total += losses.sum()
             grad_hidden[chunk] = grad_logits @ padded_weight
             accumulate(grad_weight, grad_logits.T @ h)
         ctx.save_for_backward(grad_hidden, grad_weight)

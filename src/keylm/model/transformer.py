@@ -7,6 +7,7 @@ Parameters are float32; matrix products run in `compute_dtype`. The operations b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from keylm.model.attention import Mask, attention, document_mask
 from keylm.model.document_attention import document_positions
 from keylm.model.kernels.ops import add_rms_norm, linear, norm_linear, split_norm_rope, swiglu_linear
+from keylm.model.kv_cache import CachedContext
 from keylm.model.loss import linear_cross_entropy, linear_nll
 from keylm.recipe.model import ModelConfig
 
@@ -132,6 +134,7 @@ class KeyLM(nn.Module):
         *,
         positions: Tensor | None = None,
         mask: Tensor | None = None,
+        contexts: Sequence[CachedContext] | None = None,
     ) -> Tensor:
         """Hidden states (B, T, H) after the last norm, for tokens (B, T) of int64.
 
@@ -140,6 +143,7 @@ class KeyLM(nn.Module):
                 document, and positions restart in each (see `keylm.model.document_attention`).
             positions: (B, T), and `mask`, boolean (B, 1, T, T), for any other context; by default causal attention over
                 the whole sequence.
+            contexts: Of each layer, from a `KVCache`, for tokens that continue what is cached.
         """
         # A document gets the positions and the context that it has alone, wherever it is packed.
         attention_mask: Mask = mask
@@ -150,8 +154,9 @@ class KeyLM(nn.Module):
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         rotary = rotary_table(positions, self.config)
         x, delta = self.model.embed_tokens(tokens).to(self.compute_dtype), None
-        for layer in self.model.layers:
-            x, delta = layer(x, delta, rotary, attention_mask)
+        masks: Sequence[Mask] = contexts or [attention_mask] * len(self.model.layers)
+        for layer, layer_mask in zip(self.model.layers, masks, strict=True):
+            x, delta = layer(x, delta, rotary, layer_mask)
         hidden: Tensor = self.model.norm(x, delta)[1]
         return hidden
 

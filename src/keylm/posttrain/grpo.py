@@ -2,7 +2,7 @@
 
 The model answers each prompt several times. Answers with a reward above their group's mean become more likely, the
 others less likely. Rewards are rules: the checks of the request's constraints, and whether the answer is about the
-topic. trl computes the updates; llama.cpp samples the answers, several times as fast as transformers.
+topic. trl computes the updates; our own generator samples the answers, several times as fast as transformers.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _make_rollout_function(
         # A function of the step, so that steps sample differently, and a resumed run as if it had not stopped.
         seed = run.recipe.seed + (trainer.state.global_step << 32)
         answers = generator.sample(prompt_ids, config.max_new_tokens, config.temperature, seed)
-        # llama.cpp leaves out the token that ends an answer, and ending is to be learned, too.
+        # The generator leaves out the token that ends an answer, and ending is to be learned, too.
         completion_ids = [[*answer.tokens, *([tokenizer.turn_end] if answer.ended else [])] for answer in answers]
         return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "logprobs": None}
 

@@ -88,6 +88,13 @@ def test_products() -> None:
     check(ops.linear, low(3, 40, 48), torch.randn(16, 48), torch.randn(24, 48))
 
 
+@pytest.mark.parametrize("rows", [1, 47, 48, 100])
+def test_products_of_few_and_many_rows_in_float32(rows: int) -> None:
+    x, weights = torch.randn(rows, 48), [torch.randn(16, 48), torch.randn(24, 48)]
+    expected = torch.cat([x.double() @ weight.double().T for weight in weights], dim=1)
+    torch.testing.assert_close(ops.linear(x, *weights).double(), expected, rtol=1e-5, atol=1e-4)
+
+
 @with_and_without_instructions
 @pytest.mark.parametrize(("n", "rows", "columns"), [(64, 48, 112), (32, 112, 48), (40, 112, 48), (64, 50, 48)])
 def test_gradient_of_a_weight(n: int, rows: int, columns: int) -> None:
@@ -162,6 +169,7 @@ def test_cross_entropy() -> None:
     plain = logits.float().requires_grad_()
     expected = F.cross_entropy(plain, targets, reduction="none")
     expected.sum().backward()
+    torch.testing.assert_close(ops.nll(F.pad(logits, (0, 19)), targets, 301), expected.detach(), rtol=1e-5, atol=1e-5)
     nll, grad = ops.cross_entropy(F.pad(logits, (0, 19)), targets, 301)
     torch.testing.assert_close(nll, expected.detach(), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(grad[:, :301].float(), plain.grad, rtol=2**-8, atol=1e-6)

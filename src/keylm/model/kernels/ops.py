@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from keylm.common.arrays import IGNORE_INDEX
 from keylm.model.kernels.build import call_kernel, kernel_library, product_functions
 
 # Fixed, rather than one sum per thread, so that results do not depend on the number of threads.
@@ -39,7 +40,12 @@ def uses_kernels(x: Tensor, width: int = _WIDTH_MULTIPLE) -> bool:
 def linear(x: Tensor, *weights: Tensor) -> Tensor:
     """`x @ cat(weights).T` in the dtype of `x`: (..., in) to (..., out), for float32 weights (out_i, in)."""
     if x.dtype == torch.float32:
-        return F.linear(x, torch.cat(weights) if len(weights) > 1 else weights[0])
+        if len(weights) == 1:
+            return F.linear(x, weights[0])
+        # What is joined is copied: for the few rows of a decoding step the products are less than the weights.
+        if x.numel() < x.shape[-1] ** 2:
+            return torch.cat([F.linear(x, weight) for weight in weights], dim=-1)
+        return F.linear(x, torch.cat(weights))
     out: Tensor = _Linear.apply(x, *weights)  # type: ignore[no-untyped-call]
     return out
 
@@ -146,6 +152,15 @@ def cross_entropy(logits: Tensor, targets: Tensor, vocab_size: int) -> tuple[Ten
     nll = (-log_p.gather(1, index) * is_counted).flatten()
     grad = log_p.exp_().scatter_add_(1, index, torch.full_like(index, -1, dtype=log_p.dtype))
     return nll, F.pad((grad * is_counted).to(logits.dtype), (0, logits.shape[1] - vocab_size))
+
+
+def nll(logits: Tensor, targets: Tensor, vocab_size: int) -> Tensor:
+    """The negative log-likelihoods of `cross_entropy`, without its gradient: (n,) in nats, float32."""
+    if uses_kernels(logits, logits.shape[1]):
+        # The kernel makes both in one pass, which takes less than another pass over float32 logits.
+        return cross_entropy(logits, targets, vocab_size)[0]
+    logits = logits[:, :vocab_size].float()
+    return F.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX, reduction="none")
 
 
 def accumulate(total: Tensor, x: Tensor) -> None:
