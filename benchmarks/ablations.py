@@ -109,18 +109,20 @@ class OneBatch:
 class CautiousMuon(Muon):
     """Weights decay only where the update points to zero too (Chen et al. 2025, "Cautious Weight Decay")."""
 
-    def _apply(self, p: Tensor, update: Tensor, lr: float, scale: float, weight_decay: float) -> None:
-        p.sub_(p * ((update * p) > 0), alpha=lr * weight_decay).add_(update, alpha=-scale)
+    def _apply(self, params: list[Tensor], updates: list[Tensor], lr: float, scale: float, weight_decay: float) -> None:
+        for p, update in zip(params, updates, strict=True):
+            p.sub_(p * ((update * p) > 0), alpha=lr * weight_decay).add_(update, alpha=-scale)
 
 
 class NormalizedMuon(Muon):
     """Rows of the orthogonal update are normalized by a running mean of their squares (Li et al. 2025, "NorMuon")."""
 
-    def _apply(self, p: Tensor, update: Tensor, lr: float, scale: float, weight_decay: float) -> None:
-        squares = update.square().mean(dim=1, keepdim=True)
-        second = self.state[p].setdefault("second", torch.zeros_like(squares)).lerp_(squares, 0.05)
-        normed = update / second.sqrt().clamp(min=1e-8)
-        p.mul_(1 - lr * weight_decay).add_(normed * (update.norm() / normed.norm().clamp(min=1e-8)), alpha=-scale)
+    def _apply(self, params: list[Tensor], updates: list[Tensor], lr: float, scale: float, weight_decay: float) -> None:
+        for p, update in zip(params, updates, strict=True):
+            squares = update.square().mean(dim=1, keepdim=True)
+            second = self.state[p].setdefault("second", torch.zeros_like(squares)).lerp_(squares, 0.05)
+            normed = update / second.sqrt().clamp(min=1e-8)
+            p.mul_(1 - lr * weight_decay).add_(normed * (update.norm() / normed.norm().clamp(min=1e-8)), alpha=-scale)
 
 
 @torch.no_grad()

@@ -11,11 +11,15 @@ from keylm.recipe.optimizer import OptimizerConfig
 from keylm.recipe.train import TrainConfig
 from keylm.train.lr_schedule import lr_factor
 from keylm.train.optimizer import Muon, Optimizer
+from keylm.train.orthogonalize import orthogonalize
 
 
-def test_muon_equals_torch_muon() -> None:
-    if not hasattr(torch.optim, "Muon"):
-        pytest.skip("this torch has no Muon to compare with")
+def test_muon_equals_torch_muon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same orthogonalization, since torch's has another polynomial (`test_orthogonalize` has ours)."""
+    reference_module = pytest.importorskip("torch.optim._muon", reason="this torch has no Muon to compare with")
+    monkeypatch.setattr(
+        reference_module, "_zeropower_via_newtonschulz", lambda update, *_: orthogonalize(update[None])[0]
+    )
     shapes = [(16, 16), (24, 8), (8, 24), (16, 16)]
     ours = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
     theirs = [torch.nn.Parameter(parameter.detach().clone()) for parameter in ours]
@@ -28,8 +32,25 @@ def test_muon_equals_torch_muon() -> None:
         muon.step()
         reference.step()
     for one, other in zip(ours, theirs, strict=True):
-        # Both iterate in bfloat16, batched here and one by one there: equal up to its rounding, for steps of 0.02.
+        # Both orthogonalize in bfloat16, batched here and one by one there: equal up to rounding, for steps of 0.02.
         torch.testing.assert_close(one, other, rtol=0, atol=2e-3)
+
+
+def test_muon_allocates_nothing_after_the_first_step() -> None:
+    params = [torch.nn.Parameter(torch.randn(shape)) for shape in [(64, 64), (96, 32), (32, 96), (64, 64)]]
+    muon = Muon(params, lr=0.02, momentum=0.95, weight_decay=0.1)
+
+    def allocated_bytes() -> int:
+        """Bytes that a step allocates in blocks at least as large as the smallest Gram matrix in bfloat16."""
+        for parameter in params:
+            parameter.grad = torch.randn(parameter.shape)
+        with torch.profiler.profile(profile_memory=True) as profiler:
+            muon.step()
+        by_call = [event.self_cpu_memory_usage for event in profiler.events()]
+        return sum(size for size in by_call if size >= 2 * 32 * 32)
+
+    assert allocated_bytes() > 0
+    assert allocated_bytes() == 0
 
 
 @pytest.mark.parametrize("optimizer_type", ["adamw", "muon"])

@@ -10,23 +10,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from keylm.common.hardware import compute_dtype
 from keylm.model.transformer import KeyLM
 from keylm.recipe.optimizer import OptimizerConfig
 from keylm.train.distributed import SINGLE_PROCESS, DistContext, distribute_like, full_tensor
 from keylm.train.learning_rates import peak_learning_rates
+from keylm.train.orthogonalize import Workspace, orthogonalize_
 
-# Jordan et al.: as steep at zero as possible, since five steps must lift the small singular values too. They then end
-# around 1, not at 1.
-_QUINTIC = (3.4445, -4.7750, 2.0315)
-_NEWTON_SCHULZ_STEPS = 5
+# Matrices are orthogonalized in batches of about this many elements: they and their Gram matrices stay in the caches of
+# a core, and the memory for them is small beside the model.
+_BATCH_ELEMENTS = 2**22
 
 
 class Muon(torch.optim.Optimizer):
     """Orthogonalized momentum (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/), for matrices.
 
-    Matrices of one shape are orthogonalized as one batch, which the ranks share: each does a part, and all get all. The
-    update is scaled by `sqrt(max(1, rows / columns))`.
+    Matrices of one shape are orthogonalized in batches, which the ranks share: each does a part, and all get all. The
+    update is scaled by `sqrt(max(1, rows / columns))`. A step uses the gradients as scratch memory, as torch's SGD
+    does, and allocates none after the first.
     """
 
     def __init__(
@@ -39,60 +39,47 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self._dist = dist
+        self._workspace = Workspace(self.param_groups[0]["params"][0].device)
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
-        """Update every matrix that has a gradient."""
+        """Update every matrix that has a gradient. The gradients are overwritten."""
         for group in self.param_groups:
             # `sorted` is stable and `groupby` needs it: every rank gets the same batches in the same order.
             params = sorted((p for p in group["params"] if p.grad is not None), key=lambda p: tuple(p.shape))
             for shape, same_shape in groupby(params, key=lambda p: tuple(p.shape)):
-                self._step_same_shape(list(same_shape), shape, group)
+                pending = list(same_shape)
+                batch_size = max(1, _BATCH_ELEMENTS // math.prod(shape)) * self._dist.world_size
+                for first in range(0, len(pending), batch_size):
+                    self._step_batch(pending[first : first + batch_size], shape, group)
 
-    def _step_same_shape(self, params: list[Tensor], shape: tuple[int, ...], group: dict[str, Any]) -> None:
+    def _step_batch(self, params: list[Tensor], shape: tuple[int, ...], group: dict[str, Any]) -> None:
         momentum, lr = group["momentum"], group["lr"]
         grads = [p.grad for p in params if p.grad is not None]
-        buffers = [self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in params]
-        for buffer, grad in zip(buffers, grads, strict=True):
-            buffer.lerp_(grad, 1 - momentum)
+        for p in params:
+            if not self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        buffers = [self.state[p]["momentum_buffer"] for p in params]
+        torch._foreach_lerp_(buffers, grads, 1 - momentum)
+        torch._foreach_lerp_(grads, buffers, momentum)
         # Orthogonalization needs whole matrices: the shards that FSDP leaves on each rank are gathered first.
-        nesterov = torch.stack(
-            [full_tensor(grad.lerp(buf, momentum)) for buf, grad in zip(buffers, grads, strict=True)]
-        )
+        nesterov = [full_tensor(grad) for grad in grads]
         # Each rank orthogonalizes its part of the batch. Parts are padded with zeros to one size for the gather.
-        part_size = -(-len(nesterov) // self._dist.world_size)
-        first = self._dist.rank * part_size
-        own = orthogonalize(nesterov[first : first + part_size])
-        part = own.new_zeros(part_size, *shape)
-        part[: len(own)] = own
-        updates = self._dist.gather(part)[: len(nesterov)]
-        scale = lr * math.sqrt(max(1.0, shape[0] / shape[1]))
-        for p, update in zip(params, updates, strict=True):
-            self._apply(p, distribute_like(update.to(p.dtype), p), lr, scale, group["weight_decay"])
+        part_size = -(-len(params) // self._dist.world_size)
+        own = nesterov[self._dist.rank * part_size :][:part_size]
+        part = self._workspace.take("matrices", (part_size, *shape))
+        part[len(own) :].zero_()
+        for matrix, copy in zip(own, part, strict=False):
+            copy.copy_(matrix)
+        updates = self._dist.gather(orthogonalize_(part, self._workspace))[: len(params)]
+        for grad, update in zip(grads, updates, strict=True):
+            grad.copy_(distribute_like(update, grad))
+        self._apply(params, grads, lr, lr * math.sqrt(max(1.0, shape[0] / shape[1])), group["weight_decay"])
 
-    def _apply(self, p: Tensor, update: Tensor, lr: float, scale: float, weight_decay: float) -> None:
-        """Decay a matrix and subtract `scale * update`. A method of its own, so that variants can override it."""
-        p.mul_(1 - lr * weight_decay).add_(update, alpha=-scale)
-
-
-def orthogonalize(matrices: Tensor) -> Tensor:
-    """Approximate the nearest orthogonal matrix to each of (n, rows, columns) by a quintic Newton-Schulz iteration.
-
-    Singular values end between about 0.7 and 1.2, which works as well as 1. Runs in bfloat16, which is precise enough,
-    or in float32 on processors without bfloat16 instructions, where bfloat16 products take 35 times as long.
-    """
-    a, b, c = _QUINTIC
-    x: Tensor = matrices.to(compute_dtype("auto"))
-    is_tall = x.shape[1] > x.shape[2]
-    # The Gram matrix of the shorter side is the smaller one.
-    x = x.mT if is_tall else x
-    # The Frobenius norm bounds the largest singular value, and the iteration converges from at most 1. The clamp keeps
-    # a matrix of zeros from becoming NaN.
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
-    for _ in range(_NEWTON_SCHULZ_STEPS):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.mT if is_tall else x
+    def _apply(self, params: list[Tensor], updates: list[Tensor], lr: float, scale: float, weight_decay: float) -> None:
+        """Decay matrices and subtract `scale * update`. A method of its own, so that variants can override it."""
+        torch._foreach_mul_(params, 1 - lr * weight_decay)
+        torch._foreach_add_(params, updates, alpha=-scale)
 
 
 class Optimizer:
