@@ -126,4 +126,5 @@ def _frobenius_norms(matrices: Tensor) -> Tensor:
     """The Frobenius norm of each of (n, rows, columns): (n, 1, 1), float32."""
     # Rows first: a sum over a whole matrix would be split by the number of threads.
     row_norms = torch.linalg.vector_norm(matrices, dim=2, keepdim=True)
-    return torch.linalg.vector_norm(row_norms, dim=1, keepdim=True, dtype=torch.float32)
+    norms: Tensor = torch.linalg.vector_norm(row_norms, dim=1, keepdim=True, dtype=torch.float32)
+    return norms
