@@ -102,7 +102,7 @@ class _Writer:
 
     def finish(self, text: str) -> str:
         """The text with a final mark of this voice, unless it has one or none is needed."""
-        return text if _FINISHED.search(text) else text + self.sampler.choice(self.voice.final_marks)
+        return _close(text, self.sampler.choice(self.voice.final_marks))
 
 
 def compose_natural_prompt(request: str, constraints: Sequence[Constraint], sampler: Sampler) -> str:
@@ -118,8 +118,8 @@ def compose_natural_prompt(request: str, constraints: Sequence[Constraint], samp
     writer = _Writer(voice, sampler)
     is_kept = any(isinstance(constraint, RepeatRequest) for constraint in constraints)
     if is_kept or "\n" in request or len(request) > MAX_STYLED_LENGTH:
-        arrange = sampler.choice((_instructions, _instructions, _clauses, _rules, _notes))
-        return arrange(_Request(request, "", takes_modifiers=False), constraints, writer)
+        arrange_after: _Arrangement = sampler.choice((_instructions, _instructions, _clauses, _rules, _notes))
+        return arrange_after(_Request(request, "", takes_modifiers=False), constraints, writer)
     styled = _style_request(request, writer)
     arrange = sampler.choice((_modifiers, _modifiers, _modifiers, *_ARRANGEMENTS))
     return surround(arrange(styled, constraints, writer), voice, sampler)
@@ -237,5 +237,5 @@ def _enumerate(parts: Sequence[str]) -> str:
 
 
 def _close(text: str, mark: str) -> str:
-    """The text with a final mark, unless it ends in a quoted sentence."""
-    return text if _FINISHED.search(text) and mark != "?" else text + mark
+    """The text with a final mark, unless it ends in a quoted sentence or in a mark that the user asks for."""
+    return text if _FINISHED.search(text) or not re.search(r"[\w\"')]$", text) else text + mark
