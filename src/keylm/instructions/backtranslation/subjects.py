@@ -1,0 +1,168 @@
+"""What an excerpt of a document is about: its title or heading if the excerpt names it, otherwise what recurs in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from keylm.instructions.content_words import STOPWORDS
+
+_WORD = re.compile(r"[^\W\d_][\w'-]*")
+_IN_PARENTHESES = re.compile(r"\s*\([^)]*\)")
+# Headings that say what part of a text this is, not what it is about.
+_POOR = re.compile(
+    r"(?i)\b(?:summary|key (?:terms|concepts|takeaways)|introduction|objectives?|exercises?|review|glossary|"
+    r"references?|further|notes?|see also|external links|list of|overview|conclusion|chapter|section|part|book|appendix|solution|"
+    r"example|activity|questions?|problems?|abstract|motivation|rationale|specification|background|miscellaneous|other|"
+    r"preface|acknowledg|copyright|try it|check|thinking|connection|unit|contents|volume|plot|cast|reception|"
+    r"disambiguation|is|not|does|should|outcomes?|link(?:s|ing)? to)\b|[\d:?!/&;\"]"
+)
+_TOO_GENERAL = frozenset(
+    """chapter section example examples number time times people person thing things part parts way ways case cases
+    year years day days place kind form group set point others fact result results name names word words man woman men
+    lot end side hand head eyes face voice moment door room house home night morning film movie story book books
+    first second third last next same different important large small great little good better best high several various
+    certain major main early late long old young new various common general given known called became become began made
+    found said says went came took don didn can't won't i'm it's there's author students student reader value course
+    increase decrease incidents incident need needs use users effect effects example sense information criticism
+    criticisms idea ideas problem problems question questions reason reasons thought something nothing everything
+    everyone anyone someone everybody nobody god lord hour hours minute minutes week weeks month months today tomorrow
+    now then thus still also ever never just very too tell told asked ask answered cried replied knew know seen saw
+    every each another though although without despite since well even really almost quite rather perhaps maybe
+    however whatever anyway instead together always never often sometimes soon today mad cannot whose whether upon among
+    like makes make made gets get seems seem goes gone looks look else enough much little half dear sir lady miss
+    having being done going coming looking making taking getting including regarding hundred thousand million billion
+    one two three four five six seven eight nine ten twenty yes indeed lots bit anything himself herself themselves
+    level type types process system state states country world life work area century amount order change""".split()  # noqa: SIM905
+)
+_UNFIT = STOPWORDS | _TOO_GENERAL
+# A phrase between these is taken for a noun phrase: there is no tagger here.
+_PHRASE = re.compile(
+    r"(?:^|(?<=[\s(\"]))(?:(?P<article>[Tt]he|[Aa]n?) |"
+    r"(?:[Oo]f|[Ii]n|[Ff]or|[Aa]bout|[Bb]y|[Ww]ith|[Tt]o|[Aa]nd|[Mm]any|[Mm]ost|[Ss]ome|[Aa]ll|[Ff]rom|[Oo]n) |"
+    r"(?<=[.!?\"] )|(?<=^))"
+    r"(?P<phrase>[^\W\d_][\w'-]{2,}(?: [^\W\d_][\w'-]{2,}){0,2}?)"
+    r"(?= (?:is|are|was|were|has|have|had|can|may|will|does|do|of|in|to|and|or|for|that|which|who|on|with|by|as|at)\b"
+    r"|[,.;!?])"
+)
+# An adverb before it, or a participle at its end.
+_NO_NOUN = re.compile(r"^\w+ly\b|\w{2}[^e\W]ed$")
+_PERSON = re.compile(r"\b(?:born|[Hh]e|[Ss]he|[Hh]is|[Hh]er)\b")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a text is about."""
+
+    phrase: str
+    """As it stands in a sentence, with an article if it has one: `the cell cycle`."""
+    aspect: str = ""
+    """The part of it that the text is about, such as `early life`; empty if there is no part."""
+    is_person: bool = False
+    """Whether it is a person."""
+    is_caption: bool = False
+    """Whether the author named it so, in a title or heading."""
+
+    @property
+    def bare(self) -> str:
+        """The phrase without its article."""
+        return re.sub(r"^(?:the|an?) ", "", self.phrase, flags=re.IGNORECASE)
+
+    @property
+    def full(self) -> str:
+        """The phrase, with its aspect if there is one."""
+        return f"the {self.aspect} of {self.phrase}" if self.aspect else self.phrase
+
+
+def find_subject(title: str, heading: str, sentences: Sequence[str]) -> Subject | None:
+    """The subject of an excerpt, named in its first two sentences; None if it has no good one."""
+    opening, text = " ".join(sentences[:2]), " ".join(sentences)
+    name, part = _caption(title), _caption(heading)
+    is_person = 2 <= len(name.split()) <= 4 and name.istitle() and _PERSON.search(text) is not None
+    if name and names_subject(name.split()[-1] if is_person else name, opening):
+        phrase = name if is_person else _as_in_text(name, text)
+        # An aspect that is a name itself would make no sense of `the ... of`.
+        has_aspect = bool(part) and part[1:].islower() and len(part.split()) <= 3 and not names_subject(name, part)
+        return Subject(phrase, part.lower() if has_aspect else "", is_person, is_caption=True)
+    if part and names_subject(part, opening):
+        return Subject(_as_in_text(part, text), is_caption=True)
+    # Articles with a title name their subjects at once.
+    return _recurring(sentences[0] if title else opening, text)
+
+
+def names_subject(subject: str, text: str) -> bool:
+    """Whether a text has every content word of a subject."""
+    words = {_stem(word) for word in _WORD.findall(text.lower())}
+    parts = [_stem(word) for word in _WORD.findall(subject.lower()) if len(word) > 2 and word not in STOPWORDS]
+    return bool(parts) and words.issuperset(parts)
+
+
+def _caption(heading: str) -> str:
+    """A title or heading without what stands in parentheses; empty if it names no subject."""
+    caption = _IN_PARENTHESES.sub("", heading).strip(" .").removeprefix("The ").removeprefix("An ").removeprefix("A ")
+    if caption.isupper():
+        caption = caption.capitalize()
+    return caption if 2 < len(caption) <= 50 and not _POOR.search(caption) and len(caption.split()) <= 6 else ""
+
+
+def _as_in_text(name: str, text: str) -> str:
+    """A title with the article that it has in the text, in lower case unless it is a name."""
+    before, _, rest = text.lower().partition(name.lower())
+    article = before.split()[-1] if rest and before.strip() else ""
+    phrase = name.lower() if _is_common(name, text) else name
+    return f"{article} {phrase}" if article in ("the", "a", "an") else phrase
+
+
+def _is_common(title: str, text: str) -> bool:
+    """Whether a title is no name: it or its last word is in lower case in a text that gives none of it a capital."""
+    words = title.split()
+    if title.lower() in text or len(words) == 1:
+        return title.lower() in text
+    return (title[1:].islower() or f"{words[-1].lower()} " in text) and not _has_name(title, text)
+
+
+def _has_name(title: str, text: str) -> bool:
+    """Whether a word of a title has a capital letter within a sentence of the text."""
+    words = (word for word in title.split() if word[0].isupper() and word.lower() not in STOPWORDS)
+    return any(re.search(rf"[a-z,] {re.escape(word)}\b", text) for word in words)
+
+
+def _recurring(first: str, text: str) -> Subject | None:
+    """The noun phrase of the first sentence that recurs most often in the text, longer ones first."""
+    best, best_score = None, 0.0
+    lower = text.lower()
+    for use in _PHRASE.finditer(first):
+        phrase, article = use["phrase"], (use["article"] or "").lower()
+        words = phrase.split()
+        is_name = _is_name(phrase, text)
+        if any(word.lower() in _UNFIT for word in words) or _NO_NOUN.search(phrase):
+            continue
+        # One common noun with `the` is known from what went before; a part of a longer name is another thing.
+        if (len(words) == 1 and article and not (article != "the" and not is_name)) or _is_part_of_name(use, first):
+            continue
+        count = lower.count(phrase.lower())
+        score = count * len(words) ** 1.2
+        if count >= (2 if len(words) > 1 or is_name else 3 if len(phrase) > 4 else 5) and score > best_score:
+            phrase = phrase if is_name or not phrase[1:].islower() else phrase.lower()
+            best, best_score = Subject(f"{article} {phrase}".strip()), score
+    return best
+
+
+def _is_name(phrase: str, text: str) -> bool:
+    """Whether a phrase that begins with a capital is a name, and not just the beginning of a sentence."""
+    if phrase[0].islower() or phrase.lower() in text:
+        return False
+    within = re.search(rf"[a-z,] {re.escape(phrase)}\b", text) is not None
+    return within or (phrase.istitle() and not phrase.endswith("s"))
+
+
+def _is_part_of_name(use: re.Match[str], sentence: str) -> bool:
+    """Whether another capitalized word stands before a capitalized phrase, maybe with `of` in between."""
+    before = sentence[: use.start()].removesuffix(" of ").split()
+    return use["phrase"][0].isupper() and bool(before) and len(before) > 1 and before[-1][0].isupper()
+
+
+def _stem(word: str) -> str:
+    """A word without the ending of a plural or possessive."""
+    return word.removesuffix("'s").rstrip("s").removesuffix("ie").removesuffix("y")
