@@ -6,10 +6,11 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 from keylm.instructions.backtranslation.prose import Paragraph, Section
-from keylm.instructions.backtranslation.subjects import Subject, find_subject
+from keylm.instructions.backtranslation.subjects import Subject, find_film, find_subject
 
 MIN_WORDS, MAX_WORDS = 10, 400
 # The first sentence of an answer must not go on from something that is not there.
@@ -21,14 +22,15 @@ _DEPENDENT_WORDS = """
     Rather Yes No Well What Why How Who Where Let Consider Imagine Suppose Some Take Besides
     """.split()  # noqa: SIM905
 _DEPENDENT_PHRASES = (
-    "Of course|Even so|To learn|More than|One (?:of|such)|(?:After|At|By|To|With|Because of|Unlike) (?:this|that|the same)",
+    "Of course|Even so|To learn|More than|One (?:of|such)",
+    "(?:After|At|By|To|With|Because of|Unlike) (?:this|that|the same)",
     "In (?:addition|contrast|fact|this|these|that|other words|turn|particular|both|such)|By contrast",
     "For (?:example|instance|some|all|both|each|this|these|that)|As (?:a result|such|we|you|noted|mentioned|with)",
     "On the (?:other|contrary)|When (?:he|she|it|they|we|you)",
     "An? (?:second|third|fourth|fifth|final|last|related|similar|further)",
     "The (?:latter|former|same|other|first|second|third|fourth|fifth|next|last|latest|final|above|following|result)",
 )
-_DEPENDENT_START = re.compile(rf"[\"'(]?(?:{'|'.join((*_DEPENDENT_WORDS, *_DEPENDENT_PHRASES))})\b")
+_DEPENDENT_START = re.compile(rf"\d|[\"'(]?(?:{'|'.join((*_DEPENDENT_WORDS, *_DEPENDENT_PHRASES))})\b")
 _FIRST_PERSON_START = re.compile(r"[\"']?(?:I|We|My|Our)\b")
 
 
@@ -59,13 +61,16 @@ class Excerpt:
         return len(self.text.split())
 
 
-def cut_excerpts(sections: Iterator[Section], rng: Random, speaker: bool = False) -> Iterator[Excerpt]:
+def cut_excerpts(
+    sections: Iterator[Section], rng: Random, *, speaker: bool = False, is_review: bool = False
+) -> Iterator[Excerpt]:
     """Cut excerpts from the sections of a document; no sentence is used twice.
 
     Args:
         sections: what to cut.
         rng: draws the lengths.
         speaker: whether a text may begin with `I` or `we`, as a speech does.
+        is_review: whether the text is about a film, whose type is the subject.
     """
     is_beginning = True
     for section in sections:
@@ -76,10 +81,13 @@ def cut_excerpts(sections: Iterator[Section], rng: Random, speaker: bool = False
                 may_start = not _DEPENDENT_START.match(first) or (speaker and _FIRST_PERSON_START.match(first))
                 paragraphs = _cut(passage[start:], _target_words(rng)) if may_start else ()
                 sentences = [sentence for paragraph in paragraphs for sentence in paragraph]
-                subject = find_subject(section.title, section.heading, sentences) if sentences else None
+                subject = None
+                if sentences:
+                    find = find_film if is_review else partial(find_subject, section.title, section.heading)
+                    subject = find(sentences)
                 if subject:
                     yield Excerpt(subject, section.title, paragraphs, is_beginning)
-                start += max(1, len(paragraphs))
+                start += len(paragraphs) if subject else 1
                 is_beginning = False
 
 

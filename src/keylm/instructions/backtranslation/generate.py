@@ -20,8 +20,13 @@ from keylm.instructions.backtranslation.text_tasks import make_text_task
 from keylm.instructions.task import assistant_message, user_message
 from keylm.recipe.sources import BacktranslationConfig
 
-# News among the stories.
-_NO_STORY = re.compile(r"\b(?:19|20)\d\d\b|%|[$£€]\d")
+# What news among the stories speak of.
+_NEWS = re.compile(
+    r"\b(?:(?:19|20)\d\d|stud(?:y|ies)|researchers?|scientists?|governments?|millions?|per ?cent|universit(?:y|ies)"
+    r"|according to)\b|%|[$£€]\d"
+)
+_MAX_NEWS = 2
+"""A story has no more of these words."""
 
 
 def generate_conversations(
@@ -39,10 +44,11 @@ def generate_conversations(
 def backtranslate(document: Document, source: BacktranslationConfig, seed: int) -> Iterator[Document]:
     """The conversations made from one plain-text document, at most `source.max_per_document`."""
     text = document.text or ""
-    if source.genre == "story" and len(_NO_STORY.findall(text)) > 1:
+    if source.genre == "story" and len(_NEWS.findall(text)) > _MAX_NEWS:
         return
     rng = Random(f"backtranslation:{seed}:{document.digest}")
-    excerpts = list(cut_excerpts(read_sections(text), rng, speaker=source.genre in ("speech", "story")))
+    speaks, is_review = source.genre in ("speech", "story", "review"), source.genre == "review"
+    excerpts = list(cut_excerpts(read_sections(text), rng, speaker=speaks, is_review=is_review))
     if len(excerpts) > source.max_per_document:
         kept = sorted(rng.sample(range(len(excerpts)), source.max_per_document))
         excerpts = [excerpts[index] for index in kept]

@@ -25,6 +25,7 @@ _REMNANTS = re.compile(
 _SPACE_BEFORE_MARK = re.compile(r" ([,.;:!?])(?= |$)")
 # Written without a full stop, as in British English: a full stop ends sentences only.
 _TITLES = re.compile(r"\b(Mr|Mrs|Ms|Dr|St|Mt|Prof|Gen|Col|Capt|Rev|Gov|Sen|Jr|Sr|Lt|Sgt)\.(?=[\s,])")
+_HAS_ABBREVIATION = re.compile(r"\b(?:[A-Z][a-z]{0,3}|e\.g|i\.e|vs|approx|ca|cf)\.[\s,);A-Z']")
 _LATIN = re.compile(r"\b(e\.g\.|i\.e\.|vs\.|approx\.|ca\.|cf\.)(,?)")
 _LATIN_MEANINGS = {
     "e.g.": "for example",
@@ -44,7 +45,9 @@ _SHOUTED_START = re.compile(
 _QUOTED_END = re.compile(r'([^.!?\s])\."(?=\s+["(]?[A-Z]|$)')
 _SENTENCE_END = re.compile(r'(?<=[.!?])\s+|(?<=[.!?]["\')])\s+(?=["\'(]?[A-Z])')
 _SENTENCE = re.compile(r"""["'(]?[A-Z0-9].*[\w)"'%][.!?]["']?""")
-_UNUSABLE_MARKS = re.compile(r"[*#|<>\[\]{}`\\^=_~@•→…]|https?:|www\.|\.\.|--| [-–]$| ,|\( | \)|\w[.,][A-Za-z]")
+_UNUSABLE_MARKS = re.compile(
+    r"[*#|<>\[\]{}`\\^=_~@•→…]|https?:|www\.|\.\.|--| [-–]$| ,|\( | \)|\w[.,][A-Za-z]|\([a-e]\)"
+)
 _UNUSABLE_WORDS = re.compile(
     r"\b(?:"
     # A full stop that ends no sentence.
@@ -52,7 +55,7 @@ _UNUSABLE_WORDS = re.compile(
     # A number or formula is missing.
     r"|(?:of|about|over|nearly|approximately|roughly|from|between|the|an?)"
     r" (?:(?:and|or|of|in|to|on|at|by|with|from|throughout|is|was)\b|\()"
-    r"|(?:of|over|from|is|was|the|and|or|by)[.,;]"
+    r"|(?:in|at) (?:of|in|on|at)\b|(?:of|over|from|is|was|the|and|or|by)[.,;]"
     r"|formula"
     # What is not there: figures, other chapters, what was said before or follows.
     r"|(?:[Ff]igure|[Tt]able|[Cc]hapter|[Ss]ection|[Ee]xample|[Ee]quation|[Mm]odule|[Uu]nit)s? (?:\d|above|below)"
@@ -62,8 +65,9 @@ _UNUSABLE_WORDS = re.compile(
     r" (?:in|above|below|earlier|here|previously|before)\b"
     r"|(?:the|as) follow(?:s|ing)\b|(?:see|learn|read) (?:above|below|more)\b"
     r"|the (?:photo|image|picture|diagram|graph|map|drawing|chart) (?:above|below|shows)\b"
+    r"|[Tt]he video|[Cc]lick|[Vv]isit the\b"
     r"|you (?:will|should) (?:learn|be able|explore|read)\b"
-    r"|we (?:saw|learned|discussed|will (?:see|discuss|learn|explore))\b"
+    r"|we (?:saw|learned|discussed|showed|defined|introduced|derived|calculated|have (?:seen|learned)|will (?:see|discuss|learn|explore))\b"
     r")"
 )
 _QUOTATION = re.compile(r'(?:^|(?<=[\s(—-]))"(?=\S)[^"]*(?<=\S)"(?!\w)')
@@ -106,9 +110,10 @@ def clean_paragraph(block: str) -> str:
     if "(" in text or "[" in text:
         text = _REMNANTS.sub("", text)
     text = _SPACE_BEFORE_MARK.sub(r"\1", text)
-    text = _LATIN.sub(lambda latin: _LATIN_MEANINGS[latin[1]] + latin[2], _TITLES.sub(r"\1", text))
-    text = _ACRONYM.sub(lambda acronym: acronym[0].replace(".", ""), text)
-    text = _INITIALS.sub(lambda name: name[0].replace(".", " ").replace("  ", " "), text)
+    if _HAS_ABBREVIATION.search(text):
+        text = _LATIN.sub(lambda latin: _LATIN_MEANINGS[latin[1]] + latin[2], _TITLES.sub(r"\1", text))
+        text = _ACRONYM.sub(lambda acronym: acronym[0].replace(".", ""), text)
+        text = _INITIALS.sub(lambda name: name[0].replace(".", " ").replace("  ", " "), text)
     text = _SHOUTED_START.sub(lambda word: word[0].capitalize(), text, count=1) if text[:2].isupper() else text
     return _QUOTED_END.sub(r'\1".', text)
 
@@ -129,11 +134,11 @@ def split_paragraph(paragraph: str) -> list[str]:
 def is_usable(sentence: str) -> bool:
     """Whether a sentence is whole and can be understood without figures, other chapters or markup."""
     return (
-        _SENTENCE.fullmatch(sentence) is not None
-        and not _UNUSABLE_MARKS.search(sentence)
-        and '"' not in _QUOTATION.sub("", sentence)
+        2 <= sentence.count(" ") < _MAX_SENTENCE_WORDS
         and sentence.count("(") == sentence.count(")")
-        and 3 <= sentence.count(" ") + 1 <= _MAX_SENTENCE_WORDS
+        and _SENTENCE.fullmatch(sentence) is not None
+        and not _UNUSABLE_MARKS.search(sentence)
+        and ('"' not in sentence or '"' not in _QUOTATION.sub("", sentence))
         and not _UNUSABLE_WORDS.search(sentence)
     )
 
@@ -145,7 +150,7 @@ def _passages(blocks: list[str]) -> tuple[Passage, ...]:
     for block in blocks:
         paragraph: list[str] = []
         # A block of many lines is a list, a poem or code.
-        is_prose = block.count("\n") < 3 or len(block) > 60 * block.count("\n")
+        is_prose = block.count("\n") < 2 or len(block) > 60 * block.count("\n")
         for sentence in split_paragraph(clean_paragraph(block)) if is_prose else [""]:
             if is_usable(sentence):
                 paragraph.append(sentence)

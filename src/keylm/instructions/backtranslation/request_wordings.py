@@ -47,10 +47,14 @@ def _sample_kind(excerpt: Excerpt, genre: str, rng: Random) -> str:
         return rng.choice(("story", "beginning") if excerpt.is_beginning else ("scene", "scene", "story"))
     if genre != "article":
         return genre
-    if subject.is_person and not subject.aspect and rng.random() < 0.5:
+    if subject.is_person and not subject.aspect and excerpt.is_beginning and rng.random() < 0.6:
         return "who"
     is_defined = _IS.match(first) and subject.bare.lower() in first[: len(subject.bare) + 8].lower()
-    return "what_is" if is_defined and not subject.is_person and rng.random() < 0.5 else "about"
+    # Names of several words may be people, of whom one does not ask what they are.
+    is_thing = not subject.is_person and not (subject.bare.istitle() and " " in subject.bare)
+    if not is_defined or not is_thing or subject.aspect or rng.random() < 0.4:
+        return "about"
+    return "what_is" if subject.bare[0].isupper() or rng.random() < 0.5 else "definition"
 
 
 def _is_plural(excerpt: Excerpt) -> bool:

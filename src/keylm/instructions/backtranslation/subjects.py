@@ -11,13 +11,17 @@ from keylm.instructions.content_words import STOPWORDS
 _WORD = re.compile(r"[^\W\d_][\w'-]*")
 _IN_PARENTHESES = re.compile(r"\s*\([^)]*\)")
 # Headings that say what part of a text this is, not what it is about.
-_POOR = re.compile(
-    r"(?i)\b(?:summary|key (?:terms|concepts|takeaways)|introduction|objectives?|exercises?|review|glossary|"
-    r"references?|further|notes?|see also|external links|list of|overview|conclusion|chapter|section|part|book|appendix|solution|"
-    r"example|activity|questions?|problems?|abstract|motivation|rationale|specification|background|miscellaneous|other|"
-    r"preface|acknowledg|copyright|try it|check|thinking|connection|unit|contents|volume|plot|cast|reception|"
-    r"disambiguation|is|not|does|should|outcomes?|link(?:s|ing)? to)\b|[\d:?!/&;\"]"
+_POOR_WORDS = """
+    summary introduction objectives? exercises? review glossary references? further notes? overview conclusion chapter
+    section part book appendix solution example activity questions? problems? abstract motivation rationale
+    specification background miscellaneous other preface acknowledge?ments? copyright check thinking connection unit
+    contents volume plot cast reception disambiguation outcomes? is not does should
+    """.split()  # noqa: SIM905
+_POOR_PHRASES = (
+    "key (?:terms|concepts|takeaways)|see also|external links|list of|try it|link(?:s|ing)? to",
+    "strategy|discussion|significance",
 )
+_POOR = re.compile(rf"(?i)\b(?:{'|'.join((*_POOR_WORDS, *_POOR_PHRASES))})\b|[\d:?!/&;\"]")
 _TOO_GENERAL = frozenset(
     """chapter section example examples number time times people person thing things part parts way ways case cases
     year years day days place kind form group set point others fact result results name names word words man woman men
@@ -29,6 +33,10 @@ _TOO_GENERAL = frozenset(
     criticisms idea ideas problem problems question questions reason reasons thought something nothing everything
     everyone anyone someone everybody nobody god lord hour hours minute minutes week weeks month months today tomorrow
     now then thus still also ever never just very too tell told asked ask answered cried replied knew know seen saw
+    january february march april may june july august september october november december monday tuesday wednesday
+    thursday friday saturday sunday north south east west northern southern eastern western central stage stages scene
+    dutch french british american english german spanish italian russian chinese japanese european african asian indian
+    roman greek jewish federal women's role roles goal goals offer aspect aspects manner kinds floor respect regard
     every each another though although without despite since well even really almost quite rather perhaps maybe
     however whatever anyway instead together always never often sometimes soon today mad cannot whose whether upon among
     like makes make made gets get seems seem goes gone looks look else enough much little half dear sir lady miss
@@ -43,9 +51,18 @@ _PHRASE = re.compile(
     r"(?:[Oo]f|[Ii]n|[Ff]or|[Aa]bout|[Bb]y|[Ww]ith|[Tt]o|[Aa]nd|[Mm]any|[Mm]ost|[Ss]ome|[Aa]ll|[Ff]rom|[Oo]n) |"
     r"(?<=[.!?\"] )|(?<=^))"
     r"(?P<phrase>[^\W\d_][\w'-]{2,}(?: [^\W\d_][\w'-]{2,}){0,2}?)"
-    r"(?= (?:is|are|was|were|has|have|had|can|may|will|does|do|of|in|to|and|or|for|that|which|who|on|with|by|as|at)\b"
+    r"(?= (?:[a-z]+ed|said|came|went|could|would|should|must|did|took|sat|stood|ran|is|are|was|were|has|have|had|can|"
+    r"may|will|does|do|of|in|to|and|or|for|that|which|who|on|with|by|as|at)\b"
     r"|[,.;!?])"
 )
+# A name within a sentence.
+_NAME = re.compile(r"(?<=[a-z,;] )(?P<article>(?!))?(?P<phrase>[A-Z][a-z]{2,}(?: [A-Z][a-z]{2,}){0,2})\b")
+_FILM = re.compile(
+    r"\b(?:(?:romantic|black|dark|teen|action) comedy"
+    r"|(?:(?:horror|action|science fiction|war|crime|animated|disney|kids|family|spy) )?(?:film|movie|flick|picture)"
+    r"|comedy|thriller|drama|sequel|western|documentary|musical|remake)\b"
+)
+_ADJECTIVE = re.compile(r"(?:al|ic|ive|ous|ed|able|ing)$")
 # An adverb before it, or a participle at its end.
 _NO_NOUN = re.compile(r"^\w+ly\b|\w{2}[^e\W]ed$")
 _PERSON = re.compile(r"\b(?:born|[Hh]e|[Ss]he|[Hh]is|[Hh]er)\b")
@@ -83,12 +100,23 @@ def find_subject(title: str, heading: str, sentences: Sequence[str]) -> Subject 
     if name and names_subject(name.split()[-1] if is_person else name, opening):
         phrase = name if is_person else _as_in_text(name, text)
         # An aspect that is a name itself would make no sense of `the ... of`.
-        has_aspect = bool(part) and part[1:].islower() and len(part.split()) <= 3 and not names_subject(name, part)
+        is_part = part[1:].islower() and len(part.split()) <= 3 and not _ADJECTIVE.search(part)
+        has_aspect = is_part and not names_subject(name, part)
         return Subject(phrase, part.lower() if has_aspect else "", is_person, is_caption=True)
-    if part and names_subject(part, opening):
-        return Subject(_as_in_text(part, text), is_caption=True)
-    # Articles with a title name their subjects at once.
-    return _recurring(sentences[0] if title else opening, text)
+    # Under a title, a single word may be any part of it (`Filming`), unless the text keeps to it.
+    is_own_subject = not title or " " in part or text.lower().count(part.lower()) > 2
+    if part and is_own_subject and names_subject(part, opening):
+        phrase = _as_in_text(part, text)
+        # Headings have capitals that names have, too.
+        return Subject(phrase if " " not in part or _has_name(part, text) else phrase.lower(), is_caption=True)
+    # Articles with a title name their subjects at once, and hardly any other that is worth a question.
+    return _recurring(sentences[0], text, nouns=False) if title else _recurring(opening, text, nouns=True)
+
+
+def find_film(sentences: Sequence[str]) -> Subject | None:
+    """The type of film that the first two sentences of a review speak of, such as `a comedy`."""
+    film = _FILM.search(" ".join(sentences[:2]))
+    return Subject(f"{'an' if film[0][0] in 'aeiou' else 'a'} {film[0]}") if film else None
 
 
 def names_subject(subject: str, text: str) -> bool:
@@ -128,22 +156,31 @@ def _has_name(title: str, text: str) -> bool:
     return any(re.search(rf"[a-z,] {re.escape(word)}\b", text) for word in words)
 
 
-def _recurring(first: str, text: str) -> Subject | None:
-    """The noun phrase of the first sentence that recurs most often in the text, longer ones first."""
+def _recurring(opening: str, text: str, nouns: bool) -> Subject | None:
+    """The name or noun phrase of the opening that recurs most often in the text, longer ones first.
+
+    Args:
+        opening: where it stands.
+        text: where it recurs.
+        nouns: whether a single common noun will do.
+    """
     best, best_score = None, 0.0
     lower = text.lower()
-    for use in _PHRASE.finditer(first):
+    for use in (*_PHRASE.finditer(opening), *_NAME.finditer(opening)):
         phrase, article = use["phrase"], (use["article"] or "").lower()
         words = phrase.split()
         is_name = _is_name(phrase, text)
-        if any(word.lower() in _UNFIT for word in words) or _NO_NOUN.search(phrase):
+        if any(word.lower() in _UNFIT for word in words) or _NO_NOUN.search(phrase) or _is_part_of_name(use, opening):
             continue
-        # One common noun with `the` is known from what went before; a part of a longer name is another thing.
-        if (len(words) == 1 and article and not (article != "the" and not is_name)) or _is_part_of_name(use, first):
+        is_noun = len(words) == 1 and not is_name
+        # One common noun with `the` is known from what went before; with `a` it is new.
+        if (is_noun and (not nouns or article == "the")) or (is_name and article in ("a", "an")):
             continue
         count = lower.count(phrase.lower())
-        score = count * len(words) ** 1.2
-        if count >= (2 if len(words) > 1 or is_name else 3 if len(phrase) > 4 else 5) and score > best_score:
+        if is_name:
+            article = "the" if lower.count(f"the {phrase.lower()}") > count / 2 else ""
+        score = count * len(words) ** 1.2 * (1 if is_noun else 1.5)
+        if count >= (3 if is_noun else 2) and score > best_score:
             phrase = phrase if is_name or not phrase[1:].islower() else phrase.lower()
             best, best_score = Subject(f"{article} {phrase}".strip()), score
     return best
