@@ -225,8 +225,8 @@ class BacktranslationConfig(BaseSourceConfig):
     max_per_document: PositiveCount = 8
     """Make at most this many conversations of a document."""
     dressed_fraction: float = Field(default=0.15, ge=0, le=1)
-    """Fraction of the excerpts of articles that become a letter, a post, a talk, an invitation, a diary entry or a note
-    with generated names, greetings and closings."""
+    """Fraction of the excerpts of articles that become a letter, a post, a talk, an invitation, a diary entry, an
+    advertisement or a note, with generated names, greetings and closings."""
     text_task_fraction: float = Field(default=0.15, ge=0, le=1)
     """Fraction of the excerpts that become a task about a text in the prompt (quote, continue, summarize, list,
     rewrite), where one fits. Set it to 0 inside `constrained-chat`, which would edit the quotation."""

@@ -68,6 +68,7 @@ def test_answers_are_whole_sentences_of_the_document(text: str, seed: int) -> No
     for request, answer in conversations(text, seed=seed):
         answered = [sentence for line in answer.split("\n\n") for sentence in re.split(r"(?<=\.) ", line)]
         assert set(answered) <= own
+        assert len(set(answered)) == len(answered)
         assert MIN_WORDS <= len(answer.split()) <= MAX_WORDS
         assert "tea" in request.lower()
         assert "tea" in " ".join(answered[:2]).lower()
@@ -159,6 +160,7 @@ def test_a_quotation_stays_in_one_piece() -> None:
         ("Ada Hale", "Early life", "Hale was born in Ulm, and she liked it.", "the early life of Ada Hale"),
         ("Physics", "The Cell Cycle", "The cell cycle is the life of a cell.", "the cell cycle"),
         ("", "", "A hedgehog was here. The hedgehog slept. Nobody woke the hedgehog.", "a hedgehog"),
+        ("Astronomer", "", "Most astronomers work at night. The astronomers sleep late.", "astronomers"),
         ("", "", "The story of Luna is old. Nobody knew where Luna came from.", "Luna"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Forms around real sentences: letters, posts, talks, invitations, diary entries and notes."""
+"""Forms around real sentences: letters, posts, talks, invitations, diary entries, advertisements and notes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keylm.instructions.phrasings import capitalize
 from keylm.instructions.sampler import Sampler
 from keylm.instructions.task import assistant_message, user_message
 
-FORMS = ("letter", "letter", "letter", "post", "talk", "invitation", "diary", "note")
+FORMS = ("letter", "letter", "letter", "post", "talk", "invitation", "diary", "ad", "note")
 """Letters are what people ask for most."""
 
 
@@ -24,7 +24,8 @@ def dress(excerpt: Excerpt, rng: Random) -> Document:
     """
     grammar = load_rules("dressings")
     name = rng.choice(FORMS)
-    form, rules = grammar[name], grammar["rules"]
+    # What is advertised is the same in the request and the answer.
+    form, rules = grammar[name], {**grammar["rules"], "medium": [rng.choice(grammar["rules"]["medium"])]}
     to, sender = _people(rng, formal=name == "letter" and rng.random() < 0.4)
     slots = {"to": to, "sender": sender, "subject": excerpt.subject.phrase}
     opening, intro, closing = (

@@ -13,6 +13,7 @@ from keylm.instructions.backtranslation.prose import Paragraph, Section
 from keylm.instructions.backtranslation.subjects import Subject, find_film, find_subject
 
 MIN_WORDS, MAX_WORDS = 10, 400
+_MIN_TARGET_WORDS = 30
 # The first sentence of an answer must not go on from something that is not there.
 _DEPENDENT_WORDS = """
     He She It They We You I His Her Its Their Our My Your This These That Those Such However But And Or Nor So Yet Also
@@ -20,9 +21,10 @@ _DEPENDENT_WORDS = """
     Nonetheless Consequently Accordingly Meanwhile Finally Another Both Other Others First Second Secondly Third Thirdly
     Fourth Lastly Next Later Afterward Afterwards Again Still Here There Neither Either Note Recall Now Indeed Perhaps
     Rather Yes No Well What Why How Who Where Let Consider Imagine Suppose Some Take Besides
+    Remember Watch Learn Read Identify Explain Describe Use Solve Find Determine Calculate Write Draw Compare Click
     """.split()  # noqa: SIM905
 _DEPENDENT_PHRASES = (
-    "Of course|Even so|To learn|More than|One (?:of|such)",
+    "Of course|Even so|To (?:learn|recap)|More than|One (?:of|such)",
     "(?:After|At|By|To|With|Because of|Unlike) (?:this|that|the same)",
     "In (?:addition|contrast|fact|this|these|that|other words|turn|particular|both|such)|By contrast",
     "For (?:example|instance|some|all|both|each|this|these|that)|As (?:a result|such|we|you|noted|mentioned|with)",
@@ -92,12 +94,12 @@ def cut_excerpts(
 
 
 def _target_words(rng: Random) -> int:
-    """A length with a uniform logarithm, so that half of all are below 70 words."""
-    return round(math.exp(rng.uniform(math.log(MIN_WORDS + 2), math.log(MAX_WORDS))))
+    """A length with a uniform logarithm. Many passages end before it, so that half of the excerpts have under 80 words."""
+    return round(math.exp(rng.uniform(math.log(_MIN_TARGET_WORDS), math.log(MAX_WORDS))))
 
 
 def _cut(paragraphs: tuple[Paragraph, ...], target: int) -> tuple[Paragraph, ...]:
-    """The first sentences, up to the first that reaches `target` words; none if they are too few or too many."""
+    """The first sentences, up to the first that reaches `target` words; none if too few or repeated."""
     chosen: list[Paragraph] = []
     num_words = 0
     for paragraph in paragraphs:
@@ -113,4 +115,7 @@ def _cut(paragraphs: tuple[Paragraph, ...], target: int) -> tuple[Paragraph, ...
             chosen.append(tuple(taken))
         if len(taken) < len(paragraph):
             break
-    return tuple(chosen) if num_words >= MIN_WORDS else ()
+    sentences = [sentence for paragraph in chosen for sentence in paragraph]
+    # A refrain would teach to go round in circles.
+    has_refrain = len(set(sentences)) < len(sentences)
+    return tuple(chosen) if num_words >= MIN_WORDS and not has_refrain else ()

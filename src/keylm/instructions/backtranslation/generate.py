@@ -23,7 +23,8 @@ from keylm.recipe.sources import BacktranslationConfig
 # What news among the stories speak of.
 _NEWS = re.compile(
     r"\b(?:(?:19|20)\d\d|stud(?:y|ies)|researchers?|scientists?|governments?|millions?|per ?cent|universit(?:y|ies)"
-    r"|according to)\b|%|[$£€]\d"
+    r"|according to|spokes(?:man|woman|person)|congress|compan(?:y|ies)|presidents?|customers?|technolog(?:y|ies)"
+    r"|US|UK)\b|%|[$£€]\d"
 )
 _MAX_NEWS = 2
 """A story has no more of these words."""

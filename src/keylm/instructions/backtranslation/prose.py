@@ -65,9 +65,10 @@ _UNUSABLE_WORDS = re.compile(
     r" (?:in|above|below|earlier|here|previously|before)\b"
     r"|(?:the|as) follow(?:s|ing)\b|(?:see|learn|read) (?:above|below|more)\b"
     r"|the (?:photo|image|picture|diagram|graph|map|drawing|chart) (?:above|below|shows)\b"
-    r"|[Tt]he video|[Cc]lick|[Vv]isit the\b"
+    r"|[Tt]he video|[Cc]lick|[Vv]isit the|this guide|[Ww]atch this|[Rr]ead this\b"
     r"|you (?:will|should) (?:learn|be able|explore|read)\b"
-    r"|we (?:saw|learned|discussed|showed|defined|introduced|derived|calculated|have (?:seen|learned)|will (?:see|discuss|learn|explore))\b"
+    r"|we (?:saw|learned|discussed|showed|defined|introduced|derived|calculated|have (?:seen|learned))\b"
+    r"|we will (?:see|discuss|learn|explore)\b"
     r")"
 )
 _QUOTATION = re.compile(r'(?:^|(?<=[\s(—-]))"(?=\S)[^"]*(?<=\S)"(?!\w)')

@@ -21,6 +21,12 @@ _POOR_PHRASES = (
     "key (?:terms|concepts|takeaways)|see also|external links|list of|try it|link(?:s|ing)? to",
     "strategy|discussion|significance",
 )
+# Headings of exercises: an order is no subject.
+_ORDER = re.compile(
+    r"(?i)(?:multiply|divide|add|subtract|solve|simplify|find|use|using|graph|write|evaluate|identify|determine|apply|"
+    r"understand|explain|describe|define|compare|calculate|translate|convert|factor|recognize|choose|make|get|set|"
+    r"plan|create|build|know|learn|read|think|take)\b"
+)
 _POOR = re.compile(rf"(?i)\b(?:{'|'.join((*_POOR_WORDS, *_POOR_PHRASES))})\b|[\d:?!/&;\"]")
 _TOO_GENERAL = frozenset(
     """chapter section example examples number time times people person thing things part parts way ways case cases
@@ -131,7 +137,8 @@ def _caption(heading: str) -> str:
     caption = _IN_PARENTHESES.sub("", heading).strip(" .").removeprefix("The ").removeprefix("An ").removeprefix("A ")
     if caption.isupper():
         caption = caption.capitalize()
-    return caption if 2 < len(caption) <= 50 and not _POOR.search(caption) and len(caption.split()) <= 6 else ""
+    is_subject = not _POOR.search(caption) and not _ORDER.match(caption)
+    return caption if is_subject and 2 < len(caption) <= 50 and len(caption.split()) <= 6 else ""
 
 
 def _as_in_text(name: str, text: str) -> str:
@@ -139,14 +146,17 @@ def _as_in_text(name: str, text: str) -> str:
     before, _, rest = text.lower().partition(name.lower())
     article = before.split()[-1] if rest and before.strip() else ""
     phrase = name.lower() if _is_common(name, text) else name
-    return f"{article} {phrase}" if article in ("the", "a", "an") else phrase
+    if article in ("the", "a", "an"):
+        return f"{article} {phrase}"
+    # "Astronomer" is about astronomers.
+    return f"{phrase}s" if phrase.islower() and re.search(rf"\b{re.escape(phrase)}s\b", text.lower()) else phrase
 
 
 def _is_common(title: str, text: str) -> bool:
     """Whether a title is no name: it or its last word is in lower case in a text that gives none of it a capital."""
     words = title.split()
-    if title.lower() in text or len(words) == 1:
-        return title.lower() in text
+    if len(words) == 1 or title.lower() in text:
+        return title.lower().removesuffix("s") in text
     return (title[1:].islower() or f"{words[-1].lower()} " in text) and not _has_name(title, text)
 
 
@@ -180,7 +190,7 @@ def _recurring(opening: str, text: str, nouns: bool) -> Subject | None:
         if is_name:
             article = "the" if lower.count(f"the {phrase.lower()}") > count / 2 else ""
         score = count * len(words) ** 1.2 * (1 if is_noun else 1.5)
-        if count >= (3 if is_noun else 2) and score > best_score:
+        if count >= (3 if is_noun or (len(words) == 1 and not nouns) else 2) and score > best_score:
             phrase = phrase if is_name or not phrase[1:].islower() else phrase.lower()
             best, best_score = Subject(f"{article} {phrase}".strip()), score
     return best
@@ -195,9 +205,10 @@ def _is_name(phrase: str, text: str) -> bool:
 
 
 def _is_part_of_name(use: re.Match[str], sentence: str) -> bool:
-    """Whether another capitalized word stands before a capitalized phrase, maybe with `of` in between."""
+    """Whether another capitalized word stands before or after a capitalized phrase, maybe with `of` in between."""
     before = sentence[: use.start()].removesuffix(" of ").split()
-    return use["phrase"][0].isupper() and bool(before) and len(before) > 1 and before[-1][0].isupper()
+    goes_on = re.match(r" (?:of|and|for) (?:the )?[A-Z]", sentence[use.end() :]) is not None
+    return use["phrase"][0].isupper() and (goes_on or (len(before) > 1 and before[-1][0].isupper()))
 
 
 def _stem(word: str) -> str:

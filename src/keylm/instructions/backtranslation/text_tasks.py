@@ -85,7 +85,8 @@ def _summary(excerpt: Excerpt, rng: Random) -> Task | None:  # noqa: ARG001
 
 def _title(excerpt: Excerpt, rng: Random) -> Task | None:  # noqa: ARG001
     subject = excerpt.subject
-    return (excerpt.text, {}, capitalize(subject.aspect or subject.bare)) if subject.is_caption else None
+    title = f"{subject.aspect} of {subject.phrase}" if subject.aspect else subject.bare
+    return (excerpt.text, {}, capitalize(title)) if subject.is_caption else None
 
 
 def _names(excerpt: Excerpt, rng: Random) -> Task | None:
