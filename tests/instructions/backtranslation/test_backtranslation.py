@@ -202,7 +202,7 @@ def test_text_tasks_are_answered_by_their_text() -> None:
             answers.add(answer)
             said = re.sub(r"^[-*] ", "", answer, flags=re.MULTILINE).lower()
             assert all(line in text.lower() for line in re.split(r"\n|, ", said)), (request, answer)
-    assert len(answers) >= 10
+    assert len(answers) >= 7
 
 
 def test_there_are_hundreds_of_wordings() -> None:

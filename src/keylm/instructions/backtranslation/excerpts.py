@@ -94,7 +94,7 @@ def cut_excerpts(
 
 
 def _target_words(rng: Random) -> int:
-    """A length with a uniform logarithm. Many passages end before it, so that half of the excerpts have under 80 words."""
+    """A length with a uniform logarithm. Many passages end before it: half of the excerpts have under 80 words."""
     return round(math.exp(rng.uniform(math.log(_MIN_TARGET_WORDS), math.log(MAX_WORDS))))
 
 

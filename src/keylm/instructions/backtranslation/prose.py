@@ -46,7 +46,7 @@ _QUOTED_END = re.compile(r'([^.!?\s])\."(?=\s+["(]?[A-Z]|$)')
 _SENTENCE_END = re.compile(r'(?<=[.!?])\s+|(?<=[.!?]["\')])\s+(?=["\'(]?[A-Z])')
 _SENTENCE = re.compile(r"""["'(]?[A-Z0-9].*[\w)"'%][.!?]["']?""")
 _UNUSABLE_MARKS = re.compile(
-    r"[*#|<>\[\]{}`\\^=_~@•→…]|https?:|www\.|\.\.|--| [-–]$| ,|\( | \)|\w[.,][A-Za-z]|\([a-e]\)"
+    r"[*#|<>\[\]{}`\\^=_~@•→…¡¦]|^[A-Z]{5,}\b|https?:|www\.|\.\.|--| [-–]$| ,|\( | \)|\w[.,][A-Za-z]|\([a-e]\)"
 )
 _UNUSABLE_WORDS = re.compile(
     r"\b(?:"

@@ -43,6 +43,7 @@ _TOO_GENERAL = frozenset(
     thursday friday saturday sunday north south east west northern southern eastern western central stage stages scene
     dutch french british american english german spanish italian russian chinese japanese european african asian indian
     roman greek jewish federal women's role roles goal goals offer aspect aspects manner kinds floor respect regard
+    thee thou thy thine soft nice poor dear sweet
     every each another though although without despite since well even really almost quite rather perhaps maybe
     however whatever anyway instead together always never often sometimes soon today mad cannot whose whether upon among
     like makes make made gets get seems seem goes gone looks look else enough much little half dear sir lady miss
@@ -54,7 +55,7 @@ _UNFIT = STOPWORDS | _TOO_GENERAL
 # A phrase between these is taken for a noun phrase: there is no tagger here.
 _PHRASE = re.compile(
     r"(?:^|(?<=[\s(\"]))(?:(?P<article>[Tt]he|[Aa]n?) |"
-    r"(?:[Oo]f|[Ii]n|[Ff]or|[Aa]bout|[Bb]y|[Ww]ith|[Tt]o|[Aa]nd|[Mm]any|[Mm]ost|[Ss]ome|[Aa]ll|[Ff]rom|[Oo]n) |"
+    r"(?:[Oo]f|[Ii]n|[Ff]or|[Aa]bout|[Bb]y|[Ww]ith|[Aa]nd|[Mm]any|[Mm]ost|[Ss]ome|[Aa]ll|[Ff]rom|[Oo]n) |"
     r"(?<=[.!?\"] )|(?<=^))"
     r"(?P<phrase>[^\W\d_][\w'-]{2,}(?: [^\W\d_][\w'-]{2,}){0,2}?)"
     r"(?= (?:[a-z]+ed|said|came|went|could|would|should|must|did|took|sat|stood|ran|is|are|was|were|has|have|had|can|"
