@@ -54,7 +54,7 @@ class _Exchange:
     @property
     def subject(self) -> str:
         """The subject of the request, or of the first sentence of the answer if the request is long."""
-        return extract_subject(self.request if len(self.request) < 100 else self.sentences[0])
+        return extract_subject(self.request if len(self.request) < 100 else self.sentences[0], " ".join(self.sentences))
 
 
 def generate_constrained_chat(
