@@ -19,6 +19,7 @@ from keylm.recipe.optimizer import OptimizerConfig
 from keylm.recipe.prepare import PrepareConfig
 from keylm.recipe.sft import SftConfig
 from keylm.recipe.sources import (
+    BacktranslationConfig,
     BaseSourceConfig,
     ConstrainedChatConfig,
     FilesConfig,
@@ -44,6 +45,7 @@ SECTIONS: dict[str, type[Config]] = {
     "Sources of type `instructions`": InstructionsConfig,
     "Sources of type `repetition`": RepetitionConfig,
     "Sources of type `typos`": TyposConfig,
+    "Sources of type `backtranslation`": BacktranslationConfig,
     "Sources of type `constrained-chat`": ConstrainedChatConfig,
     "`prepare`": PrepareConfig,
     "`train`": TrainConfig,

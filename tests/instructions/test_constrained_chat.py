@@ -47,7 +47,7 @@ def test_the_request_and_what_was_said_before_stay() -> None:
     for example in many(100):
         first, last = example.task.messages
         assert first["content"].startswith("You know much.")
-        assert "How do honey bees live?" in last["content"]
+        assert "how do honey bees live" in last["content"].lower()
         assert len(last["content"]) > len("How do honey bees live?") + 8
 
 

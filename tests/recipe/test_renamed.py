@@ -30,6 +30,7 @@ SOURCE_TYPES = {
     "InstructionsConfig": "instructions",
     "RepetitionConfig": "repetition",
     "TyposConfig": "typos",
+    "BacktranslationConfig": "backtranslation",
     "ConstrainedChatConfig": "constrained-chat",
 }
 """The source types, which stand in `data.sources`."""

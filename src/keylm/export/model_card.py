@@ -155,11 +155,19 @@ def _source_table(sources: Sequence[Any]) -> str:
             source_type(source).label(source),
             source.category,
             f"{source.weight / total:.1%}",
-            source_type(source).origin(source).license or "not stated",
+            _license(source),
         ]
         for source in sources
     ]
     return markdown_table(["source", "category", "share", "license"], *rows)
+
+
+def _license(source: Any) -> str:
+    """The license of the text that a source is made from, however many sources stand in between."""
+    origin = source_type(source).origin(source)
+    if origin.license or origin is source:
+        return origin.license or "not stated"
+    return _license(origin)
 
 
 def _verification_section(verification: dict[str, Any]) -> str:

@@ -21,11 +21,13 @@ from keylm.instructions.constraints.base import ConstraintContext, Draft, count_
 from keylm.instructions.constraints.catalog import TRAINED, ConstraintSet
 from keylm.instructions.content_words import content_words, extract_subject
 from keylm.instructions.mistyped import maybe_mistype
-from keylm.instructions.requests import apply_constraints, compose_prompt, select_compatible
+from keylm.instructions.natural_requests import compose_natural_prompt
+from keylm.instructions.requests import apply_constraints, select_compatible
 from keylm.instructions.sampler import Sampler
 from keylm.instructions.task import Example, Task, user_message
 
-MAX_CONSTRAINTS = 5
+NUM_CONSTRAINTS = (1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 4, 5)
+"""How many constraints a request has, each number as often as it is drawn."""
 MAX_WORDS = 300
 """Longer answers are left out."""
 
@@ -52,7 +54,7 @@ class _Exchange:
     @property
     def subject(self) -> str:
         """The subject of the request, or of the first sentence of the answer if the request is long."""
-        return extract_subject(self.request if len(self.request) < 100 else self.sentences[0])
+        return extract_subject(self.request if len(self.request) < 100 else self.sentences[0], " ".join(self.sentences))
 
 
 def generate_constrained_chat(
@@ -91,19 +93,20 @@ def constrain(document: Document, seed: int, constraint_set: ConstraintSet = TRA
     sampler = Sampler(Random(f"{seed}:{document.digest}"))
     context = ConstraintContext(exchange.subject, exchange.request, sampler, exchange.sentences)
     applicable = [constraint_type for constraint_type in constraint_set if constraint_type.is_applicable(context)]
+    if not applicable:
+        return None
     # A set can fail: parameters are read off the answer, which another constraint may change afterwards.
     for _ in range(_ATTEMPTS):
         shuffled = sampler.rng.sample(applicable, len(applicable))
-        selected = select_compatible(shuffled, limit=sampler.number(1, MAX_CONSTRAINTS))
+        selected = select_compatible(shuffled, limit=sampler.choice(NUM_CONSTRAINTS))
         constraints = tuple(constraint_type.sample(context) for constraint_type in selected)
         in_random_order = sampler.rng.sample(constraints, len(constraints))
-        instructions = [constraint.render(sampler) for constraint in in_random_order]
-        prompt = user_message(compose_prompt(context.request, instructions, sampler))
+        prompt = user_message(compose_natural_prompt(context.request, in_random_order, sampler))
         task = Task([*exchange.history, prompt], None, constraints)
         draft = Draft(context, list(context.sentences))
         answer = apply_constraints(constraints, draft)
         # A draft without sentences passes if what was added around it does: nothing of the real answer is left.
-        if constraints and all(task.followed(answer)) and draft.sentences:
+        if all(task.followed(answer)) and draft.sentences:
             return Example(task, answer)
     return None
 

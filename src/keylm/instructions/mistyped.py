@@ -8,6 +8,7 @@ from random import Random
 from keylm.common.documents import Message
 from keylm.instructions.constraints.base import Constraint
 from keylm.instructions.task import Example, Task, user_message
+from keylm.instructions.wordings import spell
 from keylm.typos.error_model import mistype, words
 
 TYPO_PROBABILITY = 0.15
@@ -29,8 +30,12 @@ def mistyped_task(task: Task, rate: float, rng: Random) -> Task:
     The words of the topic and the slots of the constraints (keywords, phrases, numbers) are kept: without them it would
     be another task.
     """
-    slots = [str(slot) for check in task.checks if isinstance(check, Constraint) for slot in check.slots.values()]
-    keep = words(" ".join([task.topic or "", *slots]))
+    constraints = [check for check in task.checks if isinstance(check, Constraint)]
+    slots = [str(slot) for constraint in constraints for slot in constraint.slots.values()]
+    numbers = [value for constraint in constraints for value in vars(constraint).values() if isinstance(value, int)]
+    # `At most nine` is a way to say fewer than ten.
+    spelled = [spell(near) for number in numbers for near in (number - 1, number, number + 1)]
+    keep = words(" ".join([task.topic or "", *slots, *spelled]))
 
     def mistyped_message(message: Message) -> Message:
         is_user = message["role"] == "user"

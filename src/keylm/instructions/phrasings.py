@@ -13,6 +13,23 @@ class Phrasings:
     held_out: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Wordings:
+    """Ways in which people ask for one thing, in four grammatical forms, with `{slots}` and `[alternatives|of words]`.
+
+    People write them with a register of their own: see `keylm.instructions.voices`.
+    """
+
+    clauses: tuple[str, ...]
+    """Imperatives that can be joined: `leave out commas`."""
+    modifiers: tuple[str, ...]
+    """What can follow a request within its sentence: `without a single comma`."""
+    notes: tuple[str, ...]
+    """Terse remarks, for lists and parentheses: `no commas`."""
+    sentences: tuple[str, ...]
+    """Whole sentences, with their final mark: `Our sign printer can't print commas, so leave them out.`"""
+
+
 def capitalize(text: str) -> str:
     """Capitalize the first letter and leave the others as they are (`str.capitalize` lowers them)."""
     return text[:1].upper() + text[1:]

@@ -79,5 +79,5 @@ def _read_examples(run: Run, source: SourceConfig, stage: str) -> Iterator[Examp
     seed, behavior = run.recipe.seed, source_type(source)
     origin = behavior.origin(source)
     parents = ParentSources(make_cleaner=partial(Cleaner, run), validation_fraction=run.recipe.data.validation_fraction)
-    documents = parents.training_documents(origin, read_source(origin, seed))
+    documents = parents.training_documents(origin, read_source(origin, seed, parents=parents))
     return behavior.generate_examples(source, stage, seed, documents)

@@ -31,6 +31,8 @@ class BaseSourceConfig(Config):
     """Whether the documents may be sorted, so that a fair sample of them must come from all over the source."""
     is_generated: ClassVar[bool] = False
     """Whether the documents are written by a program, not by people."""
+    uses_training_text: ClassVar[bool] = False
+    """Whether the source is made from the text of an inner one, without the documents that are held out of it."""
     edits_answers: ClassVar[bool] = False
     """Whether the source edits the answers of another one, so that the two can be compared."""
 
@@ -204,6 +206,32 @@ class TyposConfig(BaseSourceConfig):
         return self
 
 
+class BacktranslationConfig(BaseSourceConfig):
+    """Conversations made from plain text: excerpts of real documents are the answers, and rules write the requests.
+
+    Documents of `from_source` that are dropped or held out are not used, nor are conversations among them.
+    """
+
+    uses_training_text = True
+
+    type: Literal["backtranslation"] = "backtranslation"
+    from_source: Annotated[
+        Annotated[FilesConfig | HubConfig | InstalledDocsConfig, Field(discriminator="type")],
+        BeforeValidator(_reject_old_names),
+    ]
+    """The source of the plain text."""
+    genre: Literal["article", "story", "review", "speech"] = "article"
+    """What the documents are, which decides how people ask for them: `article` is everything that informs."""
+    max_per_document: PositiveCount = 8
+    """Make at most this many conversations of a document."""
+    dressed_fraction: float = Field(default=0.15, ge=0, le=1)
+    """Fraction of the excerpts of articles that become a letter, a post, a talk, an invitation, a diary entry, an
+    advertisement or a note, with generated names, greetings and closings."""
+    text_task_fraction: float = Field(default=0.15, ge=0, le=1)
+    """Fraction of the excerpts that become a task about a text in the prompt (quote, continue, summarize, list,
+    rewrite), where one fits. Set it to 0 inside `constrained-chat`, which would edit the quotation."""
+
+
 class ConstrainedChatConfig(BaseSourceConfig):
     """Real conversations with one to five constraints added to the last request.
 
@@ -216,7 +244,8 @@ class ConstrainedChatConfig(BaseSourceConfig):
 
     type: Literal["constrained-chat"] = "constrained-chat"
     from_source: Annotated[
-        Annotated[FilesConfig | HubConfig, Field(discriminator="type")], BeforeValidator(_reject_old_names)
+        Annotated[FilesConfig | HubConfig | BacktranslationConfig, Field(discriminator="type")],
+        BeforeValidator(_reject_old_names),
     ]
     """The source of the conversations."""
 
@@ -234,6 +263,7 @@ SourceConfig = Annotated[
         | InstructionsConfig
         | RepetitionConfig
         | TyposConfig
+        | BacktranslationConfig
         | ConstrainedChatConfig,
         Field(discriminator="type"),
     ],

@@ -11,6 +11,7 @@ from keylm.data.sources.base import SourceType
 from keylm.data.sources.progress import ReadProgress, SourceSlice
 from keylm.data.sources.registry import read_available, read_source, source_type
 from keylm.recipe.sources import (
+    BacktranslationConfig,
     ConstrainedChatConfig,
     FilesConfig,
     HubConfig,
@@ -29,6 +30,7 @@ EXAMPLES = [
     InstructionsConfig(name="instructions"),
     RepetitionConfig(name="repetition"),
     TyposConfig(name="typos", from_sources=["files"]),
+    BacktranslationConfig(name="text", from_source=HUB),
     ConstrainedChatConfig(name="chat", from_source=HUB),
 ]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from keylm.common.documents import Document
 from keylm.common.errors import KeyLMError, MissingSourceError
+from keylm.data.sources.backtranslation import BacktranslationSource
 from keylm.data.sources.base import ReadRequest, SourceType
 from keylm.data.sources.constrained_chat import ConstrainedChatSource
 from keylm.data.sources.files import FilesSource
@@ -19,6 +20,7 @@ from keylm.data.sources.progress import FULL, ReadProgress, SourceSlice
 from keylm.data.sources.repetition import RepetitionSource
 from keylm.data.sources.typos import TyposSource
 from keylm.recipe.sources import (
+    BacktranslationConfig,
     BaseSourceConfig,
     ConstrainedChatConfig,
     FilesConfig,
@@ -43,6 +45,7 @@ _SOURCE_TYPES: dict[type[BaseSourceConfig], SourceType[Any]] = {
     InstructionsConfig: InstructionsSource(),
     RepetitionConfig: RepetitionSource(),
     TyposConfig: TyposSource(),
+    BacktranslationConfig: BacktranslationSource(source_type),
     ConstrainedChatConfig: ConstrainedChatSource(source_type),
 }
 
@@ -108,11 +111,12 @@ def _parent_documents(
     """The documents that a source is made from.
 
     A source that edits another one gets that one as it is, and is itself cleaned afterwards. A source that is made from
-    others of its mixture gets what is trained on of them, since their validation documents must not leak into it.
+    the text of others gets what is trained on of them, since their validation documents must not leak into it.
     """
     origin = source_type(source).origin(source)
     if origin is not source:
-        return read_source(origin, seed, progress)
+        documents = read_source(origin, seed, progress, parents=parents)
+        return parents.training_documents(origin, documents) if source.uses_training_text else documents
     return interleave(
         parents.training_documents(parent, read_available(parent, seed))
         for parent in map(parents.named, source.parent_names)

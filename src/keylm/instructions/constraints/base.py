@@ -24,12 +24,12 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
 from itertools import pairwise
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import yaml
 
 from keylm.instructions.content_words import content_words
-from keylm.instructions.phrasings import Phrasings, orders, statements
+from keylm.instructions.phrasings import Phrasings, Wordings, orders, statements
 from keylm.instructions.sampler import Sampler
 
 NUMBER_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -139,6 +139,11 @@ class Constraint(ABC):
         return _load_phrasings(cls.__module__.rpartition(".")[2])[cls.name]
 
     @classmethod
+    def wordings(cls) -> Wordings:
+        """The ways in which people ask for it, of the same file. Held-out constraints have none."""
+        return _load_wordings(cls.__module__.rpartition(".")[2])[cls.name]
+
+    @classmethod
     def sample(cls, _context: ConstraintContext) -> Self:
         """Draw the parameters."""
         return cls()
@@ -237,11 +242,28 @@ def split_sentences(text: str) -> list[str]:
 @cache
 def _load_phrasings(module: str) -> dict[str, Phrasings]:
     """The phrasings in a module's YAML file, by constraint name."""
-    text = (files(__package__) / f"{module}.yaml").read_text(encoding="utf-8")
     return {
         name: Phrasings(
             train=(*orders(*groups["orders"]), *statements(*groups["statements"]), *groups["sentences"]),
             held_out=tuple(groups["held_out"]),
         )
-        for name, groups in yaml.load(text, _YAML_LOADER).items()
+        for name, groups in _load_groups(module).items()
     }
+
+
+@cache
+def _load_wordings(module: str) -> dict[str, Wordings]:
+    """The natural wordings in a module's YAML file, by constraint name."""
+    return {
+        name: Wordings(**{form: tuple(templates) for form, templates in groups["natural"].items()})
+        for name, groups in _load_groups(module).items()
+        if "natural" in groups
+    }
+
+
+@cache
+def _load_groups(module: str) -> dict[str, dict[str, Any]]:
+    """What a module's YAML file says, by constraint name."""
+    text = (files(__package__) / f"{module}.yaml").read_text(encoding="utf-8")
+    groups: dict[str, dict[str, Any]] = yaml.load(text, _YAML_LOADER)
+    return groups
