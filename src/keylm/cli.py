@@ -151,6 +151,10 @@ def evaluate(
             "--json", help="Write the scores to this file too, with seed, versions, and hashes of weights and data."
         ),
     ] = None,
+    samples: Annotated[
+        Path | None,
+        typer.Option(help="Write every document, the model's answer and its scores to this file, as JSON lines."),
+    ] = None,
     set_: Overrides = None,
     run_: Folder = None,
 ) -> None:
@@ -165,7 +169,11 @@ def evaluate(
 
     if tasks:
         scored = model if is_external(model) else open_run(model, set_, run_)
-        score_tasks(scored, tasks.split(","), limit=limit, data=data, baselines=baselines, json=json_path)
+        score_tasks(
+            scored, tasks.split(","), limit=limit, data=data, baselines=baselines, json=json_path, samples=samples
+        )
+    elif samples:
+        raise UserError("--samples needs --tasks: without it, the first conversations are kept in results.json")
     elif is_external(model):
         score_instructions(model, per_split=limit, json=json_path)
     elif json_path:

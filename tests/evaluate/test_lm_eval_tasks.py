@@ -165,10 +165,35 @@ def test_the_command_writes_json(run: Run, tmp_path: Path) -> None:
     assert written["model"] == str(run.folder)
 
 
-def test_json_needs_tasks(run: Run, tmp_path: Path) -> None:
-    result = CliRunner().invoke(cli.app, ["eval", str(run.folder), "--json", str(tmp_path / "scores.json")])
+def test_samples_keep_what_ifeval_judged(run: Run, shared: Path, tmp_path: Path, no_network: None) -> None:
+    kinds = ["change_case:english_lowercase", "punctuation:no_comma"]
+    rows = [
+        {"key": key, "prompt": f"Say {key}.", "instruction_id_list": kinds[: key + 1], "kwargs": [{}] * (key + 1)}
+        for key in range(2)
+    ]
+    write_rows(tmp_path / "ifeval.jsonl.gz", rows)
+    shutil.copytree(shared / "eval" / "nltk_data", tmp_path / "nltk_data")
+    options = ["--data", str(tmp_path), "--samples", str(tmp_path / "samples.jsonl")]
+    result = CliRunner().invoke(
+        cli.app, ["eval", str(run.folder), "--tasks", "ifeval", *options, "--json", str(tmp_path / "scores.json")]
+    )
+    assert result.exit_code == 0, result.output
+    samples = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    assert [sample["doc"]["prompt"] for sample in samples] == ["Say 0.", "Say 1."]
+    # Judged again by hand. lm_eval asks langdetect for the language of an answer in lowercase, so that is left out.
+    answer = samples[1]["filtered_resps"][0]
+    assert samples[1]["inst_level_strict_acc"][1] == (bool(answer.strip()) and "," not in answer)
+    followed = [sample["inst_level_strict_acc"][0] for sample in samples]
+    by_instruction = read_json(tmp_path / "scores.json")["lm_eval"]["ifeval"]["by_instruction"]
+    assert list(by_instruction) == kinds
+    assert by_instruction[kinds[0]] == {"followed": sum(followed), "total": 2}
+
+
+@pytest.mark.parametrize("option", ["json", "samples"])
+def test_files_need_tasks(run: Run, tmp_path: Path, option: str) -> None:
+    result = CliRunner().invoke(cli.app, ["eval", str(run.folder), f"--{option}", str(tmp_path / "scores.json")])
     assert isinstance(result.exception, UserError)
-    assert "--json needs --tasks" in str(result.exception)
+    assert f"--{option} needs --tasks" in str(result.exception)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from keylm.commands.score_tables import print_instruction_scores, print_reference_scores, print_task_scores
-from keylm.common.files import write_json
+from keylm.common.files import write_json, write_json_lines
 from keylm.run import Run
 
 
@@ -17,6 +18,7 @@ def score_tasks(
     data: Path | None = None,
     baselines: bool = False,
     json: Path | None = None,
+    samples: Path | None = None,
 ) -> None:
     """Score a model on lm_eval tasks, and print the scores next to baselines and published scores.
 
@@ -27,6 +29,7 @@ def score_tasks(
         data: Folder with the tasks' data files (default: they come from the hub).
         baselines: Also let the model choose without the question.
         json: File to write the scores to, with their provenance.
+        samples: File to write every document to, with the model's answer and its scores, as JSON lines.
 
     Raises:
         UserError: A task, its data or the model is not available.
@@ -34,11 +37,14 @@ def score_tasks(
     from keylm.evaluate.lm_eval_tasks import run_tasks
     from keylm.evaluate.provenance import provenance_of
 
-    scores = run_tasks(model, tasks, limit, data, baselines)
+    kept: list[dict[str, Any]] = []
+    scores = run_tasks(model, tasks, limit, data, baselines, kept.append if samples else None)
     print_task_scores(scores)
     print_reference_scores(scores)
     if json:
         write_json(json, {**provenance_of(model, tasks, data), "limit": limit, "lm_eval": scores})
+    if samples:
+        write_json_lines(samples, kept)
 
 
 def score_instructions(model: Path, *, per_split: int | None = None, json: Path | None = None) -> None:

@@ -76,6 +76,19 @@ def print_task_scores(tasks: Mapping[str, Mapping[str, Any]]) -> None:
     if statistics:
         console.print()
         _print_statistics("answers to", statistics)
+    for name, row in tasks.items():
+        _print_instruction_types(name, row["by_instruction"])
+
+
+def _print_instruction_types(task: str, rows: Mapping[str, Mapping[str, int]]) -> None:
+    """Print how often each type of instruction was followed, if the task has any."""
+    if not rows:
+        return
+    table = _table("instruction", "followed", "of", title=f"{task}, strictly, by type of instruction")
+    for name, row in rows.items():
+        table.add_row(name, f"{row['followed'] / row['total']:.0%}", f"{row['total']:,}")
+    console.print()
+    console.print(table)
 
 
 def print_reference_scores(tasks: Mapping[str, Mapping[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
@@ -28,7 +29,12 @@ if TYPE_CHECKING:
 
 
 def run_tasks(
-    model: Run | Path, names: Sequence[str], limit: int | None = None, data: Path | None = None, baselines: bool = False
+    model: Run | Path,
+    names: Sequence[str],
+    limit: int | None = None,
+    data: Path | None = None,
+    baselines: bool = False,
+    keep_sample: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Score a model on lm_eval tasks.
 
@@ -38,11 +44,13 @@ def run_tasks(
         limit: Documents per task (default: all).
         data: Folder with the data files (default: they come from the hub).
         baselines: Also compute the baselines that need the model: choosing without the question.
+        keep_sample: Is given what lm_eval's `log_samples` keeps of every document, with the name of its `task`: the
+            document, the prompts, the model's responses, and the value of every metric.
 
     Returns:
         By task: `documents`, lm_eval's `version`, `scores` and `standard_errors` by metric, `baselines` (scores by
-        metric and baseline), `not_significantly_above` (baselines by metric), and `answer_statistics` of generated
-        answers.
+        metric and baseline), `not_significantly_above` (baselines by metric), `answer_statistics` of generated
+        answers, and of tasks in IFEval's format `by_instruction` (how often each type was followed strictly).
 
     Raises:
         UserError: A task is unknown, its data are missing, the run is not trained, or the model cannot be loaded.
@@ -57,12 +65,17 @@ def run_tasks(
             _check_choice_lengths(task, lm, limit)
     scores: dict[str, dict[str, Any]] = {}
     for part in loaded:
-        scores |= _evaluate(lm, part, limit, baselines, partial(_bits_per_byte, model, lm))
+        scores |= _evaluate(lm, part, limit, baselines, keep_sample, partial(_bits_per_byte, model, lm))
     return scores
 
 
 def _evaluate(
-    lm: LM, loaded: TaskDict, limit: int | None, baselines: bool, bits_per_byte: Callable[[Sequence[str]], float]
+    lm: LM,
+    loaded: TaskDict,
+    limit: int | None,
+    baselines: bool,
+    keep_sample: Callable[[dict[str, Any]], None] | None,
+    bits_per_byte: Callable[[Sequence[str]], float],
 ) -> dict[str, dict[str, Any]]:
     """The scores of a task, or of a group and its tasks."""
     from lm_eval.evaluator import evaluate
@@ -76,7 +89,8 @@ def _evaluate(
             task.set_config("generation_kwargs", options, update=True)
     # Tasks that generate text use the chat template; likelihoods are compared on plain text, as is usual.
     generates = any(task.OUTPUT_TYPE == "generate_until" for task in tasks.values())
-    output = evaluate(lm=lm, task_dict=loaded, limit=limit, apply_chat_template=generates, log_samples=generates)
+    log_samples = generates or keep_sample is not None
+    output = evaluate(lm=lm, task_dict=loaded, limit=limit, apply_chat_template=generates, log_samples=log_samples)
     scores = {}
     for name, row in output["results"].items():
         task, samples = tasks.get(name), (output.get("samples") or {}).get(name, [])
@@ -85,10 +99,26 @@ def _evaluate(
             "documents": row["sample_len"],
             **_scores_and_baselines(row, task, samples, lm, limit, baselines),
             "answer_statistics": {},
+            "by_instruction": _followed_by_instruction(samples),
         }
         if task is not None and task.OUTPUT_TYPE == "generate_until":
             scores[name]["answer_statistics"] = _answer_statistics(task, lm, samples, bits_per_byte)
+        if keep_sample is not None:
+            for sample in samples:
+                keep_sample({"task": name, **sample})
     return scores
+
+
+def _followed_by_instruction(samples: Sequence[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """How often each type of instruction was followed strictly, most frequent first; empty unless IFEval judged."""
+    verdicts: dict[str, list[bool]] = defaultdict(list)
+    for sample in samples:
+        if "inst_level_strict_acc" in sample:
+            types = sample["doc"]["instruction_id_list"]
+            for instruction, is_followed in zip(types, sample["inst_level_strict_acc"], strict=True):
+                verdicts[instruction].append(is_followed)
+    rows = sorted(verdicts.items(), key=lambda row: -len(row[1]))
+    return {instruction: {"followed": sum(row), "total": len(row)} for instruction, row in rows}
 
 
 def _scores_and_baselines(
