@@ -51,6 +51,7 @@ def test_task_scores_have_one_line_a_metric(narrow: Console) -> None:
         "standard_errors": {"prompt_level_strict_acc": 0.0143},
         "baselines": {"prompt_level_strict_acc": MANY_BASELINES},
         "not_significantly_above": {"prompt_level_strict_acc": ["choices only, normalized"]},
+        "by_instruction": {"length_constraints:nth_paragraph_first_word": {"followed": 9, "total": 12}},
     }
     score_tables.print_task_scores({"mmlu_high_school_government_and_politics": task, "ifeval": ifeval})
     lines = lines_of(narrow)
@@ -60,6 +61,9 @@ def test_task_scores_have_one_line_a_metric(narrow: Console) -> None:
         ["acc_norm", "27.91%", "± 1.16%", "26.2% shortest choice"],
         ["prompt_level_strict_acc", "12.75%", "± 1.43%", "27.3% choices only, normalized", "n.s."],
         ["inst_level_strict_acc", "100.00%"],
+    ]
+    assert [line.split() for line in lines if line.startswith("length_constraints")] == [
+        ["length_constraints:nth_paragraph_first_word", "75%", "12"]
     ]
 
 
