@@ -234,6 +234,13 @@ def test_files_need_tasks(run: Run, tmp_path: Path, option: str) -> None:
     assert f"--{option} needs --tasks" in str(result.exception)
 
 
+@pytest.mark.parametrize("option", ["json", "samples"])
+def test_a_missing_folder_is_named_before_anything_is_scored(run: Run, tmp_path: Path, option: str) -> None:
+    file = tmp_path / "missing" / "scores.json"
+    with pytest.raises(UserError, match=f"{file} cannot be written: create the folder {file.parent} first"):
+        score_tasks(run, ["no_such_task"], **{option: file})
+
+
 @pytest.mark.parametrize(
     ("names", "files", "sentence"),
     [
