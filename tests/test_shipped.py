@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -12,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from helpers.greedy import num_equal
 from helpers.shipped_models import placed, write_stand_ins
 from safetensors.torch import load_file, save_file
@@ -30,15 +30,17 @@ from keylm.gguf.cache import cached_gguf
 from keylm.gguf.file import read_gguf_weights
 from keylm.gguf.header import read_gguf_header, read_gguf_metadata
 from keylm.gguf.locate import find_gguf, gguf_path
+from keylm.instructions.task import assistant_message, user_message
+from keylm.model.kernels.build import kernel_library
 from keylm.recipe import load_recipe
 from keylm.run import Run, open_run
 from keylm.serve.schema import model_body
 from keylm.serve.terminal import run_chat
 from keylm.shipped import DEFAULT, SHIPPED, ShippedModel
-from keylm.stages import run_all
 from keylm.tokenizer.messages import encode_messages
 from keylm.tokenizer.tokenizer import Tokenizer
 
+ROOT = Path(__file__).parents[1]
 QUESTIONS = ["What is a tide?", "Write two sentences about dogs.", "Naïve 🦊: name 3 animals, please."]
 
 
@@ -50,6 +52,7 @@ def model(request: pytest.FixtureRequest, exported: Run, tmp_path_factory: pytes
 @pytest.fixture
 def stand_in(exported: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ShippedModel:
     """A stand-in of one test alone, to spoil, seen from an empty working directory."""
+    kernel_library()  # from the usual cache: in another one, they would be compiled again
     monkeypatch.setattr(shipped, "MODELS", write_stand_ins(exported, tmp_path / "models"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "here").mkdir()
@@ -218,31 +221,30 @@ def test_export_does_not_write_into_another_run(stand_in: ShippedModel, tmp_path
         open_shipped(stand_in)
 
 
-def test_it_is_tuned_on_own_conversations(stand_in: ShippedModel) -> None:
-    """The lines of docs/export.md: import, then SFT on files."""
-    chats = [
-        [{"role": "user", "content": f"What is {n}?"}, {"role": "assistant", "content": f"It is {n}, I think. " * 3}]
-        for n in range(300)
-    ]
+@pytest.mark.parametrize("num_chats", [5, 300])
+def test_it_is_tuned_on_own_conversations(stand_in: ShippedModel, num_chats: int) -> None:
+    """By the commands of docs/export.md, with settings that take seconds; of five conversations, none is held out."""
+    chats = [[user_message(f"What is {n}?"), assistant_message(f"It is {n}, I think. " * 3)] for n in range(num_chats)]
     Path("chats.jsonl").write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
-    assert CliRunner().invoke(cli.app, ["import", "keylm-nano", "--tune", "--run", "mine"]).exit_code == 0
-    recipe = yaml.safe_load(Path("mine/recipe.yaml").read_text())
-    recipe["sft"] |= {
-        "tokens": 4096,
-        "batch_tokens": 1024,
-        "sources": [{"name": "mine", "type": "files", "path": "chats.jsonl"}],
-    }
-    recipe["eval"] |= {"instructions": 2, "num_answers": 2, "max_new_tokens": 4}
-    Path("mine/recipe.yaml").write_text(yaml.safe_dump(recipe))
-    run = open_run(Path("mine"))
-    run_all(run)
+    section = (ROOT / "docs" / "export.md").read_text().partition("## Fine-tuning")[2]
+    commands = [shlex.split(line)[1:] for line in section.splitlines() if line.startswith("    .venv/bin/keylm ")]
+    sizes = ["sft.tokens=4096", "sft.batch_tokens=1024", "data.sources.installed-docs.max_bytes=1e5"]
+    sizes += ["eval.instructions=2", "eval.max_new_tokens=4", "eval.typo_passages=2", "eval.typo_instructions=1"]
+    quick = [argument for size in sizes for argument in ("--set", size)]
+    assert [command[0] for command in commands] == ["import", "run", "chat"]
+    for command, options in zip(commands, ([], quick, ["--temperature", "0"]), strict=True):
+        result = CliRunner().invoke(cli.app, [*command, *options], input=QUESTIONS[0], catch_exceptions=False)
+        assert result.exit_code == 0
+    run = open_run(Path("runs/mine"))
     before, after = load_file(stand_in.folder / "model.safetensors"), load_file(run.weights("sft"))
     assert not torch.equal(before["lm_head.weight"].float(), after["lm_head.weight"])
-    assert read_gguf_metadata(find_gguf(Path("mine")))["general.license"] == "apache-2.0"
+    metadata = read_gguf_metadata(find_gguf(run.folder))
+    assert metadata["general.name"] == "Mine"
+    assert metadata["general.license"] == "apache-2.0"
     assert "fine-tuned with KeyLM" in (run.stage("export") / "README.md").read_text()
 
 
 def test_wheels_have_the_default_model_only() -> None:
-    settings = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["tool"]["setuptools"]
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     assert f"models/{DEFAULT.name}/*" in settings["package-data"]["keylm"]
     assert settings["exclude-package-data"]["keylm"] == [f"models/{name}/*" for name in SHIPPED if name != DEFAULT.name]

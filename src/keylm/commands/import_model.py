@@ -143,9 +143,14 @@ def _derive_recipe(model_folder: Path, name: str, title: str) -> Recipe:
         "name": name,
         "title": title,
         "model": model,
+        # Pretraining is done: some text, so that validation shows what tuning forgets, and enough of few conversations.
+        "data": {
+            "sources": [{"name": "installed-docs", "type": "installed-docs", "max_bytes": 5_000_000}],
+            "validation_fraction": 0.05,
+        },
         "tokenizer": {"pre_tokenizer": _pre_tokenizer_name(model_folder)},
         "train": training,
-        "sft": {**training, "optimizer": {"learning_rate_scale": 0.25, "weight_decay": 0.01}},
+        "sft": {**training, "batch_tokens": 16_384, "optimizer": {"learning_rate_scale": 0.25, "weight_decay": 0.01}},
         "export": {key: generation[key] for key in ("temperature", "repetition_penalty") if key in generation},
     }
     try:
