@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shlex
+import signal
 import subprocess
 import sys
 import tomllib
+import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import torch
 from helpers.greedy import num_equal
-from helpers.shipped_models import placed, write_stand_ins
+from helpers.shipped_models import REAL_FOLDER, placed, write_stand_ins
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
@@ -30,17 +32,20 @@ from keylm.gguf.cache import cached_gguf
 from keylm.gguf.file import read_gguf_weights
 from keylm.gguf.header import read_gguf_header, read_gguf_metadata
 from keylm.gguf.locate import find_gguf, gguf_path
-from keylm.instructions.task import assistant_message, user_message
+from keylm.instructions.splits import held_out
+from keylm.instructions.task import Task, assistant_message, user_message
 from keylm.model.kernels.build import kernel_library
 from keylm.recipe import load_recipe
 from keylm.run import Run, open_run
+from keylm.serve.engine import Chunk, Engine
 from keylm.serve.schema import model_body
-from keylm.serve.terminal import run_chat
 from keylm.shipped import DEFAULT, SHIPPED, ShippedModel
 from keylm.tokenizer.messages import encode_messages
 from keylm.tokenizer.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parents[1]
+PLACED = "from pathlib import Path; from keylm import shipped; shipped.MODELS = Path('{}')"
+"""Code by which another process looks for the models in the same folder as this one."""
 QUESTIONS = ["What is a tide?", "Write two sentences about dogs.", "Naïve 🦊: name 3 animals, please."]
 
 
@@ -95,10 +100,31 @@ def test_transformers_and_llama_cpp_agree(model: ShippedModel) -> None:
     assert num_compared > 32
 
 
-def test_it_answers(model: ShippedModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO(QUESTIONS[0]))
-    run_chat(None if model == DEFAULT else Path(model.name), num_threads=1)
-    assert capsys.readouterr().out.strip()
+def test_it_answers_in_the_terminal(model: ShippedModel) -> None:
+    named = [] if model == DEFAULT else [model.name]
+    result = CliRunner().invoke(cli.app, ["chat", *named, "--threads", "1"], input=QUESTIONS[0], catch_exceptions=False)
+    assert result.stdout.strip()
+
+
+def test_it_is_served(model: ShippedModel) -> None:
+    named = [] if model == DEFAULT else [model.name]
+    arguments = ["serve", *named, "--port", "0", "--threads", "1"]
+    code = f"{PLACED.format(shipped.MODELS)}; from keylm.cli import app; app({arguments!r})"
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as process:
+        url = next(line for line in process.stderr if " is at " in line).split(" is at ")[1].split()[0]
+        with urllib.request.urlopen(f"{url}/v1/models") as response:
+            served = json.load(response)["data"][0]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert served["id"] == load_recipe(model.folder).title
+
+
+def test_it_follows_instructions(model: ShippedModel) -> None:
+    if model != DEFAULT or shipped.MODELS != REAL_FOLDER:
+        pytest.skip("random weights and base models follow no instructions")
+    with closing(Engine(find_gguf(None), num_threads=1)) as engine:
+        followed = [passed for task in held_out(40, 0) for passed in task.followed(greedy_answer(engine, task))]
+    assert sum(followed) >= 0.6 * len(followed)
 
 
 def test_the_sampling_defaults_reach_chat_and_serve(model: ShippedModel) -> None:
@@ -150,9 +176,8 @@ def test_other_weights_have_another_gguf(stand_in: ShippedModel) -> None:
 
 def test_making_the_gguf_does_not_load_torch(stand_in: ShippedModel) -> None:
     code = (
-        "import sys; from pathlib import Path; from keylm import shipped; from keylm.gguf.locate import find_gguf\n"
-        f"shipped.MODELS = Path({str(shipped.MODELS)!r})\n"
-        "find_gguf(None); print('torch' in sys.modules, 'transformers' in sys.modules)"
+        f"{PLACED.format(shipped.MODELS)}; import sys; from keylm.gguf.locate import find_gguf; find_gguf(None)\n"
+        "print('torch' in sys.modules, 'transformers' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["False", "False"]
@@ -248,3 +273,15 @@ def test_wheels_have_the_default_model_only() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     assert f"models/{DEFAULT.name}/*" in settings["package-data"]["keylm"]
     assert settings["exclude-package-data"]["keylm"] == [f"models/{name}/*" for name in SHIPPED if name != DEFAULT.name]
+
+
+@pytest.mark.skipif(not any((REAL_FOLDER / name).exists() for name in SHIPPED), reason="there are no weights")
+def test_the_models_take_at_most_60_megabytes() -> None:
+    assert sum(path.stat().st_size for path in REAL_FOLDER.rglob("*")) < 60e6
+
+
+def greedy_answer(engine: Engine, task: Task) -> str:
+    """The answer to a task, with the repetition penalty as shipped."""
+    chunks: list[Chunk] = []
+    engine.complete({"prompt": engine.prompt(task.messages), "temperature": 0, "max_tokens": 160}, chunks.append)
+    return "".join(chunk["choices"][0]["text"] for chunk in chunks)
