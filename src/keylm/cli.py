@@ -43,7 +43,7 @@ ReleasedModel = Annotated[
 ExportedModel = Annotated[
     Path | None,
     typer.Argument(
-        help="Run folder with an export, export folder, .gguf file; or the shipped keylm-nano (the default) or "
+        help="Run folder with an export, export folder, or .gguf file; or the shipped keylm-nano (the default) or "
         "keylm-nano-base, unless a file or folder of that name is here."
     ),
 ]
@@ -283,7 +283,8 @@ def import_(
     source: Annotated[
         str,
         typer.Argument(
-            help="Transformers folder, or name of a shipped model (keylm-nano) or of one on the Hugging Face hub."
+            help="Transformers folder; or, unless a folder of that name is here, the shipped keylm-nano or "
+            "keylm-nano-base, or the name of a model on the Hugging Face hub."
         ),
     ],
     run_: Folder = None,
