@@ -115,6 +115,17 @@ def test_paragraphs_begin_with_an_opening_or_with_any_word() -> None:
     assert 10 < len(repeated) < 25, "nineteen openings are drawn half of the time"
 
 
+def test_the_topic_is_the_subject_if_the_answer_names_it() -> None:
+    topics = Counter(
+        constrain(exchange(request="Describe honey bees.", salt=str(salt)), 0, CHAT_CONSTRAINTS).task.topic
+        for salt in range(100)
+    )
+    assert topics["honey bees"] > 85
+    unnamed = constrain(exchange("They live in large colonies. Workers gather nectar and sweet pollen."), 0)
+    assert unnamed is not None
+    assert unnamed.task.topic is None
+
+
 def test_lengths_can_be_asked_for_beside_parts() -> None:
     """Where both are asked of an invented answer, no order of application satisfies both in general."""
     examples = many(200, [Bullets, MinWords, EndPhrase])

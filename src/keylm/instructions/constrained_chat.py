@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from keylm.common.documents import Document, Message
@@ -104,9 +104,11 @@ def constrain(document: Document, seed: int, constraint_set: ConstraintSet = CHA
         constraints = tuple(constraint_type.sample(context) for constraint_type in selected)
         in_random_order = sampler.rng.sample(constraints, len(constraints))
         prompt = user_message(compose_natural_prompt(context.request, in_random_order, sampler))
-        task = Task([*exchange.history, prompt], None, constraints)
         draft = Draft(context, list(context.sentences))
         answer = apply_constraints(constraints, draft)
+        task = Task([*exchange.history, prompt], exchange.subject, constraints)
+        if not task.names_topic(answer):
+            task = replace(task, topic=None)
         # A draft without sentences passes if what was added around it does: nothing of the real answer is left.
         if all(task.followed(answer)) and draft.sentences:
             return Example(task, answer)

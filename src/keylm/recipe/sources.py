@@ -19,10 +19,9 @@ class BaseSourceConfig(Config):
         "type": {"drills": "repetition", "verified": "constrained-chat"}
     }
 
-    makes_prompts: ClassVar[bool] = False
-    """Whether prompts with checkable constraints can be generated from the source (for `grpo`)."""
-    makes_pairs: ClassVar[bool] = False
-    """Whether preference pairs can be generated from the source (for `dpo`)."""
+    makes_examples: ClassVar[bool] = False
+    """Whether prompts with checkable constraints and verified answers can be generated from the source, for `dpo` and
+    `grpo`."""
     is_derived: ClassVar[bool] = False
     """Whether the source is made from the documents of other sources in its list, those in `from_sources`."""
     is_divisible: ClassVar[bool] = False
@@ -145,7 +144,7 @@ class InstructionsConfig(BaseSourceConfig):
     """Generated instructions and small conversations whose answers are correct by construction."""
 
     renamed_keys: ClassVar[dict[str, str]] = {"kinds": "constraint_set"}
-    makes_prompts = makes_pairs = is_generated = True
+    makes_examples = is_generated = True
 
     type: Literal["instructions"] = "instructions"
     num_documents: PositiveCount = 20_000
@@ -242,7 +241,7 @@ class ConstrainedChatConfig(BaseSourceConfig):
     """
 
     renamed_keys: ClassVar[dict[str, str]] = {"of": "from_source"}
-    makes_pairs = edits_answers = True
+    makes_examples = edits_answers = True
 
     type: Literal["constrained-chat"] = "constrained-chat"
     from_source: Annotated[

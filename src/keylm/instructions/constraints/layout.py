@@ -36,11 +36,23 @@ class Bullets(_Parts):
     conflicts_with = frozenset({"length", "layout", "start"})
     counts = (2, 4)
     unit = "bullet point"
+    mark: str = "-"
+
+    @classmethod
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Draw the number, and for a real answer a dash or an asterisk."""
+        count = context.sample_count(*cls.counts)
+        return cls(count, context.sampler.choice("--*")) if context.is_real else cls(count)
+
+    @property
+    def slots(self) -> dict[str, object]:
+        """The parameters, and the name of the mark."""
+        return {**super().slots, "mark_name": "a dash" if self.mark == "-" else "an asterisk"}
 
     def apply_to_draft(self, draft: Draft) -> None:
-        """Put each part on a line of its own, after a dash."""
+        """Put each part on a line of its own, after the mark."""
         draft.merge_sentences(self.count, "\n")
-        draft.sentences = [f"- {sentence}" for sentence in draft.sentences]
+        draft.sentences = [f"{self.mark} {sentence}" for sentence in draft.sentences]
 
     def check(self, answer: str) -> bool:
         """True if exactly N lines begin with a dash or an asterisk."""
@@ -201,7 +213,9 @@ class Sections(_Parts):
     @classmethod
     def sample(cls, context: ConstraintContext) -> Self:
         """Draw the number and one of the usual labels."""
-        label = context.sampler.choice(("Section", "SECTION", "Part", "Chapter", "Day"))
+        label = context.sampler.choice(
+            ("Section", "SECTION", "Part", "Chapter", "Day", "Tip", "Scene", "Verse", "Lesson")
+        )
         return cls(context.sample_count(*cls.counts), label)
 
     def apply_to_draft(self, draft: Draft) -> None:
