@@ -1,4 +1,5 @@
 import re
+from collections import Counter
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -13,9 +14,22 @@ from keylm.data.sources.progress import ReadProgress
 from keylm.data.sources.registry import read_source
 from keylm.instructions.constrained_chat import constrain, generate_constrained_chat, prose_sentences
 from keylm.instructions.constraints.base import Constraint
-from keylm.instructions.constraints.catalog import TRAINED, Bullets, FewerSentences, Keywords, MinSentences, Sentences
-from keylm.instructions.constraints.punctuation import NoCommas
-from keylm.instructions.constraints.start_end import RepeatRequest
+from keylm.instructions.constraints.catalog import (
+    CHAT_CONSTRAINTS,
+    FREQUENT,
+    TRAINED,
+    Bullets,
+    EndPhrase,
+    FewerSentences,
+    FirstWordOfParagraph,
+    Frequency,
+    Keywords,
+    MinSentences,
+    MinWords,
+    NoCommas,
+    RepeatRequest,
+    Sentences,
+)
 from keylm.instructions.content_words import content_words, extract_subject
 from keylm.instructions.rejected import make_rejected
 from keylm.recipe.sources import ConstrainedChatConfig, FilesConfig
@@ -75,6 +89,54 @@ def test_every_applicable_constraint_is_used(constraint_type: type[Constraint]) 
         examples = many(30, [constraint_type])
     assert examples
     assert all(example.task.constraint_names == [constraint_type.name] for example in examples)
+
+
+def test_words_that_the_answer_lacks_are_worked_in() -> None:
+    """Half of the requests ask for words of the answer, half for any word."""
+    for constraint_type in (Keywords, Frequency):
+        examples = many(60, [constraint_type])
+        answers_own = [example for example in examples if example.answer == ANSWER]
+        assert 15 < len(answers_own) < 45
+        assert all(example.answer.startswith("Honey bees live in large colonies") for example in examples)
+
+
+def test_an_answer_can_be_asked_to_end_as_it_does_or_with_any_phrase() -> None:
+    examples = many(200, [EndPhrase])
+    endings = {example.task.checks[0].ending for example in examples}
+    assert {"Honey keeps them alive until spring.", "Honey keeps them alive until spring"} <= endings
+    assert len(endings) > 40
+    assert all(example.answer.count("Honey keeps them alive") == 1 for example in examples)
+
+
+def test_paragraphs_begin_with_an_opening_or_with_any_word() -> None:
+    words = [example.task.checks[0].word for example in many(200, [FirstWordOfParagraph])]
+    repeated = {word for word in words if words.count(word) > 2}
+    assert len(set(words)) > 60
+    assert 10 < len(repeated) < 25, "nineteen openings are drawn half of the time"
+
+
+def test_the_topic_is_the_subject_if_the_answer_names_it() -> None:
+    topics = Counter(
+        constrain(exchange(request="Describe honey bees.", salt=str(salt)), 0, CHAT_CONSTRAINTS).task.topic
+        for salt in range(100)
+    )
+    assert topics["honey bees"] > 85
+    unnamed = constrain(exchange("They live in large colonies. Workers gather nectar and sweet pollen."), 0)
+    assert unnamed is not None
+    assert unnamed.task.topic is None
+
+
+def test_lengths_can_be_asked_for_beside_parts() -> None:
+    """Where both are asked of an invented answer, no order of application satisfies both in general."""
+    examples = many(200, [Bullets, MinWords, EndPhrase])
+    combinations = {frozenset(example.task.constraint_names) for example in examples}
+    assert {Bullets.name, MinWords.name, EndPhrase.name} in combinations
+
+
+def test_frequent_constraints_are_drawn_more_often() -> None:
+    drawn = Counter(name for example in many(600, CHAT_CONSTRAINTS) for name in example.task.constraint_names)
+    frequent = sum(drawn[constraint_type.name] for constraint_type in FREQUENT)
+    assert frequent > 0.6 * drawn.total()
 
 
 def test_few_sentences_with_commas_are_dropped() -> None:

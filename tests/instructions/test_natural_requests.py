@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keylm.instructions.constraints.base import Constraint, ConstraintContext
-from keylm.instructions.constraints.catalog import TRAINED
+from keylm.instructions.constraints.catalog import TRAINED, Bullets
 from keylm.instructions.constraints.start_end import RepeatRequest
 from keylm.instructions.natural_requests import compose_natural_prompt
 from keylm.instructions.requests import select_compatible
@@ -51,7 +51,8 @@ def stands_in(parameter: object, text: str) -> bool:
 def test_parameters_survive(request: str, types: list[type[Constraint]], seed: int) -> None:
     text = prompt(request, types, seed)
     for constraint in sample(request, types, seed):
-        assert all(stands_in(parameter, text) for parameter in vars(constraint).values()), (constraint, text)
+        parameters = [constraint.count] if isinstance(constraint, Bullets) else vars(constraint).values()
+        assert all(stands_in(parameter, text) for parameter in parameters), (constraint, text)
 
 
 @given(requests, constraint_types, seeds)

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from keylm.common.documents import Document, Message
 from keylm.instructions.constraints.base import ConstraintContext, Draft, count_words, split_sentences
-from keylm.instructions.constraints.catalog import TRAINED, ConstraintSet
+from keylm.instructions.constraints.catalog import CHAT_CONSTRAINTS, ConstraintSet
 from keylm.instructions.content_words import content_words, extract_subject
 from keylm.instructions.mistyped import maybe_mistype
 from keylm.instructions.natural_requests import compose_natural_prompt
@@ -31,6 +31,8 @@ NUM_CONSTRAINTS = (1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 4, 5)
 MAX_WORDS = 300
 """Longer answers are left out."""
 
+_CHECKED = frozenset({"length"})
+"""Real answers are long enough for several constraints on parts and lengths, whose order decides whether all hold."""
 _ATTEMPTS = 8
 """Sets of constraints to try on a conversation."""
 # Markup of the answer's own would count as bullets, highlights or titles.
@@ -58,7 +60,7 @@ class _Exchange:
 
 
 def generate_constrained_chat(
-    documents: Iterable[Document], seed: int, constraint_set: ConstraintSet = TRAINED
+    documents: Iterable[Document], seed: int, constraint_set: ConstraintSet = CHAT_CONSTRAINTS
 ) -> Iterator[Document]:
     """Generate constrained versions of those conversations that can satisfy one to five constraints.
 
@@ -70,7 +72,7 @@ def generate_constrained_chat(
 
 
 def constrained_pairs(
-    documents: Iterable[Document], seed: int, constraint_set: ConstraintSet = TRAINED
+    documents: Iterable[Document], seed: int, constraint_set: ConstraintSet = CHAT_CONSTRAINTS
 ) -> Iterator[tuple[Document, Document]]:
     """Each conversation that `generate_constrained_chat` can use, and its constrained version."""
     for document in documents:
@@ -81,7 +83,7 @@ def constrained_pairs(
             yield document, Document(messages=tuple(maybe_mistype(example, rng).document))
 
 
-def constrain(document: Document, seed: int, constraint_set: ConstraintSet = TRAINED) -> Example | None:
+def constrain(document: Document, seed: int, constraint_set: ConstraintSet = CHAT_CONSTRAINTS) -> Example | None:
     """Add constraints to the last request of a conversation and apply them to its answer.
 
     Returns:
@@ -98,13 +100,15 @@ def constrain(document: Document, seed: int, constraint_set: ConstraintSet = TRA
     # A set can fail: parameters are read off the answer, which another constraint may change afterwards.
     for _ in range(_ATTEMPTS):
         shuffled = sampler.rng.sample(applicable, len(applicable))
-        selected = select_compatible(shuffled, limit=sampler.choice(NUM_CONSTRAINTS))
+        selected = select_compatible(shuffled, sampler.choice(NUM_CONSTRAINTS), unless=_CHECKED)
         constraints = tuple(constraint_type.sample(context) for constraint_type in selected)
         in_random_order = sampler.rng.sample(constraints, len(constraints))
         prompt = user_message(compose_natural_prompt(context.request, in_random_order, sampler))
-        task = Task([*exchange.history, prompt], None, constraints)
         draft = Draft(context, list(context.sentences))
         answer = apply_constraints(constraints, draft)
+        task = Task([*exchange.history, prompt], exchange.subject, constraints)
+        if not task.names_topic(answer):
+            task = replace(task, topic=None)
         # A draft without sentences passes if what was added around it does: nothing of the real answer is left.
         if all(task.followed(answer)) and draft.sentences:
             return Example(task, answer)

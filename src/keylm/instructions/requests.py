@@ -43,11 +43,17 @@ def invent_answer(topic: Topic, context: ConstraintContext, constraints: Sequenc
     return apply_constraints(constraints, Draft(context, sample_sentences(topic, num_sentences, context.sampler)))
 
 
-def select_compatible(constraint_types: ConstraintSet, limit: int | None = None) -> list[type[Constraint]]:
-    """The first types, at most `limit`, that are compatible with all before them, in the order of application."""
+def select_compatible(
+    constraint_types: ConstraintSet, limit: int | None = None, unless: frozenset[str] = frozenset()
+) -> list[type[Constraint]]:
+    """The first types, at most `limit`, that are compatible with all before them, in the order of application.
+
+    Args:
+        unless: Aspects that several of them may occupy, because the caller tries again where the answer then fails.
+    """
     selected: list[type[Constraint]] = []
     for candidate in constraint_types:
-        if len(selected) != limit and all(are_compatible(candidate, other) for other in selected):
+        if len(selected) != limit and all(are_compatible(candidate, other, unless) for other in selected):
             selected.append(candidate)
     return sorted(selected, key=ALL_CONSTRAINTS.index)
 

@@ -39,7 +39,7 @@ def run_grpo(run: Run) -> dict[str, Any]:
     """
     config = run.recipe.grpo
     assert config is not None
-    sources = [source for source in run.recipe.sft.sources if source.makes_prompts]
+    sources = [source for source in run.recipe.sft.sources if source.makes_examples]
     num_prompts = config.steps * config.batch_prompts
 
     def make_trainer(policy: Policy) -> GRPOTrainer:
@@ -80,11 +80,12 @@ def reward(example: Example, answer: Answer) -> float:
     """Reward of an answer, between 0 and 1: the fraction of the request's constraints that it satisfies.
 
     Cheap ways to satisfy constraints are not rewarded. The reward is 0 if the answer does not end, loops, or does not
-    name the topic. It is reduced if the answer copies a longer run of the request than the example's own answer does,
-    or has fewer than half as many words as that.
+    name the topic, if the task has one. It is reduced if the answer copies a longer run of the request than the
+    example's own answer does, or has fewer than half as many words as that.
     """
     task, text, num_words = example.task, answer.text, len(answer.text.split())
-    if not answer.ended or loops(text) or not task.names_topic(text):
+    names_topic = task.topic is None or task.names_topic(text)
+    if not answer.ended or loops(text) or not names_topic:
         return 0.0
     request = task.messages[-1]["content"].lower()
     copied_by_example, copied = (longest_copy(words.lower(), request) for words in (example.answer, text))

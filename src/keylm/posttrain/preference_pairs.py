@@ -29,7 +29,7 @@ def make_pairs(run: Run, num_pairs: int) -> list[PreferencePair]:
     Raises:
         UserError: a source is unusable, or yields fewer pairs than its share.
     """
-    sources = [source for source in run.recipe.sft.sources if source.makes_pairs]
+    sources = [source for source in run.recipe.sft.sources if source.makes_examples]
     fits = fits_sequence(run)
 
     def make_pair(example: Example, rng: Random) -> PreferencePair | None:

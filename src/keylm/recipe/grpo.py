@@ -13,8 +13,8 @@ from keylm.recipe.posttrain import PosttrainConfig
 class GrpoConfig(PosttrainConfig):
     """Reinforcement learning by GRPO (Shao et al. 2024), with the instruction checks as the reward.
 
-    The prompts are generated like those of the sources of type `instructions` in `sft.sources`, in proportion to
-    their weights.
+    The prompts are generated like those of the sources of type `instructions` and `constrained-chat` in `sft.sources`,
+    in proportion to their weights.
     """
 
     renamed_keys: ClassVar[dict[str, str]] = {"answers": "num_generations"}

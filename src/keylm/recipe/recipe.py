@@ -63,10 +63,10 @@ class Recipe(Config):
         # Here, because a phase names sources, and those of pretraining stand in `data`.
         check_phases("train", self.train.phases, self.data.sources)
         check_phases("sft", self.sft.phases, self.sft.sources)
-        if self.dpo and not any(source.weight for source in self.sft.sources if source.makes_pairs):
-            raise ValueError("dpo needs a source of type instructions or constrained-chat in sft.sources")
-        if self.grpo and not any(source.weight for source in self.sft.sources if source.makes_prompts):
-            raise ValueError("grpo needs a source of type instructions in sft.sources")
+        has_examples = any(source.weight for source in self.sft.sources if source.makes_examples)
+        for section in ("dpo", "grpo"):
+            if getattr(self, section) and not has_examples:
+                raise ValueError(f"{section} needs a source of type instructions or constrained-chat in sft.sources")
         return self
 
     def training(self, stage: str) -> TrainConfig:

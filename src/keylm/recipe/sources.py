@@ -19,10 +19,9 @@ class BaseSourceConfig(Config):
         "type": {"drills": "repetition", "verified": "constrained-chat"}
     }
 
-    makes_prompts: ClassVar[bool] = False
-    """Whether prompts with checkable constraints can be generated from the source (for `grpo`)."""
-    makes_pairs: ClassVar[bool] = False
-    """Whether preference pairs can be generated from the source (for `dpo`)."""
+    makes_examples: ClassVar[bool] = False
+    """Whether prompts with checkable constraints and verified answers can be generated from the source, for `dpo` and
+    `grpo`."""
     is_derived: ClassVar[bool] = False
     """Whether the source is made from the documents of other sources in its list, those in `from_sources`."""
     is_divisible: ClassVar[bool] = False
@@ -145,7 +144,7 @@ class InstructionsConfig(BaseSourceConfig):
     """Generated instructions and small conversations whose answers are correct by construction."""
 
     renamed_keys: ClassVar[dict[str, str]] = {"kinds": "constraint_set"}
-    makes_prompts = makes_pairs = is_generated = True
+    makes_examples = is_generated = True
 
     type: Literal["instructions"] = "instructions"
     num_documents: PositiveCount = 20_000
@@ -224,6 +223,8 @@ class BacktranslationConfig(BaseSourceConfig):
     """What the documents are, which decides how people ask for them: `article` is everything that informs."""
     max_per_document: PositiveCount = 8
     """Make at most this many conversations of a document."""
+    max_words_per_answer: int = Field(default=400, ge=30, le=400)
+    """Length of the longest excerpts. The lengths are spread evenly on a logarithmic scale from 30 words up."""
     dressed_fraction: float = Field(default=0.15, ge=0, le=1)
     """Fraction of the excerpts of articles that become a letter, a post, a talk, an invitation, a diary entry, an
     advertisement or a note, with generated names, greetings and closings."""
@@ -240,7 +241,7 @@ class ConstrainedChatConfig(BaseSourceConfig):
     """
 
     renamed_keys: ClassVar[dict[str, str]] = {"of": "from_source"}
-    makes_pairs = edits_answers = True
+    makes_examples = edits_answers = True
 
     type: Literal["constrained-chat"] = "constrained-chat"
     from_source: Annotated[

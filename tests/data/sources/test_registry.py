@@ -81,11 +81,10 @@ def test_constrained_chat_answers_for_its_inner_source(monkeypatch, tmp_path):
     assert chat.label(source) == "[some/data](https://huggingface.co/datasets/some/data), with constraints"
 
 
-@pytest.mark.parametrize("makes", ["makes_prompts", "makes_pairs"])
-def test_types_that_promise_examples_make_them(makes):
+def test_types_that_promise_examples_make_them():
     for source in EXAMPLES:
         overrides = type(source_type(source)).generate_examples is not SourceType.generate_examples
-        assert overrides or not getattr(source, makes)
+        assert overrides or not source.makes_examples
 
 
 def test_max_documents_is_shared_by_the_slices(script):

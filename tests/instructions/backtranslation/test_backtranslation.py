@@ -74,6 +74,10 @@ def test_answers_are_whole_sentences_of_the_document(text: str, seed: int) -> No
         assert "tea" in " ".join(answered[:2]).lower()
         assert not re.search(r"[*\[\]#]|Figure|^However", answer)
         assert prose_sentences(answer)
+    for _, answer in conversations(
+        text, config(max_words_per_answer=30, dressed_fraction=0, text_task_fraction=0), seed
+    ):
+        assert MIN_WORDS <= len(answer.split()) <= 30
 
 
 @given(documents, st.integers(0, 5), st.sampled_from(["article", "story", "review", "speech"]))

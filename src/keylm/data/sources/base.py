@@ -84,7 +84,7 @@ class SourceType(ABC, Generic[ConfigT]):
     ) -> Iterator[Example]:
         """Prompts with checkable constraints and answers that satisfy them, for `dpo` and `grpo`.
 
-        Only for types whose config sets `makes_prompts` or `makes_pairs`.
+        Only for types whose config sets `makes_examples`.
 
         Args:
             source: the settings.

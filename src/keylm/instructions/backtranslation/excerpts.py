@@ -64,7 +64,12 @@ class Excerpt:
 
 
 def cut_excerpts(
-    sections: Iterator[Section], rng: Random, *, speaker: bool = False, is_review: bool = False
+    sections: Iterator[Section],
+    rng: Random,
+    *,
+    speaker: bool = False,
+    is_review: bool = False,
+    max_words: int = MAX_WORDS,
 ) -> Iterator[Excerpt]:
     """Cut excerpts from the sections of a document; no sentence is used twice.
 
@@ -73,6 +78,7 @@ def cut_excerpts(
         rng: draws the lengths.
         speaker: whether a text may begin with `I` or `we`, as a speech does.
         is_review: whether the text is about a film, whose type is the subject.
+        max_words: the length of the longest excerpts.
     """
     is_beginning = True
     for section in sections:
@@ -81,7 +87,7 @@ def cut_excerpts(
             while start < len(passage):
                 first = passage[start][0]
                 may_start = not _DEPENDENT_START.match(first) or (speaker and _FIRST_PERSON_START.match(first))
-                paragraphs = _cut(passage[start:], _target_words(rng)) if may_start else ()
+                paragraphs = _cut(passage[start:], _target_words(rng, max_words), max_words) if may_start else ()
                 sentences = [sentence for paragraph in paragraphs for sentence in paragraph]
                 subject = None
                 if sentences:
@@ -93,12 +99,12 @@ def cut_excerpts(
                 is_beginning = False
 
 
-def _target_words(rng: Random) -> int:
+def _target_words(rng: Random, max_words: int) -> int:
     """A length with a uniform logarithm. Many passages end before it: half of the excerpts have under 80 words."""
-    return round(math.exp(rng.uniform(math.log(_MIN_TARGET_WORDS), math.log(MAX_WORDS))))
+    return round(math.exp(rng.uniform(math.log(_MIN_TARGET_WORDS), math.log(max_words))))
 
 
-def _cut(paragraphs: tuple[Paragraph, ...], target: int) -> tuple[Paragraph, ...]:
+def _cut(paragraphs: tuple[Paragraph, ...], target: int, max_words: int) -> tuple[Paragraph, ...]:
     """The first sentences, up to the first that reaches `target` words; none if too few or repeated."""
     chosen: list[Paragraph] = []
     num_words = 0
@@ -107,7 +113,7 @@ def _cut(paragraphs: tuple[Paragraph, ...], target: int) -> tuple[Paragraph, ...
         for sentence in paragraph:
             length = len(sentence.split())
             # The end of a paragraph is a better place to stop than the middle of the next one.
-            if num_words >= target or num_words + length > MAX_WORDS or (not taken and num_words > 0.6 * target):
+            if num_words >= target or num_words + length > max_words or (not taken and num_words > 0.6 * target):
                 break
             taken.append(sentence)
             num_words += length

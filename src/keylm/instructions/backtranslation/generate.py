@@ -49,7 +49,11 @@ def backtranslate(document: Document, source: BacktranslationConfig, seed: int) 
         return
     rng = Random(f"backtranslation:{seed}:{document.digest}")
     speaks, is_review = source.genre in ("speech", "story", "review"), source.genre == "review"
-    excerpts = list(cut_excerpts(read_sections(text), rng, speaker=speaks, is_review=is_review))
+    excerpts = list(
+        cut_excerpts(
+            read_sections(text), rng, speaker=speaks, is_review=is_review, max_words=source.max_words_per_answer
+        )
+    )
     if len(excerpts) > source.max_per_document:
         kept = sorted(rng.sample(range(len(excerpts)), source.max_per_document))
         excerpts = [excerpts[index] for index in kept]

@@ -204,9 +204,9 @@ class Counted(Constraint):
         return {**asdict(self), **count_slots(self.count, self.unit)}
 
 
-def are_compatible(first: type[Constraint], second: type[Constraint]) -> bool:
-    """Whether one answer can satisfy both constraints."""
-    return first is not second and not first.conflicts_with & second.conflicts_with
+def are_compatible(first: type[Constraint], second: type[Constraint], unless: frozenset[str] = frozenset()) -> bool:
+    """Whether one answer can satisfy both constraints: they occupy no aspect in common, or only those of `unless`."""
+    return first is not second and first.conflicts_with & second.conflicts_with <= unless
 
 
 def count_slots(count: int, unit: str) -> dict[str, object]:

@@ -188,6 +188,41 @@ COPYING: tuple[type[Constraint], ...] = (
 )
 """The trained constraints whose answers contain words of the request: they take the most practice."""
 
+FREQUENT: tuple[type[Constraint], ...] = (
+    Keywords,
+    Frequency,
+    Forbidden,
+    ForbiddenWords,
+    LetterAtLeast,
+    LetterFewer,
+    MinWords,
+    MaxWords,
+    MinSentences,
+    FewerSentences,
+    Sentences,
+    Paragraphs,
+    BlankLines,
+    FirstWordOfParagraph,
+    Bullets,
+    Highlights,
+    Title,
+    Sections,
+    Json,
+    OneOf,
+    TwoAnswers,
+    RepeatRequest,
+    Placeholders,
+    Postscript,
+    CapitalWords,
+    FewCapitalWords,
+    Lowercase,
+    Uppercase,
+    EndPhrase,
+    Quotation,
+    NoCommas,
+)
+"""The trained constraints that people ask for most: those of IFEval, which were collected for that reason."""
+
 HELD_OUT: tuple[type[Constraint], ...] = (
     ExactTimes,
     KeywordOrder,
@@ -214,6 +249,9 @@ ALL_CONSTRAINTS: tuple[type[Constraint], ...] = tuple(
     sorted((*TRAINED, *HELD_OUT), key=lambda constraint: constraint.apply_to_text is not Constraint.apply_to_text)
 )
 """All constraints in the order of application: those that change the finished text come last."""
+
+CHAT_CONSTRAINTS: ConstraintSet = (*TRAINED, *2 * COPYING, *2 * FREQUENT)
+"""What is asked of real answers: like `all`, and the frequent constraints three times as likely too."""
 
 CONSTRAINT_SETS: dict[str, ConstraintSet] = {"basic": BASIC_CONSTRAINTS, "all": (*TRAINED, *2 * COPYING)}
 """What training draws from, by the name in the recipe. In `all`, the copying constraints are three times as likely."""

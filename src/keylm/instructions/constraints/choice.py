@@ -18,8 +18,9 @@ class OneOf(Constraint):
     name = "one of fixed answers"
     # `check` compares case-sensitively, so nothing may change the case of the sentences.
     conflicts_with = frozenset({"length", "start", "case"})
-    applies_to_real = False
     sets: ClassVar[tuple[tuple[str, ...], ...]] = (
+        # IFEval's own, by which people's polls and forms are meant.
+        ("My answer is yes.", "My answer is no.", "My answer is maybe."),
         ("I would say yes.", "I would say no.", "I cannot say."),
         ("I like it.", "I do not mind it.", "I have no view."),
         ("It is old.", "It is new."),
@@ -62,8 +63,12 @@ class TwoAnswers(Constraint):
 
     name = "two answers"
     conflicts_with = frozenset({"length", "layout", "start", "end"})
-    applies_to_real = False
     num_sentences = 4
+
+    @classmethod
+    def is_applicable(cls, context: ConstraintContext) -> bool:
+        """A real answer needs two sentences for each of the two."""
+        return not context.is_real or len(context.sentences) >= cls.num_sentences
 
     def apply_to_draft(self, draft: Draft) -> None:
         """Put half of the sentences in each answer."""

@@ -30,9 +30,11 @@ class Keywords(Constraint):
 
     @classmethod
     def sample(cls, context: ConstraintContext) -> Self:
-        """Draw one to three ordinary words, or up to six content words of the real answer."""
-        most = min(6, len(context.known_words)) if context.is_real else 3
-        return cls(tuple(context.sample_words(context.sampler.number(1, most))))
+        """Draw one to three ordinary words, or as often up to six content words of the real answer."""
+        # People ask for words that an answer has by itself and for words that have to be worked in.
+        if context.is_real and context.sampler.chance(0.5):
+            return cls(tuple(context.sample_words(context.sampler.number(1, min(6, len(context.known_words))))))
+        return cls(tuple(context.sampler.words(context.sampler.number(1, 3))))
 
     @property
     def slots(self) -> dict[str, object]:
@@ -40,9 +42,11 @@ class Keywords(Constraint):
         return {"words": f"the {'word' if len(self.words) == 1 else 'words'} {join_words(self.words)}"}
 
     def apply_to_draft(self, draft: Draft) -> None:
-        """Replace the last sentence by one with the words. A real answer has them already."""
+        """Replace the last sentence by one with the words. A real answer gets one with those it lacks."""
         if not draft.context.is_real:
             draft.sentences[-1] = draft.context.sampler.choice(MENTIONS).format(join_words(self.words))
+        elif missing := tuple(word for word in self.words if not re.search(word, draft.text, re.IGNORECASE)):
+            _insert_mentions(draft, join_words(missing), 1)
 
     def check(self, answer: str) -> bool:
         """True if every word occurs, ignoring case."""
@@ -52,6 +56,13 @@ class Keywords(Constraint):
     def violate(self, answer: str, sampler: Sampler) -> str:
         """Replace one of the words by another word."""
         return swap_word(sampler.choice(self.words), answer, sampler)
+
+
+def _insert_mentions(draft: Draft, words: str, count: int) -> None:
+    """Insert `count` sentences with the words, at random places behind the first sentence."""
+    sampler = draft.context.sampler
+    for template in sampler.rng.sample(MENTIONS, count):
+        draft.sentences.insert(sampler.number(1, len(draft.sentences)), template.format(words))
 
 
 @dataclass(frozen=True)
@@ -92,12 +103,17 @@ class Frequency(_Times):
 
     @classmethod
     def sample(cls, context: ConstraintContext) -> Self:
-        """Draw an ordinary word and two or three times, or the real answer's most frequent word and its count."""
-        if not context.is_real:
+        """Draw any word and two or three times, or as often the real answer's most frequent word and its count."""
+        if not context.is_real or context.sampler.chance(0.5):
             return cls(context.sampler.word(), context.sampler.number(2, 3))
         word = context.known_words[0]
         # If even the most frequent word occurs once, the check fails and other constraints are drawn.
         return cls(word, max(2, min(5, context.text.count(word))))
+
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Replace sentences by some with the word; a real answer gets as many as it lacks."""
+        super().apply_to_draft(draft)
+        _insert_mentions(draft, self.word, max(0, self.times - self.occurrences(draft.text)))
 
     def check(self, answer: str) -> bool:
         """True if the word occurs often enough."""

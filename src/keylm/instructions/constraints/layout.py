@@ -36,11 +36,23 @@ class Bullets(_Parts):
     conflicts_with = frozenset({"length", "layout", "start"})
     counts = (2, 4)
     unit = "bullet point"
+    mark: str = "-"
+
+    @classmethod
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Draw the number, and for a real answer a dash or an asterisk."""
+        count = context.sample_count(*cls.counts)
+        return cls(count, context.sampler.choice("--*")) if context.is_real else cls(count)
+
+    @property
+    def slots(self) -> dict[str, object]:
+        """The parameters, and the name of the mark."""
+        return {**super().slots, "mark_name": "a dash" if self.mark == "-" else "an asterisk"}
 
     def apply_to_draft(self, draft: Draft) -> None:
-        """Put each part on a line of its own, after a dash."""
+        """Put each part on a line of its own, after the mark."""
         draft.merge_sentences(self.count, "\n")
-        draft.sentences = [f"- {sentence}" for sentence in draft.sentences]
+        draft.sentences = [f"{self.mark} {sentence}" for sentence in draft.sentences]
 
     def check(self, answer: str) -> bool:
         """True if exactly N lines begin with a dash or an asterisk."""
@@ -139,8 +151,8 @@ class Highlights(_Parts):
 
     def apply_to_draft(self, draft: Draft) -> None:
         """Highlight the first two words of N sentences."""
-        for index in range(self.count):
-            draft.sentences[index] = re.sub(r"^(\S+ \S+)(?= )", r"*\1*", draft.sentences[index])
+        highlighted = [re.sub(r"^(\S+ \S+)(?= )", r"*\1*", sentence) for sentence in draft.sentences[: self.count]]
+        draft.sentences[: self.count] = highlighted
 
     def check(self, answer: str) -> bool:
         """True if at least N parts that are not empty are highlighted."""
@@ -201,7 +213,9 @@ class Sections(_Parts):
     @classmethod
     def sample(cls, context: ConstraintContext) -> Self:
         """Draw the number and one of the usual labels."""
-        label = context.sampler.choice(("Section", "SECTION", "Part", "Chapter", "Day"))
+        label = context.sampler.choice(
+            ("Section", "SECTION", "Part", "Chapter", "Day", "Tip", "Scene", "Verse", "Lesson")
+        )
         return cls(context.sample_count(*cls.counts), label)
 
     def apply_to_draft(self, draft: Draft) -> None:
@@ -241,23 +255,53 @@ class BlankLines(_Parts):
         return change_one(r"\n\n", "\n", answer, sampler)
 
 
+_OPENINGS = (
+    "still",
+    "yet",
+    "today",
+    "however",
+    "instead",
+    "indeed",
+    "honestly",
+    "luckily",
+    "sometimes",
+    "often",
+    "nowadays",
+    "finally",
+    "first",
+    "later",
+    "remember",
+    "perhaps",
+    "surely",
+    "now",
+    "here",
+)
+"""What a paragraph of any text can begin with, before a comma."""
+
+
 @dataclass(frozen=True)
 class FirstWordOfParagraph(_Parts):
     """Write N paragraphs separated by blank lines, one of which begins with a given word."""
 
     name = "first word of a paragraph"
     conflicts_with = frozenset({"length", "layout", "start"})
-    applies_to_real = False
     counts = (2, 3)
     unit = "paragraph"
     position: int
     word: str
 
     @classmethod
+    def is_applicable(cls, context: ConstraintContext) -> bool:
+        """A real answer needs a sentence for each paragraph."""
+        return not context.is_real or len(context.sentences) >= cls.counts[1]
+
+    @classmethod
     def sample(cls, context: ConstraintContext) -> Self:
-        """Draw the number, one of the paragraphs and an ordinary word."""
-        count = context.sample_count(*cls.counts)
-        return cls(count, context.sampler.number(1, count), context.sampler.word())
+        """Draw the number, one of the paragraphs and an ordinary word, or as often an opening for a real answer."""
+        count = context.sampler.number(*cls.counts)
+        position = context.sampler.number(1, count)
+        takes_opening = context.is_real and context.sampler.chance(0.5)
+        return cls(count, position, context.sampler.choice(_OPENINGS) if takes_opening else context.sampler.word())
 
     @property
     def slots(self) -> dict[str, object]:
@@ -265,10 +309,13 @@ class FirstWordOfParagraph(_Parts):
         return {**super().slots, "order": ("first", "second", "third")[self.position - 1]}
 
     def apply_to_draft(self, draft: Draft) -> None:
-        """Begin the paragraph with a sentence that begins with the word."""
-        index = self.position - 1
+        """Begin the paragraph with the opening, or with a sentence about the word."""
+        link = "," if self.word in _OPENINGS else " comes to mind."
         draft.merge_sentences(self.count, "\n\n")
-        draft.sentences[index] = f"{capitalize(self.word)} comes to mind. {draft.sentences[index]}"
+        draft.sentences = [
+            f"{capitalize(self.word)}{link} {paragraph}" if number == self.position else paragraph
+            for number, paragraph in enumerate(draft.sentences, 1)
+        ]
 
     def check(self, answer: str) -> bool:
         """True if there are N paragraphs and the one in question begins with the word, ignoring case."""
@@ -282,7 +329,7 @@ class FirstWordOfParagraph(_Parts):
 
     def violate(self, answer: str, sampler: Sampler) -> str:
         """Replace the word by another."""
-        return re.sub(rf"\b{self.word} comes to mind", f"{sampler.word()} comes to mind", answer, flags=re.IGNORECASE)
+        return re.sub(rf"\b{self.word}(?=,| comes to mind)", sampler.word(), answer, flags=re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -505,10 +552,26 @@ class Placeholders(Counted):
 
     name = "placeholders"
     conflicts_with = frozenset({"length"})
-    applies_to_real = False
-    names = ("name", "date", "place", "address", "time", "price", "number", "title")
+    names = (
+        "name",
+        "date",
+        "place",
+        "address",
+        "time",
+        "price",
+        "number",
+        "title",
+        "phone number",
+        "company",
+        "reason",
+    )
     counts = (1, 3)
     unit = "placeholder"
+
+    @classmethod
+    def sample(cls, context: ConstraintContext) -> Self:
+        """Draw the number, for a real answer up to six."""
+        return cls(context.sampler.number(1, 6 if context.is_real else 3))
 
     @property
     def num_sentences(self) -> int:
@@ -516,10 +579,18 @@ class Placeholders(Counted):
         return 1 + self.count
 
     def apply_to_draft(self, draft: Draft) -> None:
-        """Replace all sentences but the first by sentences with placeholders."""
-        frames = ("Please write down the [{}].", "Do you know the [{}]?", "The [{}] is still open.")
+        """Replace all sentences of an invented answer but the first by sentences with placeholders, or append these."""
+        frames = (
+            "Please write down the [{}].",
+            "Do you know the [{}]?",
+            "The [{}] is still open.",
+            "Please add the [{}] here.",
+            "The [{}] will follow.",
+            "Ask us for the [{}].",
+        )
         names = draft.context.sampler.rng.sample(self.names, self.count)
-        draft.sentences[1:] = [frame.format(name) for frame, name in zip(frames, names, strict=False)]
+        kept = len(draft.sentences) if draft.context.is_real else 1
+        draft.sentences[kept:] = [frame.format(name) for frame, name in zip(frames, names, strict=False)]
 
     def check(self, answer: str) -> bool:
         """True if there are at least N placeholders."""

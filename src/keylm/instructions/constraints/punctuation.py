@@ -20,11 +20,11 @@ class NoCommas(Constraint):
     conflicts_with = frozenset({"commas"})
 
     def apply_to_draft(self, draft: Draft) -> None:
-        """Drop sentences with commas from a real answer; if 30% or more have some, drop all: the answer is not used."""
+        """Drop sentences with commas from a real answer; if 60% or more have some, drop all: the answer is not used."""
         # Real prose without its commas no longer reads well, so its sentences go instead; invented ones bear it.
         if draft.context.is_real:
             without = [sentence for sentence in draft.sentences if "," not in sentence]
-            draft.sentences = without if len(without) > 0.7 * len(draft.sentences) else []
+            draft.sentences = without if len(without) > 0.4 * len(draft.sentences) else []
 
     def apply_to_text(self, text: str) -> str:
         """Remove the commas."""

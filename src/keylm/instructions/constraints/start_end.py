@@ -11,6 +11,9 @@ from keylm.instructions.constraints.violations import MENTIONS, append_mention, 
 from keylm.instructions.phrasings import Phrasings, capitalize
 from keylm.instructions.sampler import Sampler
 
+MAX_ENDING = 90
+"""Longer sentences, in characters, are not asked for as the end of an answer."""
+
 
 @dataclass(frozen=True)
 class StartPhrase(Constraint):
@@ -76,14 +79,20 @@ class EndPhrase(Constraint):
 
     @classmethod
     def sample(cls, context: ConstraintContext) -> Self:
-        """Draw a sentence with one or two ordinary words; for a real answer, a sentence that fits any."""
-        if context.is_real:
-            return cls(context.sampler.choice(cls.closings))
-        frame = context.sampler.phrasing(cls.endings)
-        return cls(frame.format(" ".join(context.sampler.words(context.sampler.number(1, 2)))))
+        """Draw a sentence with one or two ordinary words; for a real answer also its last one, or one that fits any."""
+        sampler = context.sampler
+        if context.is_real and sampler.chance(0.7):
+            *others, last = context.sentences
+            # Any sentence may be asked for, so the answers' own teach to copy more than invented ones.
+            is_own = others and len(last) <= MAX_ENDING and '"' not in last and sampler.chance(0.7)
+            ending = last if is_own else sampler.choice(cls.closings)
+            return cls(ending.rstrip(".") if sampler.chance(0.2) else ending)
+        return cls(sampler.phrasing(cls.endings).format(" ".join(sampler.words(sampler.number(1, 2)))))
 
     def apply_to_draft(self, draft: Draft) -> None:
-        """Append the phrase."""
+        """Append the phrase, or move it to the end."""
+        if len(draft.sentences) > 1 and draft.sentences[-1].startswith(self.ending):
+            draft.sentences.pop()
         draft.after = f" {self.ending}"
 
     def check(self, answer: str) -> bool:
