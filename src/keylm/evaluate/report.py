@@ -34,7 +34,9 @@ def write_report(run: Run, results: dict[str, Any]) -> None:
     typos = results["typo_robustness"]
     measured = [stage for stage in LABELS if stage in instructions]
     # An imported stage is done too, but nothing is known of its mixture: an empty table would look like a fault.
-    done = [stage.name for stage in TRAINING_STAGES if run.is_done(stage.name) and not run.imported_from(stage.name)]
+    done = [
+        stage.name for stage in TRAINING_STAGES if run.is_finished(stage.name) and not run.imported_from(stage.name)
+    ]
     trained = {stage: run.metadata(stage) for stage in done}
     # The latest weights first: their conversations are the ones that are shown unfolded.
     conversations = {
