@@ -52,8 +52,8 @@ class Run:
         if expected and cached_sha256(path) != expected:
             raise KeyLMError(
                 f"{path} is damaged (its hash is not that of what was written): restore a copy; or delete "
-                f"{self.stage(stage)}/stage.json and run `keylm {stage} {self.folder}`, which writes them again from the "
-                f"last checkpoint"
+                f"{self.stage(stage)}/stage.json and run `keylm {stage} {self.folder}`, which writes them again from "
+                f"the last checkpoint"
             )
         return path
 

@@ -46,8 +46,8 @@ class Stage:
     card_text: str = ""
     """Its sentence on the model card; `config` stands for its section of the recipe."""
     review: str = ""
-    """`module:function` that takes a run in which the stage was begun, before a command writes anything: it refuses what
-    cannot go on, and says what is out of date."""
+    """`module:function` that takes a run in which the stage was begun, before a command writes anything: it refuses
+    what cannot go on, and says what is out of date."""
     plan_remake: str = ""
     """`module:function` that takes a run and returns the folders to delete and the later stages to make again where the
     stage is to be made again. By default its own folder, and all later stages."""

@@ -142,9 +142,8 @@ def _training(run: Run) -> str:
     """One paragraph per training stage, with a table of sources where the stage has a mixture."""
     paragraphs = []
     if imported_from := run.imported_from("pretrain"):
-        paragraphs.append(
-            f"The weights were imported from `{_published_name(imported_from)}`; see there for their training.\n"
-        )
+        name = _published_name(imported_from)
+        paragraphs.append(f"The weights were imported from `{name}`; see there for their training.\n")
     # The text of each stage is in the table of stages, so that a new one cannot be forgotten here.
     for stage in _stages_trained_here(run):
         paragraphs.append(stage.card_text.format(config=stage.config(run)) + "\n")

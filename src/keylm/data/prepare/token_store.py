@@ -45,7 +45,7 @@ class TokenStore:
         manifest = _read_manifest(folder)
         if not manifest.get("complete"):
             raise KeyLMError(
-                f"{folder} is not a finished token store: run the `prepare` stage, if it is done with `--remake prepare`"
+                f"{folder} is not a finished token store: run the `prepare` stage, with `--remake prepare` if done"
             )
         self.shards: list[dict[str, Any]] = manifest["shards"]
         self.fingerprint: str = manifest["fingerprint"]

@@ -38,8 +38,8 @@ def kernel_library() -> ctypes.CDLL | None:
     """Load the compiled kernels, compiling them first if needed.
 
     The library is cached in `$XDG_CACHE_HOME/keylm` (default: `~/.cache/keylm`), under a hash of everything that it
-    depends on (source, compiler, flags, processor and its instruction sets) and one of its content: a file that is empty
-    or damaged is compiled anew.
+    depends on (source, compiler, flags, processor and its instruction sets) and one of its content: what is empty or
+    damaged is compiled anew.
 
     Returns:
         None if there is no C++ compiler (`$CXX`, `g++` or `c++`), or, with a warning, if it fails.
