@@ -227,7 +227,9 @@ def _review(run: Run, remake: str | None) -> None:
 
 def _discard(run: Run, remake: str | None) -> None:
     """Delete the stage to make again, and those that follow from it. With several ranks, every rank calls this."""
-    if remake and ranks.is_main_process():
+    if not remake:
+        return
+    if ranks.is_main_process():
         position = [stage.name for stage in STAGES].index(remake)
         stage, later = STAGES[position], [stage.name for stage in STAGES[position + 1 :]]
         folders, outdated = _load(stage.plan_remake)(run) if stage.plan_remake else ([run.stage(remake)], later)
