@@ -68,7 +68,7 @@ def replace_folder(partial: Path, final: Path) -> None:
 
 def discard_folder(folder: Path) -> None:
     """Delete a folder, if it exists."""
-    discarded = folder.with_name(f"{folder.name}.discarded")
+    discarded = folder.with_name(f".{folder.name}.discarded")
     shutil.rmtree(discarded, ignore_errors=True)
     if folder.exists():
         # Renamed first, so that a kill leaves no half of it in its place.

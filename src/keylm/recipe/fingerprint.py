@@ -98,15 +98,17 @@ def source_inputs(recipe: Recipe, stage: str, name: str) -> Settings:
     sources = recipe.sources_of(stage)
     position = [source.name for source in sources].index(name)
     parents = [source for source in sources if source.name in sources[position].parent_names]
-    # Near duplicates are found by the text of all sources.
-    compared = sources if recipe.data.clean.near_duplicates else sources[: position + 1]
+    compared, read = sources[: position + 1], [*parents, sources[position]]
+    if recipe.data.clean.near_duplicates:
+        # They are found by the text of all sources.
+        compared = read = sources
     section = {"pretrain": "data.sources", "sft": "sft.sources"}[stage]
     return {
         **_shared_inputs(recipe),
         **_store_inputs(recipe, [sources[position]]),
         "data.clean.samples": recipe.data.clean.samples,
         section: [source.name for source in compared],
-        **_flatten_sources(section, [*parents, sources[position]], _is_text),
+        **_flatten_sources(section, read, _is_text),
     }
 
 

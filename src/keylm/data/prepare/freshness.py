@@ -109,7 +109,7 @@ def _changed_sources(run: Run, stage: str) -> list[Path]:
         folders = [_folder(run, stage, source) for source in sources[first:]]
     names = {source.name for source in sources}
     present = (run.stage("prepare") / stage).glob("*")
-    return [*folders, *(path for path in present if path.name not in names)]
+    return [*folders, *(path for path in present if path.name not in names and not path.name.startswith("."))]
 
 
 def _changed_settings(run: Run, stage: str, source: SourceConfig) -> list[str]:
