@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import pytest
+from helpers.made_up_run import made_up_run
+
+from keylm import stages
 from keylm.common.errors import UserError
+from keylm.common.folder_lock import lock_folder
 from keylm.recipe import Recipe
 from keylm.run import Run
-from keylm.stages import STAGES, Stage, run_until
+from keylm.stages import STAGES, Stage, run_all, run_until
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
@@ -41,3 +46,42 @@ def test_a_stage_needs_those_before_it(tiny_run: Run) -> None:
         run_until(tiny_run, "sft")
     with pytest.raises(UserError, match=r"no finished `pretrain` stage"):
         tiny_run.metadata("pretrain")
+
+
+def test_a_run_that_another_command_is_at_work_in_is_refused(prepared: Run) -> None:
+    with (
+        lock_folder(prepared.folder),
+        pytest.raises(UserError, match=r"run is in use by process \d+ \(`keylm .*`\) since .*: wait until it ends"),
+    ):
+        run_until(prepared, "tokenizer")
+    run_until(prepared, "tokenizer")
+
+
+@pytest.mark.parametrize(
+    ("stage", "kept"),
+    [
+        ("tokenizer", []),
+        ("pretrain", ["tokenizer", "prepare"]),
+        ("sft", ["tokenizer", "prepare", "pretrain"]),
+        ("export", ["tokenizer", "prepare", "pretrain", "sft", "eval"]),
+    ],
+)
+def test_remake_deletes_a_stage_and_what_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, kept: list[str]
+) -> None:
+    run, begun = made_up_run(tmp_path / "run"), []
+    monkeypatch.setattr(stages, "run_stage", lambda run, stage: begun.append((stage.name, run.is_finished(stage.name))))
+    run_all(run, stage)
+    assert [name for name, is_finished in begun if is_finished] == kept
+    assert {path.name for path in run.folder.iterdir() if path.is_dir()} == set(kept)
+
+
+def test_imported_weights_are_not_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = made_up_run(tmp_path / "run")
+    run.finish("pretrain", {"imported": "someone/model"})
+    monkeypatch.setattr(stages, "run_stage", lambda *_: None)
+    with pytest.raises(UserError, match="--remake pretrain: it was imported from someone/model; import it again"):
+        run_all(run, "pretrain")
+    run_all(run, "prepare")
+    assert run.weights("pretrain").exists()
+    assert not run.stage("sft").exists()

@@ -57,6 +57,12 @@ Overrides = Annotated[
     ),
 ]
 Folder = Annotated[Path | None, typer.Option("--run", help="Run folder to write to (default: runs/NAME).")]
+Remake = Annotated[
+    str | None,
+    typer.Option(
+        "--remake", metavar="STAGE", help="Make this stage again, and those that follow from it, although it is done."
+    ),
+]
 Offline = Annotated[
     bool, typer.Option("--offline", help="Do not use the network: read only what was downloaded before.")
 ]
@@ -90,7 +96,13 @@ def root(
 
 
 @app.command(rich_help_panel=_STAGES)
-def run(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None, offline: Offline = False) -> None:
+def run(
+    recipe: RecipeOrRun,
+    set_: Overrides = None,
+    run_: Folder = None,
+    remake: Remake = None,
+    offline: Offline = False,
+) -> None:
     """Run all stages that are not done yet, then write results.json and report.html."""
     _set_offline(offline)
     from keylm import stages
@@ -99,53 +111,65 @@ def run(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None, offlin
     from keylm.run import open_run
 
     opened = open_run(recipe, set_, run_)
-    stages.run_all(opened)
+    stages.run_all(opened, remake)
     if ranks.is_main_process():
         write_results(opened)
 
 
 @app.command(rich_help_panel=_STAGES)
-def tokenizer(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None, offline: Offline = False) -> None:
+def tokenizer(
+    recipe: RecipeOrRun,
+    set_: Overrides = None,
+    run_: Folder = None,
+    remake: Remake = None,
+    offline: Offline = False,
+) -> None:
     """Train the tokenizer on a sample of the sources."""
     _set_offline(offline)
-    _run_stage("tokenizer", recipe, set_, run_)
+    _run_stage("tokenizer", recipe, set_, run_, remake)
 
 
 @app.command(rich_help_panel=_STAGES)
-def prepare(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None, offline: Offline = False) -> None:
+def prepare(
+    recipe: RecipeOrRun,
+    set_: Overrides = None,
+    run_: Folder = None,
+    remake: Remake = None,
+    offline: Offline = False,
+) -> None:
     """Clean and tokenize the sources into token shards."""
     _set_offline(offline)
-    _run_stage("prepare", recipe, set_, run_)
+    _run_stage("prepare", recipe, set_, run_, remake)
 
 
 @app.command(rich_help_panel=_STAGES)
-def pretrain(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None) -> None:
+def pretrain(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None, remake: Remake = None) -> None:
     """Pretrain from scratch on the mixture of text."""
-    _run_stage("pretrain", recipe, set_, run_)
+    _run_stage("pretrain", recipe, set_, run_, remake)
 
 
 @app.command(rich_help_panel=_STAGES)
-def sft(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None) -> None:
+def sft(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None, remake: Remake = None) -> None:
     """Fine-tune on conversations, with a loss on the assistant's tokens only."""
-    _run_stage("sft", recipe, set_, run_)
+    _run_stage("sft", recipe, set_, run_, remake)
 
 
 @app.command(rich_help_panel=_STAGES)
-def dpo(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None) -> None:
+def dpo(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None, remake: Remake = None) -> None:
     """Tune on preference pairs (DPO): a verified answer over a copy that violates one constraint.
 
     The recipe needs a `dpo` section, such as `--set dpo={}`.
     """
-    _run_stage("dpo", recipe, set_, run_)
+    _run_stage("dpo", recipe, set_, run_, remake)
 
 
 @app.command(rich_help_panel=_STAGES)
-def grpo(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None) -> None:
+def grpo(recipe: RecipeOrRun, set_: Overrides = None, run_: Folder = None, remake: Remake = None) -> None:
     """Train by reinforcement learning with rule-based rewards (GRPO).
 
     The recipe needs a `grpo` section, such as `--set grpo={}`.
     """
-    _run_stage("grpo", recipe, set_, run_)
+    _run_stage("grpo", recipe, set_, run_, remake)
 
 
 @app.command(name="eval", rich_help_panel=_STAGES)
@@ -175,6 +199,7 @@ def evaluate(
     ] = None,
     set_: Overrides = None,
     run_: Folder = None,
+    remake: Remake = None,
 ) -> None:
     """Evaluate a model: bits per byte, held-out instructions, lm_eval tasks.
 
@@ -207,7 +232,7 @@ def evaluate(
         )
     else:
         # A stage takes its settings from the recipe alone, so the folder goes there.
-        _run_stage("eval", model, [*(set_ or []), *([f"eval.data={data}"] if data else [])], run_)
+        _run_stage("eval", model, [*(set_ or []), *([f"eval.data={data}"] if data else [])], run_, remake)
 
 
 @app.command(rich_help_panel=_STAGES)
@@ -222,6 +247,7 @@ def export(
     ] = None,
     set_: Overrides = None,
     run_: Folder = None,
+    remake: Remake = None,
 ) -> None:
     """Write the transformers folder, the GGUF files, the Modelfile and the model card.
 
@@ -234,7 +260,7 @@ def export(
         from keylm.commands.import_model import open_shipped
 
         recipe = open_shipped(shipped, run_).folder
-    _run_stage("export", recipe, set_, run_)
+    _run_stage("export", recipe, set_, run_, remake)
     if web:
         from keylm.serve.static_page import write_static_page
 
@@ -357,12 +383,17 @@ def watch(
 
 
 @app.command(rich_help_panel=_INSPECT)
-def report(run_folder: RunFolder) -> None:
-    """Write results.json and report.html of a run again."""
+def report(
+    run_folder: RunFolder,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder to write them to (default: the run folder), if that is read-only.")
+    ] = None,
+) -> None:
+    """Write results.json and report.html of a run again, and print the headlines."""
     from keylm.commands.report import write_results
     from keylm.run import open_run
 
-    write_results(open_run(run_folder))
+    write_results(open_run(run_folder), output)
 
 
 @app.command(rich_help_panel=_INSPECT)
@@ -399,11 +430,11 @@ def _set_offline(offline: bool) -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
-def _run_stage(name: str, recipe: Path, overrides: list[str] | None, folder: Path | None) -> None:
+def _run_stage(name: str, recipe: Path, overrides: list[str] | None, folder: Path | None, remake: str | None) -> None:
     from keylm import stages
     from keylm.run import open_run
 
-    stages.run_until(open_run(recipe, overrides, folder), name)
+    stages.run_until(open_run(recipe, overrides, folder), name, remake)
 
 
 if __name__ == "__main__":

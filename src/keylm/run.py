@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from keylm.common import ranks
-from keylm.common.errors import UserError
-from keylm.common.files import read_json, write_json, write_text
-from keylm.recipe import Recipe, dump_recipe, fingerprint, load_recipe
-from keylm.recipe.fingerprint import stage_inputs
+from keylm.common.errors import KeyLMError, UserError
+from keylm.common.files import cached_sha256, read_json, sha256, write_json, write_text
+from keylm.common.folder_lock import lock_folder
+from keylm.recipe import Recipe, dump_recipe, load_recipe
+from keylm.recipe.fingerprint import changed_fields, name_fields, stage_inputs
 
-IMPORTED = "imported"
-"""Stands in `begun.json` for the fingerprint of a stage that was imported, because no recipe made it."""
+_LOGS = {"begun.json", "metrics.jsonl", "tensorboard"}
+"""What a stage leaves that is no part of its work: it is written anew when the stage begins again."""
 
 
 @dataclass(frozen=True)
 class Run:
     """A run folder and its recipe.
 
-    A stage writes only to its own folder, `run.stage(NAME)`. It writes `begun.json` there first, with the fingerprint
-    of its settings, and `stage.json` last, which marks it as done.
+    A stage writes only to its own folder, `run.stage(NAME)`. It writes `begun.json` there first, with the settings that
+    its output depends on, and `stage.json` last, which marks it as done.
     """
 
     folder: Path
@@ -35,38 +37,67 @@ class Run:
         """Path of the final weights of a training stage: safetensors, float32, transformers' Qwen3 names."""
         return self.stage(stage) / "final" / "model.safetensors"
 
-    def fingerprint(self, stage: str) -> str:
-        """Sixteen hex digits that identify everything in the recipe that the output of `stage` depends on."""
-        # A stage reads what the stages before it wrote, so their inputs are its inputs too.
-        inputs = stage_inputs(self.recipe)
-        names = list(inputs)
-        return fingerprint(stage, [inputs[name] for name in names[: names.index(stage) + 1]])
-
-    def is_done(self, stage: str) -> bool:
-        """Whether `stage` is finished.
+    def verified_weights(self, stage: str) -> Path:
+        """Path of the final weights of a training stage, which are those that the stage wrote.
 
         Raises:
-            UserError: the stage was finished or begun with other settings than this recipe's.
+            UserError: the stage has no weights yet.
+            KeyLMError: they were changed or damaged since.
         """
-        # What was only begun counts too: training would resume from checkpoints that other settings made.
-        begun = self._read_record(stage, "begun.json")
-        if begun and begun["fingerprint"] not in (self.fingerprint(stage), IMPORTED):
-            raise UserError(
-                f"{self.stage(stage)} was made from other settings than this recipe's: "
-                f"name another run folder with --run, or delete that folder to make it again"
+        path = self.weights(stage)
+        if not path.exists():
+            raise UserError(f"{self.folder} has no trained weights: run `keylm {stage} {self.folder}` first")
+        expected = (self._read_record(stage, "stage.json") or {}).get("weights_sha256")
+        # A run of an earlier version has no hash.
+        if expected and cached_sha256(path) != expected:
+            raise KeyLMError(
+                f"{path} is damaged (its hash is not that of what was written): restore a copy; or delete "
+                f"{self.stage(stage)}/stage.json and run `keylm {stage} {self.folder}`, which writes them again from "
+                f"the last checkpoint"
             )
-        return self._read_record(stage, "stage.json") is not None
+        return path
+
+    def is_finished(self, stage: str) -> bool:
+        """Whether `stage` is finished, with whatever settings; for commands that only read."""
+        return (self.stage(stage) / "stage.json").exists()
+
+    def is_done(self, stage: str) -> bool:
+        """Whether `stage` is finished, with the settings of this recipe.
+
+        Raises:
+            UserError: the stage was made from other settings than this recipe's.
+        """
+        if changed := self.changed_settings(stage):
+            raise UserError(
+                f"{self.stage(stage)} was made from other settings than this recipe's: {name_fields(changed)}; "
+                f"make it again, and what follows from it, with `--remake {stage}`, or name another run folder with "
+                f"--run"
+            )
+        return self.is_finished(stage)
+
+    def changed_settings(self, stage: str) -> list[str]:
+        """The fields in which the recipe differs from the one that made what is in the folder of `stage`."""
+        begun = self._read_record(stage, "begun.json")
+        if not begun or self.imported_from(stage) or not self._has_output(stage):
+            return []
+        # Earlier versions recorded a hash. The recipe that is saved in the run is the one that made it.
+        recorded = begun["settings"] if "settings" in begun else stage_inputs(load_recipe(self.folder))[stage]
+        return changed_fields(recorded, stage_inputs(self.recipe)[stage])
 
     def begin(self, stage: str) -> Path:
-        """Make the folder of `stage`, record the fingerprint of its settings there, and return the folder."""
+        """Make the folder of `stage`, record its settings there, and return it; saves the recipe in the run."""
+        # Only now: a command that is refused must leave the recipe that made the stages.
+        self.save_recipe()
         folder = self.stage(stage)
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "begun.json", {"stage": stage, "fingerprint": self.fingerprint(stage)})
+        write_json(folder / "begun.json", {"stage": stage, "settings": stage_inputs(self.recipe)[stage]})
         return folder
 
     def finish(self, stage: str, metadata: dict[str, Any]) -> None:
-        """Mark `stage` as done and record its metadata (durations, counts, hashes)."""
-        write_json(self.stage(stage) / "stage.json", {"stage": stage, **metadata})
+        """Mark `stage` as done and record its metadata (durations, counts, hashes), and the hash of its weights."""
+        weights = self.weights(stage)
+        hashes = {"weights_sha256": sha256(weights)} if weights.exists() else {}
+        write_json(self.stage(stage) / "stage.json", {"stage": stage, **metadata, **hashes})
 
     def metadata(self, stage: str) -> dict[str, Any]:
         """The metadata that `finish` recorded for a stage.
@@ -85,36 +116,61 @@ class Run:
         source: str | None = metadata.get("imported")
         return source
 
+    def save_recipe(self) -> None:
+        """Save the resolved recipe in the run, as `recipe.yaml`, unless it is there."""
+        path, text = self.folder / "recipe.yaml", dump_recipe(self.recipe)
+        # Under torchrun every process gets here, and they must not write the same file at once.
+        if ranks.is_main_process() and not (path.exists() and path.read_text(encoding="utf-8") == text):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_text(path, text)
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Lock the run folder against other commands that write to it; under torchrun the main process does so.
+
+        Raises:
+            UserError: another process has locked it.
+        """
+        return lock_folder(self.folder) if ranks.is_main_process() else nullcontext()
+
+    def _has_output(self, stage: str) -> bool:
+        """Whether a stage is finished, or was begun and left something that other settings must not continue."""
+        if self.is_finished(stage):
+            return True
+        # `prepare` has a record for every source, and compares those itself.
+        return stage != "prepare" and any(path.name not in _LOGS for path in self._files(stage))
+
+    def _files(self, stage: str) -> list[Path]:
+        """The files of a stage, and of its folders; a folder without files is none."""
+        children = list(self.stage(stage).iterdir())
+        return [path for path in children if path.is_file() or any(inner.is_file() for inner in path.rglob("*"))]
+
     def _read_record(self, stage: str, file: str) -> dict[str, Any] | None:
         path = self.stage(stage) / file
         return read_json(path) if path.exists() else None
 
 
 def create(recipe: Recipe, folder: Path | None = None) -> Run:
-    """Create the run of `recipe`, or open it if it exists, and save the resolved recipe in it as `recipe.yaml`.
+    """Create the run of `recipe`, or open it if it exists, and save the recipe in it.
 
     Args:
         recipe: The recipe.
         folder: The run folder; `runs/NAME` by default.
     """
-    folder = folder or Path("runs") / recipe.name
-    # Under torchrun every process gets here, and they must not write the same file at once.
-    if ranks.is_main_process():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "recipe.yaml", dump_recipe(recipe))
-    return Run(folder, recipe)
+    run = Run(folder or Path("runs") / recipe.name, recipe)
+    run.save_recipe()
+    return run
 
 
 def open_run(path: Path, overrides: list[str] | None = None, folder: Path | None = None) -> Run:
-    """Open a run, given its folder or a recipe file.
+    """Open a run, given its folder or a recipe file. Nothing is written before a stage begins.
 
     Args:
         path: A run folder or a recipe file.
-        overrides: Fields of the recipe to change, as `key.subkey=value`; the changed recipe is saved in the run.
+        overrides: Fields of the recipe to change, as `key.subkey=value`.
         folder: The run folder; by default `path` if it is a folder, `runs/NAME` if it is a recipe.
 
     Raises:
         UserError: `path` is neither a run nor a valid recipe, or an override is wrong.
     """
     recipe = load_recipe(path, overrides)
-    return create(recipe, folder or (path if path.is_dir() else None))
+    return Run(folder or (path if path.is_dir() else Path("runs") / recipe.name), recipe)

@@ -1,4 +1,4 @@
-"""The table of stages, and how they are run. Only `stage_inputs` of `keylm.recipe.fingerprint` repeats their order.
+"""The table of stages, and how they are run.
 
 A stage's entry point is given as a string and imported when the stage runs. So this module can sit below the packages
 that do the work, and they look up names and labels here.
@@ -15,6 +15,7 @@ from typing import Any
 from keylm.common import hardware, ranks
 from keylm.common.console import console
 from keylm.common.errors import UserError
+from keylm.common.files import discard_folder
 from keylm.recipe.base import Config
 from keylm.recipe.dpo import DpoConfig
 from keylm.recipe.grpo import GrpoConfig
@@ -44,6 +45,12 @@ class Stage:
     """Name of its weights in tables of scores, such as `after SFT`."""
     card_text: str = ""
     """Its sentence on the model card; `config` stands for its section of the recipe."""
+    review: str = ""
+    """`module:function` that takes a run in which the stage was begun, before a command writes anything: it refuses
+    what cannot go on, and says what is out of date."""
+    plan_remake: str = ""
+    """`module:function` that takes a run and returns the folders to delete and the later stages to make again where the
+    stage is to be made again. By default its own folder, and all later stages."""
 
     def config(self, run: Run) -> Config | None:
         """The stage's section of the recipe; None if the recipe skips the stage."""
@@ -52,16 +59,27 @@ class Stage:
 
     def load_entry_point(self) -> Callable[[Run], dict[str, Any]]:
         """Import the entry point."""
-        module, _, name = self.entry_point.partition(":")
-        function: Callable[[Run], dict[str, Any]] = getattr(import_module(module), name)
-        return function
+        return _load(self.entry_point)
 
 
-# In the order in which they run. `stage_inputs` in `recipe/fingerprint.py` repeats it, so a new stage needs an entry
-# there too, at the same place.
+def _load(name: str) -> Callable[[Run], Any]:
+    """Import the function that is named as `module:function`."""
+    module, _, function_name = name.partition(":")
+    function: Callable[[Run], Any] = getattr(import_module(module), function_name)
+    return function
+
+
+# In the order in which they run. A new stage needs an entry in `stage_inputs` of `recipe/fingerprint.py` too.
 STAGES = (
     Stage("tokenizer", "train the tokenizer", "keylm.data.prepare.tokenizer_stage:run_tokenizer", "tokenizer"),
-    Stage("prepare", "clean and tokenize the text", "keylm.data.prepare.stage:run_prepare", "prepare"),
+    Stage(
+        "prepare",
+        "clean and tokenize the text",
+        "keylm.data.prepare.stage:run_prepare",
+        "prepare",
+        review="keylm.data.prepare.freshness:review_sources",
+        plan_remake="keylm.data.prepare.freshness:plan_remake",
+    ),
     Stage(
         "pretrain",
         "pretrain on the mixture of text",
@@ -136,22 +154,48 @@ def num_steps(run: Run, stage: str) -> int:
     return config.num_steps
 
 
-def run_all(run: Run) -> None:
-    """Run the stages that are not done yet, in order."""
-    for stage in stages_of(run):
-        run_stage(run, stage)
+def run_all(run: Run, remake: str | None = None) -> None:
+    """Run the stages that are not done yet, in order.
 
-
-def run_until(run: Run, name: str) -> None:
-    """Run the stage `name`, for which the stages before it must be done.
+    Args:
+        run: The run.
+        remake: A stage to make again, with those that follow from it.
 
     Raises:
-        UserError: a stage before it is not done, or the recipe skips it.
+        UserError: a stage was made from other settings, there is no stage `remake`, or another command is at work in
+            the run.
+    """
+    names = [stage.name for stage in stages_of(run)]
+    if remake and remake not in names:
+        raise UserError(f"--remake {remake}: the stages of {run.folder} are {', '.join(names)}")
+    _review(run, remake)
+    with run.lock():
+        _discard(run, remake)
+        for stage in stages_of(run):
+            run_stage(run, stage)
+
+
+def run_until(run: Run, name: str, remake: str | None = None) -> None:
+    """Run the stage `name`, for which the stages before it must be done.
+
+    Args:
+        run: The run.
+        name: The stage.
+        remake: `name`, to make it again and to delete what follows from it.
+
+    Raises:
+        UserError: a stage before it is not done, the recipe skips it, a stage was made from other settings, or another
+            command is at work in the run.
     """
     stages = stages_of(run)
     names = [stage.name for stage in stages]
     if name not in names:
         raise UserError(f"the recipe of {run.folder} has no `{name}`: add the section, docs/{name}.md says how")
+    if remake not in (None, name):
+        raise UserError(
+            f"--remake {remake}: `keylm {name}` makes only `{name}`, use `keylm run {run.folder} --remake {remake}`"
+        )
+    _review(run, remake)
     position = names.index(name)
     for earlier in names[:position]:
         # An imported run lacks some stages for good, such as `prepare`. There the stage itself reports what it misses.
@@ -160,7 +204,43 @@ def run_until(run: Run, name: str) -> None:
                 f"`{name}` needs `{earlier}` first: run `keylm {earlier} {run.folder}`, "
                 f"or `keylm run {run.folder}` for everything that is missing"
             )
-    run_stage(run, stages[position])
+    with run.lock():
+        _discard(run, remake)
+        run_stage(run, stages[position])
+
+
+def _review(run: Run, remake: str | None) -> None:
+    """Check what the run has of each stage, later ones too, before a command writes to the run or saves its recipe.
+
+    Raises:
+        UserError: a stage was made from other settings than the recipe's, and is not to be made again.
+    """
+    if remake and (source := run.imported_from(remake)):
+        raise UserError(f"--remake {remake}: it was imported from {source}; import it again, into another run folder")
+    for stage in stages_of(run):
+        if stage.name == remake:
+            return
+        run.is_done(stage.name)
+        if stage.review and run.stage(stage.name).exists():
+            _load(stage.review)(run)
+
+
+def _discard(run: Run, remake: str | None) -> None:
+    """Delete the stage to make again, and those that follow from it. With several ranks, every rank calls this."""
+    if not remake:
+        return
+    if ranks.is_main_process():
+        position = [stage.name for stage in STAGES].index(remake)
+        stage, later = STAGES[position], [stage.name for stage in STAGES[position + 1 :]]
+        folders, outdated = _load(stage.plan_remake)(run) if stage.plan_remake else ([run.stage(remake)], later)
+        # The latest first, and the mark of the stage before its parts: if this is stopped, what is left is consistent.
+        for name in reversed(outdated):
+            if not run.imported_from(name):
+                discard_folder(run.stage(name))
+        (run.stage(remake) / "stage.json").unlink(missing_ok=True)
+        for folder in folders:
+            discard_folder(folder)
+    ranks.barrier()
 
 
 def run_stage(run: Run, stage: Stage) -> None:

@@ -55,10 +55,21 @@ def test_the_card_says_where_the_weights_came_from(folder: Path, tmp_path: Path)
     run = import_model(str(folder), tmp_path / "run")
     run_until(run, "export")
     card = (run.stage("export") / "README.md").read_text()
-    assert f"imported from `{folder}`" in card
+    assert "imported from `Tiny Model`" in card
     assert "license: other" in card
     assert "from scratch" not in card
     assert "Pretraining read" not in card
+
+
+def test_what_is_published_names_no_folder_of_this_machine(folder: Path, tmp_path: Path) -> None:
+    run = import_model(str(folder), tmp_path / "run")
+    run_until(run, "export")
+    published = [run.stage("export") / name for name in run.metadata("export")["files"]]
+    assert len(published) > 8
+    for path in published:
+        data = path.read_bytes()
+        assert str(tmp_path).encode() not in data, path.name
+        assert str(Path.home()).encode() + b"/" not in data, path.name
 
 
 def test_the_report_says_what_was_imported(folder: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from keylm.model.transformer import weight_shapes
 from keylm.recipe import MIXTURE_STAGES, Recipe
 from keylm.recipe.error_messages import first_problem
 from keylm.recipe.model import ModelConfig
-from keylm.run import IMPORTED, Run
+from keylm.run import Run
 from keylm.shipped import ShippedModel, shipped_model
 from keylm.tokenizer.tokenizer import CONTROL_TOKENS, SPLIT_REGEX, Tokenizer, byte_level_backend
 from keylm.train.checkpoint import save_weights
@@ -112,7 +112,7 @@ def _locate_model(source: str) -> Path:
 
 
 def _mark_as_imported(run: Run, stage: str, source: str, **metadata: Any) -> None:
-    write_json(run.stage(stage) / "begun.json", {"stage": stage, "fingerprint": IMPORTED})
+    write_json(run.stage(stage) / "begun.json", {"stage": stage, "imported": source})
     run.finish(stage, {"imported": source, "seconds": 0.0, "peak_memory_bytes": 0, **metadata})
 
 

@@ -1,19 +1,34 @@
-"""`keylm report`: write `results.json` and `report.html`, and print the headlines."""
+"""`keylm report`: print the headlines, and write `results.json` and `report.html`."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from keylm.commands.summary import show_summary
 from keylm.common.console import console
+from keylm.common.errors import UserError
 from keylm.common.files import write_json
 from keylm.evaluate.report import write_report
 from keylm.evaluate.results import collect_results
 from keylm.run import Run
 
 
-def write_results(run: Run) -> None:
-    """Write `results.json` and `report.html` into the run's folder, and print the headlines."""
+def write_results(run: Run, folder: Path | None = None) -> None:
+    """Print the headlines, and write `results.json` and `report.html` into `folder` (default: the run's folder).
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    folder = folder or run.folder
     results = collect_results(run)
-    write_json(run.folder / "results.json", results)
-    write_report(run, results)
-    console.print(f"[green]✓[/] {'report':<10} {run.folder / 'report.html'}")
+    # First, because they need no file.
     show_summary(results)
+    try:
+        write_json(folder / "results.json", results)
+        write_report(run, results, folder)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the report to {folder} ({error.strerror or error}): name another folder with "
+            f"`keylm report {run.folder} --output FOLDER`"
+        ) from error
+    console.print(f"[green]✓[/] {'report':<10} {folder / 'report.html'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -65,6 +66,16 @@ def replace_folder(partial: Path, final: Path) -> None:
     _fsync(final.parent)
 
 
+def discard_folder(folder: Path) -> None:
+    """Delete a folder, if it exists."""
+    discarded = folder.with_name(f".{folder.name}.discarded")
+    shutil.rmtree(discarded, ignore_errors=True)
+    if folder.exists():
+        # Renamed first, so that a kill leaves no half of it in its place.
+        folder.rename(discarded)
+        shutil.rmtree(discarded)
+
+
 def _fsync(path: Path) -> None:
     """Flush a file or a folder (its list of names) to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -83,6 +94,17 @@ def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@functools.cache
+def _sha256_as_of(path: Path, size: int, modified_ns: int) -> str:  # noqa: ARG001
+    return sha256(path)
+
+
+def cached_sha256(path: Path) -> str:
+    """SHA-256 of a file, computed once per process as long as its size and its modification time stay the same."""
+    status = path.stat()
+    return _sha256_as_of(path, status.st_size, status.st_mtime_ns)
 
 
 def write_checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:

@@ -47,7 +47,7 @@ class RunChatModel:
 
 def run_chat_model(run: Run, stage: str) -> RunChatModel:
     """Load the final weights of a training stage."""
-    base_model = load_model(run.recipe.model, run.weights(completed_training_stages(run)[0]))
+    base_model = load_model(run.recipe.model, run.verified_weights(completed_training_stages(run)[0]))
     return RunChatModel(generator_of_run(run, stage), base_model)
 
 

@@ -89,7 +89,7 @@ def run_lm(run: Run) -> RunLM:
         raise UserError(f"{run.folder} has no trained weights to score: run `keylm pretrain {run.folder}` first")
     stage = completed_training_stages(run)[-1]
     model = Qwen3ForCausalLM(Qwen3Config(**run.recipe.model.transformers_fields, tie_word_embeddings=False))
-    model.load_state_dict(load_file(run.weights(stage)))
+    model.load_state_dict(load_file(run.verified_weights(stage)))
     tokenizer = PreTrainedTokenizerFast.from_pretrained(run.stage("tokenizer"))
     # Otherwise `HFLM` continues a finished answer for as long as another one of its batch is being generated.
     model.generation_config.eos_token_id = tokenizer.eos_token_id

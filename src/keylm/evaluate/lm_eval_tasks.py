@@ -205,7 +205,7 @@ def _bits_per_byte(model: Run | Path, lm: LM, texts: Sequence[str]) -> float:
 
     if isinstance(model, Path):
         return TransformersChatModel(lm.model, lm.tokenizer).bits_per_byte(texts)
-    base_model = load_model(model.recipe.model, model.weights(completed_training_stages(model)[0]))
+    base_model = load_model(model.recipe.model, model.verified_weights(completed_training_stages(model)[0]))
     return plain_bits_per_byte(base_model, Tokenizer.load(model.stage("tokenizer")), texts)
 
 

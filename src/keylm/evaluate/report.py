@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -23,18 +24,19 @@ LABELS = {stage.name: stage.label for stage in TRAINING_STAGES}
 """What the scores of a stage's weights are called, such as `after SFT`."""
 
 
-def write_report(run: Run, results: dict[str, Any]) -> None:
-    """Write `report.html` into the run's folder; what the run has not done yet is left out.
+def write_report(run: Run, results: dict[str, Any], folder: Path | None = None) -> None:
+    """Write `report.html`; what the run has not done yet is left out.
 
     Args:
         run: The run.
         results: Its `collect_results`.
+        folder: Where to write it; the run's folder by default.
     """
     instructions = results["instruction_following"]
     typos = results["typo_robustness"]
     measured = [stage for stage in LABELS if stage in instructions]
     # An imported stage is done too, but nothing is known of its mixture: an empty table would look like a fault.
-    done = [stage.name for stage in TRAINING_STAGES if run.is_done(stage.name) and not run.imported_from(stage.name)]
+    done = [name for name in LABELS if run.is_finished(name) and not run.imported_from(name)]
     trained = {stage: run.metadata(stage) for stage in done}
     # The latest weights first: their conversations are the ones that are shown unfolded.
     conversations = {
@@ -75,7 +77,7 @@ def write_report(run: Run, results: dict[str, Any]) -> None:
         conversations=conversations,
         recipe=(run.folder / "recipe.yaml").read_text(encoding="utf-8"),
     )
-    write_text(run.folder / "report.html", page)
+    write_text((folder or run.folder) / "report.html", page)
 
 
 def _headlines(results: dict[str, Any]) -> Iterator[tuple[str, str]]:

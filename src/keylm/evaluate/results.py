@@ -40,7 +40,7 @@ def collect_results(run: Run) -> dict[str, Any]:
     """What the stages of a run left, as one dictionary; stages that are not done yet leave their parts empty."""
     names = [stage.name for stage in stages_of(run)]
     imported = {stage: source for stage in names if (source := run.imported_from(stage))}
-    stages = {stage: run.metadata(stage) for stage in names if run.is_done(stage) and stage not in imported}
+    stages = {stage: run.metadata(stage) for stage in names if run.is_finished(stage) and stage not in imported}
     # The meta device has shapes only: counting parameters takes no memory.
     with torch.device("meta"):
         parameters = num_parameters(KeyLM(run.recipe.model))
@@ -84,7 +84,7 @@ def load_measurement(run: Run, name: str) -> dict[str, Any]:
     path = run.stage("eval") / f"{name}.json"
     if path.exists():
         return read_json(path)
-    if run.is_done("eval"):
+    if run.is_finished("eval"):
         raise UserError(
             f"{path} is missing: delete {path.with_name('stage.json')} and run `keylm eval {run.folder}` to measure it"
         )

@@ -158,6 +158,6 @@ def _load_models(run: Run) -> dict[str, KeyLM]:
 
     models = {}
     for stage in completed_training_stages(run):
-        models[stage] = load_model(run.recipe.model, run.weights(stage))
+        models[stage] = load_model(run.recipe.model, run.verified_weights(stage))
         models[stage].compute_dtype = compute_dtype(run.recipe.train.compute_dtype)
     return models

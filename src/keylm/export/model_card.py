@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib import resources
+from pathlib import Path
 from string import Template
 from typing import Any
 
@@ -36,6 +38,8 @@ ollama create $name -f Modelfile
 ollama run $name
 ```
 """
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 _LICENSES = {
     "apache-2.0": "The weights are licensed under Apache-2.0. The training texts have the licenses listed above.",
@@ -138,13 +142,21 @@ def _training(run: Run) -> str:
     """One paragraph per training stage, with a table of sources where the stage has a mixture."""
     paragraphs = []
     if imported_from := run.imported_from("pretrain"):
-        paragraphs.append(f"The weights were imported from `{imported_from}`; see there for their training.\n")
+        name = _published_name(imported_from)
+        paragraphs.append(f"The weights were imported from `{name}`; see there for their training.\n")
     # The text of each stage is in the table of stages, so that a new one cannot be forgotten here.
     for stage in _stages_trained_here(run):
         paragraphs.append(stage.card_text.format(config=stage.config(run)) + "\n")
         if sources := _sources(run, stage):
             paragraphs.append(_source_table(sources))
     return "\n".join([*paragraphs, "The complete configuration is in `recipe.yaml` of the run."])
+
+
+def _published_name(imported_from: str) -> str:
+    """The name of an imported model: that on the hub, or that of a folder, whose path is nobody else's business."""
+    if _HUB_NAME.fullmatch(imported_from) and not Path(imported_from).exists():
+        return imported_from
+    return Path(imported_from).resolve().name
 
 
 def _stages_trained_here(run: Run) -> list[Stage]:

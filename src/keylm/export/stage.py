@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from keylm.common.errors import UserError
 from keylm.common.files import write_checksums, write_text
 from keylm.gguf.locate import gguf_path, preferred_file_type
 from keylm.run import Run
@@ -21,7 +20,7 @@ def run_export(run: Run) -> dict[str, Any]:
 
     Raises:
         UserError: The run has no trained weights yet.
-        KeyLMError: The export failed verification.
+        KeyLMError: The weights are damaged, or the export failed verification.
     """
     import torch
     from safetensors.torch import load_file
@@ -34,12 +33,10 @@ def run_export(run: Run) -> dict[str, Any]:
     from keylm.gguf.file import license_of, write_gguf
 
     stage = training_stages(run)[-1]
-    if not run.weights(stage).exists():
-        raise UserError(f"{run.folder} has no trained weights to export: run `keylm {stage} {run.folder}` first")
     folder, file_types = run.stage("export"), run.recipe.export.gguf
 
     # All files are made from weights that were rounded to bfloat16 once, so they hold the same model.
-    weights = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(run.weights(stage)).items()}
+    weights = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(run.verified_weights(stage)).items()}
     write_transformers_folder(run, weights, folder / "transformers")
     for file_type in file_types:
         path = gguf_path(run, file_type)

@@ -182,7 +182,7 @@ class KeyLMGenerator:
 
 def generator_of_run(run: Run, stage: str) -> KeyLMGenerator:
     """Load the final weights of a training stage."""
-    model = load_model(run.recipe.model, run.weights(stage))
+    model = load_model(run.recipe.model, run.verified_weights(stage))
     return KeyLMGenerator(model, Tokenizer.load(run.stage("tokenizer")))
 
 

@@ -228,7 +228,7 @@ def _load_policy(run: Run, stage: str) -> Policy:
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     sizes = run.recipe.model.transformers_fields
     model = Qwen3ForCausalLM(Qwen3Config(**sizes, **ids, tie_word_embeddings=False))
-    model.load_state_dict(load_file(run.weights(previous)))
+    model.load_state_dict(load_file(run.verified_weights(previous)))
     return Policy(model, tokenizer)
 
 

@@ -28,7 +28,7 @@ def run_pretrain(run: Run) -> dict[str, Any]:
 
 def run_sft(run: Run) -> dict[str, Any]:
     """Train the pretrained weights on the assistant's turns in `sft.sources`; returns the stage's metadata."""
-    return _train(run, "sft", load_model(run.recipe.model, run.weights("pretrain")).train())
+    return _train(run, "sft", load_model(run.recipe.model, run.verified_weights("pretrain")).train())
 
 
 def make_loader(run: Run, stage: str) -> Loader:

@@ -186,7 +186,8 @@ class Trainer:
         if self.num_skipped > self.config.max_skipped_steps:
             raise KeyLMError(
                 f"step {self.step - 1} of {self.folder.name}: {description}. {self.num_skipped} steps had to be "
-                f"skipped: lower the learning rate or look at that batch, and run again; the last checkpoint is intact"
+                f"skipped: look at that batch, and raise {self.folder.name}'s max_skipped_steps to go on from the last "
+                f"checkpoint, or lower the learning rate and begin anew with `--remake {self.folder.name}`"
             )
 
     def _resume(self) -> None:

@@ -187,7 +187,7 @@ def test_a_source_that_changed_meanwhile_is_refused(tmp_path, change):
     with pytest.raises(UserError, match="line 2001: `text` is not text"):
         run_prepare(run)
     write_rows(tmp_path / "a.jsonl", change(texts))
-    with pytest.raises(UserError, match=r"for .*rows/train are not those of before the stop: delete .*rows and run"):
+    with pytest.raises(UserError, match=r"for .*rows/train are not those of before the stop: .*prepares rows again"):
         run_prepare(run)
 
 

@@ -1,6 +1,7 @@
 """The token store against plain lists, and against hands that damage it."""
 
 import hashlib
+import os
 import resource
 
 import numpy as np
@@ -92,7 +93,7 @@ def test_other_documents_after_a_stop_are_refused(tmp_path, others):
     writer = StoreWriter(tmp_path, 50, conversations=True)
     for number in range(60):
         add(writer, number, [number] * 9)
-    with pytest.raises(UserError, match=r"are not those of before the stop: delete .* and run again"):
+    with pytest.raises(UserError, match=r"are not those of before the stop: run `keylm prepare` with `--remake"):
         _offer(StoreWriter(tmp_path, 50, conversations=True), others)
 
 
@@ -118,7 +119,8 @@ def test_the_manifest_holds_the_hashes_of_the_files(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     write(tmp_path, [[1, 2, 3]])
     (tmp_path / "shard-00000.ends.npy").unlink()
-    with pytest.raises(KeyLMError, match=r"shard-00000\.ends\.npy is damaged \(it is missing\): delete .* again"):
+    sentence = r"shard-00000\.ends\.npy is damaged \(it is missing\): run `keylm prepare` with `--remake prepare`"
+    with pytest.raises(KeyLMError, match=sentence):
         TokenStore(tmp_path)
 
 
@@ -131,14 +133,32 @@ def test_a_file_that_was_cut_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("position", [0, -1], ids=["header", "data"])
-def test_a_changed_byte_is_found(tmp_path, position):
+def test_a_changed_byte_is_found_before_it_is_used(tmp_path, position):
     write(tmp_path, [[1, 2, 3]])
     path = tmp_path / "shard-00000.tokens.npy"
     data = bytearray(path.read_bytes())
     data[position] ^= 1
     path.write_bytes(data)
     with pytest.raises(KeyLMError, match=r"shard-00000\.tokens\.npy is damaged"):
-        TokenStore(tmp_path).verify()
+        TokenStore(tmp_path)
+
+
+def test_a_byte_that_changes_while_the_store_is_open_is_found_when_it_is_opened_again(tmp_path):
+    write(tmp_path, [[1, 2, 3]])
+    TokenStore(tmp_path)
+    path = tmp_path / "shard-00000.tokens.npy"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    os.utime(path, (1, 1))
+    with pytest.raises(KeyLMError, match=r"its hash is not that of what was written"):
+        TokenStore(tmp_path)
+
+
+def test_a_manifest_that_is_not_json_is_named(tmp_path):
+    write(tmp_path, [[1, 2, 3]])
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(KeyLMError, match=r"manifest\.json is damaged \(it is not JSON\): run `keylm prepare`"):
+        TokenStore(tmp_path)
 
 
 def test_a_full_disk_is_one_sentence_and_nothing_is_lost(tmp_path):

@@ -1,11 +1,23 @@
-"""What the `prepare` stage left in a run: token stores, and the reasons why sources are missing."""
+"""What the `prepare` stage left in a run, and where: token stores, and the reasons why sources are missing."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from keylm.common.files import read_json
 from keylm.data.prepare.token_store import TokenStore
 from keylm.recipe.sources import SourceConfig
 from keylm.run import Run
+
+
+def source_folder(run: Run, stage: str, name: str) -> Path:
+    """Folder of a source of `pretrain` or `sft`: its manifest, and a store for each split."""
+    return run.stage("prepare") / stage / name
+
+
+def work_folder(run: Run) -> Path:
+    """Where the tasks of `prepare` work; deleted once everything is merged."""
+    return run.stage("prepare") / "tasks"
 
 
 def available_sources(run: Run, stage: str) -> list[SourceConfig]:
@@ -18,7 +30,7 @@ def missing_sources(run: Run, stage: str) -> dict[str, str]:
     """Sources that were not available and that the recipe allows to be missing: the reason by name."""
     reasons = {}
     for source in run.recipe.sources_of(stage):
-        path = run.stage("prepare") / stage / source.name / "manifest.json"
+        path = source_folder(run, stage, source.name) / "manifest.json"
         # Without a manifest the source is not prepared yet, which is another matter than missing.
         manifest = read_json(path) if path.exists() else {}
         if "missing" in manifest:
@@ -32,4 +44,4 @@ def open_store(run: Run, stage: str, name: str, split: str) -> TokenStore:
     Raises:
         KeyLMError: it is unfinished or damaged.
     """
-    return TokenStore(run.stage("prepare") / stage / name / split)
+    return TokenStore(source_folder(run, stage, name) / split)

@@ -20,6 +20,8 @@ from keylm.common.errors import MissingSourceError, UserError
 from keylm.common.files import read_json, write_json
 from keylm.data.cleaning.deduplication import DigestSet, ExactDeduplicator
 from keylm.data.cleaning.drop_log import DropLog
+from keylm.data.prepare.freshness import begin_sources, describe_files
+from keylm.data.prepare.outputs import source_folder, work_folder
 from keylm.data.prepare.token_store import StoreWriter, TokenStore
 from keylm.data.prepare.tokenization import CleanedDocument, TokenizedDocument, tokenize_documents
 from keylm.data.prepare.workers import (
@@ -28,7 +30,6 @@ from keylm.data.prepare.workers import (
     source_units,
     tokenize_units,
     tokenized_documents,
-    work_folder,
 )
 from keylm.data.sources.progress import ReadProgress
 from keylm.recipe import MIXTURE_STAGES, fingerprint
@@ -52,6 +53,7 @@ def run_prepare(run: Run) -> dict[str, Any]:
         UserError: a source is unusable, yields nothing to train on, or changed since the stage was stopped.
         KeyLMError: a shard could not be written, or a task failed.
     """
+    begin_sources(run)
     if run.recipe.prepare.tasks > 1:
         # Below, `tokenized_documents` then reads what the tasks stored.
         tokenize_units(run)
@@ -100,7 +102,7 @@ class _SourcePreparation:
     ) -> None:
         self.run, self.stage, self.source = run, stage, source
         self.tokenizer, self.duplicates = tokenizer, duplicates
-        self.folder = run.stage("prepare") / stage / source.name
+        self.folder = source_folder(run, stage, source.name)
         self.progress, self.dropped = ReadProgress(), DropLog(run.recipe.data.clean.samples)
 
     def run_or_load(self) -> dict[str, Any]:
@@ -111,14 +113,16 @@ class _SourcePreparation:
             for store in self.folder.glob("*/manifest.json"):
                 for digest in TokenStore(store.parent).document_digests.tolist():
                     self.duplicates.exact.add(digest)
-            return read_json(path)
+            return self._load_manifest()
         manifest: dict[str, Any] = {"source": self.source.model_dump(mode="json", exclude={"weight"})}
         self.writers = {
             split: StoreWriter(self.folder / split, self.run.recipe.data.shard_tokens, self.stage == "sft")
             for split in SPLITS
         }
         try:
-            manifest |= self._write_stores()
+            # Before they are read: what changes meanwhile is then noticed.
+            files = describe_files(self.source)
+            manifest |= {"files": files, **self._write_stores()}
         except MissingSourceError as error:
             # What an earlier call stored must not be lost because the source is unavailable now.
             if self.source.on_missing == "stop" or any(writer.shards for writer in self.writers.values()):
@@ -126,7 +130,12 @@ class _SourcePreparation:
             console.print(f"  [yellow]{self.source.name} is left out[/]: {error}")
             manifest |= {"missing": str(error)}
         write_json(path, manifest)
-        return read_json(path)
+        return self._load_manifest()
+
+    def _load_manifest(self) -> dict[str, Any]:
+        """The manifest without the list of files, which may be long."""
+        manifest = read_json(self.folder / "manifest.json")
+        return {key: value for key, value in manifest.items() if key != "files"}
 
     def _write_stores(self) -> dict[str, Any]:
         """Store all documents; returns the metadata and counts for the manifest."""

@@ -26,7 +26,7 @@ import numpy as np
 
 from keylm.common.arrays import Array
 from keylm.common.errors import KeyLMError, UserError
-from keylm.common.files import read_json, sha256, write_json
+from keylm.common.files import cached_sha256, read_json, sha256, write_json
 from keylm.recipe import fingerprint
 
 
@@ -37,14 +37,16 @@ class TokenStore:
         folder: where the shards are.
 
     Raises:
-        KeyLMError: the store is unfinished, or a file is missing or has the wrong size.
+        KeyLMError: the store is unfinished, or a file is missing, has the wrong size or is not what was written.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         manifest = _read_manifest(folder)
         if not manifest.get("complete"):
-            raise KeyLMError(f"{folder} is not a finished token store: run the `prepare` stage (again)")
+            raise KeyLMError(
+                f"{folder} is not a finished token store: run the `prepare` stage, with `--remake prepare` if done"
+            )
         self.shards: list[dict[str, Any]] = manifest["shards"]
         self.fingerprint: str = manifest["fingerprint"]
         self.num_tokens: int = manifest["tokens"]
@@ -56,6 +58,7 @@ class TokenStore:
             if size != file["size"]:
                 # A cut file would be noticed only when training reaches it.
                 raise _damaged(folder / name, f"it has {size:,} bytes, not {file['size']:,}")
+        self.verify()
         # Where each shard starts in the store, and where the last one ends.
         self._starts = [0, *accumulate(shard["tokens"] for shard in self.shards)]
         self._tokens = self._open("tokens")
@@ -88,13 +91,13 @@ class TokenStore:
         return self._slice(self._loss_mask, start, stop, np.bool_)
 
     def verify(self) -> None:
-        """Read every file and compare its hash.
+        """Read every file, unless this process has, and compare its hash: a flipped bit would train another model.
 
         Raises:
             KeyLMError: a file differs from what was written.
         """
         for name, file in self._files():
-            if sha256(self.folder / name) != file["sha256"]:
+            if cached_sha256(self.folder / name) != file["sha256"]:
                 raise _damaged(self.folder / name, "its hash is not that of what was written")
 
     def _slice(self, shards: list[Array], start: int, stop: int, dtype: type) -> Array:
@@ -214,7 +217,7 @@ class StoreWriter:
     def _changed(self) -> UserError:
         return UserError(
             f"the documents for {self.folder} are not those of before the stop: "
-            f"delete {self.folder.parent} and run again"
+            f"run `keylm prepare` with `--remake prepare`, which prepares {self.folder.parent.name} again"
         )
 
     def _stored_digests(self, num_shards: int) -> Iterator[int]:
@@ -248,9 +251,15 @@ def _memory_map(path: Path) -> Array:
 
 
 def _damaged(path: Path, reason: str) -> KeyLMError:
-    return KeyLMError(f"{path} is damaged ({reason}): delete {path.parent.parent} and run the `prepare` stage again")
+    return KeyLMError(
+        f"{path} is damaged ({reason}): run `keylm prepare` with `--remake prepare`, which keeps the sources that are "
+        f"whole"
+    )
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
-    return read_json(path) if path.exists() else {}
+    try:
+        return read_json(path) if path.exists() else {}
+    except UserError as error:
+        raise _damaged(path, "it is not JSON") from error

@@ -24,12 +24,14 @@ from keylm.data.cleaning.deduplication import DigestSet
 from keylm.data.cleaning.drop_log import DropLog
 from keylm.data.cleaning.near_duplicates import find_near_duplicates
 from keylm.data.prepare.executors import run_tasks
+from keylm.data.prepare.outputs import work_folder
 from keylm.data.prepare.token_store import StoreWriter, TokenStore
 from keylm.data.prepare.tokenization import CleanedDocument, TokenizedDocument, tokenize_documents
 from keylm.data.sources.parents import ParentSources
 from keylm.data.sources.progress import ReadProgress, SourceSlice
 from keylm.data.sources.registry import read_source, source_type
-from keylm.recipe import MIXTURE_STAGES, Recipe
+from keylm.recipe import MIXTURE_STAGES, Recipe, fingerprint
+from keylm.recipe.fingerprint import source_inputs
 from keylm.recipe.sources import SourceConfig
 from keylm.run import Run
 from keylm.tokenizer.tokenizer import Tokenizer
@@ -45,12 +47,9 @@ class Unit:
 
     def folder(self, run: Run) -> Path:
         """Where a task stores what it tokenized."""
-        return work_folder(run) / self.stage / self.source.name / f"{self.source_slice.index:05d}"
-
-
-def work_folder(run: Run) -> Path:
-    """Where tasks work; deleted once everything is merged."""
-    return run.stage("prepare") / "tasks"
+        # With the count, because a recipe may be given another number of tasks after a stop.
+        name = f"{self.source_slice.index:05d}-of-{self.source_slice.count:05d}"
+        return work_folder(run) / self.stage / self.source.name / name
 
 
 def source_units(recipe: Recipe, stage: str, source: SourceConfig) -> list[Unit]:
@@ -112,7 +111,7 @@ def find_stage_near_duplicates(run: Run, stage: str) -> DigestSet:
     """
     unit_texts = partial(_unit_texts, WorkerContext.create(run), stage)
     run_pipeline = partial(run_tasks, run.recipe.prepare)
-    folder = work_folder(run) / "near" / stage
+    folder = work_folder(run) / f"near-{_units_fingerprint(run)}" / stage
     return find_near_duplicates(unit_texts, len(stage_units(run.recipe, stage)), folder, run_pipeline)
 
 
@@ -125,8 +124,17 @@ def tokenize_units(run: Run) -> None:
     """
     # All stages at once, so that the last units of one do not keep workers waiting.
     num_units = sum(len(stage_units(run.recipe, stage)) for stage in MIXTURE_STAGES)
-    folder = work_folder(run) / "executor"
+    folder = work_folder(run) / f"executor-{_units_fingerprint(run)}"
     run_tasks(run.recipe.prepare, [TokenizeUnit(WorkerContext.create(run))], num_units, folder, "prepare: tokenize")
+
+
+def _units_fingerprint(run: Run) -> str:
+    """Fingerprint of all units, for the record of finished tasks: it has only their numbers, and these may shift."""
+    recipe = run.recipe
+    inputs = [
+        source_inputs(recipe, stage, source.name) for stage in MIXTURE_STAGES for source in recipe.sources_of(stage)
+    ]
+    return fingerprint(recipe.prepare.tasks, inputs)
 
 
 def tokenized_documents(

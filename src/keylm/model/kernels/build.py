@@ -38,7 +38,8 @@ def kernel_library() -> ctypes.CDLL | None:
     """Load the compiled kernels, compiling them first if needed.
 
     The library is cached in `$XDG_CACHE_HOME/keylm` (default: `~/.cache/keylm`), under a hash of everything that it
-    depends on: source, compiler, flags and processor.
+    depends on (source, compiler, flags, processor and its instruction sets) and one of its content: what is empty or
+    damaged is compiled anew.
 
     Returns:
         None if there is no C++ compiler (`$CXX`, `g++` or `c++`), or, with a warning, if it fails.
@@ -47,12 +48,11 @@ def kernel_library() -> ctypes.CDLL | None:
     if compiler is None:
         return None
     flags = [*_FLAGS, *(_X86_FLAGS if platform.machine() == "x86_64" else [])]
-    key = repr([_SOURCE.read_text(encoding="utf-8"), compiler, flags, describe_hardware()["processor"]])
-    path = cache_folder() / f"kernels-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
+    processor = [describe_hardware()["processor"], instruction_sets()]
+    key = repr([_SOURCE.read_text(encoding="utf-8"), compiler, flags, processor])
+    name = f"kernels-{_digest(key.encode())}"
     try:
-        if not path.exists():
-            _compile_kernels(compiler, flags, path)
-        return ctypes.CDLL(str(path))
+        return ctypes.CDLL(str(_cached_kernels(name) or _compile_kernels(compiler, flags, name)))
     except (OSError, subprocess.CalledProcessError) as error:
         reason = getattr(error, "stderr", None) or error
         warnings.warn(f"cannot build {_SOURCE.name}, training is slower without it: {reason}", stacklevel=2)
@@ -106,13 +106,35 @@ def _to_c(argument: Tensor | ctypes.c_void_p | float | None) -> object:
     return ctypes.c_float(argument) if isinstance(argument, float) else argument
 
 
-def _compile_kernels(compiler: str, flags: list[str], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def instruction_sets() -> list[str]:
+    """The processor's flags as the system gives them, sorted; empty where it gives none."""
+    # The same model has others in another virtual machine.
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    flags = [line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))]
+    return sorted(flags[0].split()) if flags else []
+
+
+def _cached_kernels(name: str) -> Path | None:
+    """The compiled library of this name that is what was written, if there is one; others are deleted."""
+    for path in cache_folder().glob(f"{name}-*.so"):
+        if path.stem == f"{name}-{_digest(path.read_bytes())}":
+            return path
+        path.unlink(missing_ok=True)
+    return None
+
+
+def _compile_kernels(compiler: str, flags: list[str], name: str) -> Path:
+    cache_folder().mkdir(parents=True, exist_ok=True)
     # Several processes may compile at once: each does so in a folder of its own, and renames the result.
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
         compiled, linked = Path(folder) / "kernels.o", Path(folder) / "kernels.so"
         subprocess.run([compiler, *flags, "-c", _SOURCE, "-o", compiled], check=True, capture_output=True, text=True)
         # Link without OpenMP, so that its symbols resolve to the runtime that torch has loaded: one thread pool, not
         # two.
         subprocess.run([compiler, "-shared", compiled, "-o", linked], check=True, capture_output=True, text=True)
-        linked.replace(path)
+        return linked.replace(cache_folder() / f"{name}-{_digest(linked.read_bytes())}.so")
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
