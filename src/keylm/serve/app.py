@@ -16,19 +16,26 @@ from importlib import resources
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
+from keylm.serve.access import Access, check_is_json
 from keylm.serve.admission import AdmissionQueue, Limits
 from keylm.serve.engine import Chunk, Engine
 from keylm.serve.schema import Body, ChatCompletionRequest, CompletionRequest, RequestError, model_body
 
 _HEADERS = [
     (b"cache-control", b"no-store"),
-    # The page talks to this server alone. Without CORS headers, other pages cannot read what the server answers.
+    # Nothing here is a script, a style or a picture of another site's page.
+    (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    # The page talks to this server alone.
     (
         b"content-security-policy",
         b"default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
@@ -43,10 +50,11 @@ _CLIENT_CLOSED_REQUEST = 499
 
 
 class App(Starlette):
-    """Answers HTTP requests with an engine. With an `api_key`, all but the page and `/health` ask for it."""
+    """Answers HTTP requests that have `access`. With an `api_key`, all but the page and `/health` ask for it."""
 
-    def __init__(self, engine: Engine, limits: Limits, api_key: str | None = None) -> None:
+    def __init__(self, engine: Engine, limits: Limits, access: Access, api_key: str | None = None) -> None:
         self.engine = engine
+        self.access = access
         self.limits = limits
         self.admission = AdmissionQueue(limits)
         # One thread more than answers: when a client leaves, its thread is busy until llama.cpp's next token.
@@ -67,6 +75,16 @@ class App(Starlette):
                 Route("/v1/chat/completions", partial(self._complete, ChatCompletionRequest), methods=["POST"]),
                 Route("/v1/completions", partial(self._complete, CompletionRequest), methods=["POST"]),
             ],
+            middleware=[
+                Middleware(
+                    CORSMiddleware,
+                    allow_origins=access.origins,
+                    allow_methods=["GET", "POST"],
+                    allow_headers=["Authorization", "Content-Type"],
+                )
+            ]
+            if access.origins
+            else [],
             exception_handlers={
                 RequestError: _refuse,
                 HTTPException: _refuse_route,
@@ -77,7 +95,7 @@ class App(Starlette):
         self.router.redirect_slashes = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, add the headers that every response has, and count the response."""
+        """Answer a request that has access, add the headers that every response has, and count the response."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -85,6 +103,11 @@ class App(Starlette):
                 message["headers"] = [*message["headers"], *_HEADERS]
             await send(message)
 
+        try:
+            self.access.check(Headers(scope=scope))
+        except RequestError as error:
+            await _refuse(Request(scope), error)(scope, receive, send_with_headers)
+            return
         await super().__call__(scope, receive, send_with_headers)
 
     async def _complete(
@@ -129,13 +152,14 @@ class App(Starlette):
         """Read the body of a request that has the key.
 
         Raises:
-            RequestError: The key is wrong, or the body is too long, too slow or of unknown length.
+            RequestError: The key is wrong, or the body is not JSON, too long, too slow or of unknown length.
         """
         if "content-length" not in request.headers:
             raise RequestError(HTTPStatus.LENGTH_REQUIRED, "the request needs a Content-Length")
         body, refusal = bytearray(), None
         try:
             self._check_key(request)
+            check_is_json(request.headers)
             if int(request.headers["content-length"]) > self.limits.body_bytes:
                 message = f"the body is over {self.limits.body_bytes:,} bytes"
                 raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)

@@ -8,6 +8,7 @@ import math
 import re
 import signal
 import socket
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from keylm.common.console import console
 from keylm.common.errors import UserError
 from keylm.gguf.locate import find_gguf
+from keylm.serve.access import Access
 from keylm.serve.admission import Limits
 from keylm.serve.app import App
 from keylm.serve.engine import Engine
@@ -32,6 +34,8 @@ def run_server(
     port: int = 8080,
     num_threads: int | None = None,
     api_key: str | None = None,
+    hosts: Sequence[str] = (),
+    origins: Sequence[str] = (),
 ) -> None:
     """Serve a model until Ctrl-C or SIGTERM. Answers in progress are finished then; a second Ctrl-C cuts them off.
 
@@ -41,16 +45,20 @@ def run_server(
         port: Port to listen on; 0 takes a free one.
         num_threads: Threads that compute; None takes the number of physical cores.
         api_key: What clients have to send; None asks for no key.
+        hosts: Names of the server besides `host` and those of the loopback, such as that of a proxy in front of it.
+        origins: Origins of other sites whose pages may ask the server.
 
     Raises:
-        UserError: There is no GGUF, the address is taken, or it is open to others and there is no `api_key`.
+        UserError: There is no GGUF, the address is taken, or it is open to others and there is no `api_key`; or a host
+            or an origin is malformed.
     """
     path, limits = find_gguf(model), Limits()
     if not api_key and not _is_loopback(host):
         raise UserError(f"{host} is open to others: give a key with --api-key or KEYLM_API_KEY, or serve on 127.0.0.1")
+    access = Access(host, hosts, origins)
     # The port comes first: a llama.cpp server that is destroyed before its first answer can hang.
     with closing(open_port(host, port)) as listener, closing(Engine(path, limits.answers, num_threads)) as engine:
-        server = Server(engine, listener, api_key, limits)
+        server = Server(engine, listener, api_key, limits, access)
         # Before anything is printed, so that a program that reads the address can stop the server at any time.
         handlers = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
         console.print(
@@ -96,11 +104,16 @@ class Server(uvicorn.Server):
     """uvicorn with the application of an engine, to `run` on a listening socket, which it closes when it stops."""
 
     def __init__(
-        self, engine: Engine, listener: socket.socket, api_key: str | None = None, limits: Limits | None = None
+        self,
+        engine: Engine,
+        listener: socket.socket,
+        api_key: str | None = None,
+        limits: Limits | None = None,
+        access: Access | None = None,
     ) -> None:
         self.limits = limits or Limits()
-        self.app = App(engine, self.limits, api_key)
         host, self.port = listener.getsockname()[:2]
+        self.app = App(engine, self.limits, access or Access(host), api_key)
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
         super().__init__(
             uvicorn.Config(
