@@ -138,7 +138,7 @@ def _export_random_model(recipe: Recipe, folder: Path) -> Run:
     run.stage("export").mkdir()
     write_transformers_folder(run, weights, run.stage("export") / "transformers")
     for gguf_type in _GGUF_TYPES:
-        write_gguf(run, weights, gguf_type, gguf_path(run, gguf_type))
+        write_gguf(recipe, run.stage("tokenizer"), weights, gguf_type, gguf_path(run, gguf_type))
     return run
 
 

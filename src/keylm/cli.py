@@ -27,10 +27,26 @@ app = typer.Typer(
 RecipeOrRun = Annotated[Path, typer.Argument(help="Recipe (.yaml), or run folder, which contains its recipe.")]
 EvaluatedModel = Annotated[
     Path,
-    typer.Argument(help="Recipe (.yaml) or run folder; or an external model: a .gguf file or a transformers folder."),
+    typer.Argument(
+        help="Recipe (.yaml) or run folder; or an external model: a .gguf file, a transformers folder, or the shipped "
+        "keylm-nano or keylm-nano-base, unless a file or folder of that name is here."
+    ),
 ]
 RunFolder = Annotated[Path, typer.Argument(help="Run folder, such as runs/quickstart.")]
-ExportedModel = Annotated[Path, typer.Argument(help="Run folder with an export, export folder, or .gguf file.")]
+ReleasedModel = Annotated[
+    Path,
+    typer.Argument(
+        help="Recipe (.yaml), or run folder, which contains its recipe; or the shipped keylm-nano or keylm-nano-base, "
+        "unless a file or folder of that name is here."
+    ),
+]
+ExportedModel = Annotated[
+    Path | None,
+    typer.Argument(
+        help="Run folder with an export, export folder, or .gguf file; or the shipped keylm-nano (the default) or "
+        "keylm-nano-base, unless a file or folder of that name is here."
+    ),
+]
 Threads = Annotated[
     int | None, typer.Option(help="Number of threads to compute with (default: one per physical core).")
 ]
@@ -65,9 +81,11 @@ def root(
 
     - `keylm doctor` checks this machine
 
+    - `keylm chat` talks to the model that comes with it
+
     - `keylm run recipes/quickstart.yaml` trains a small model in minutes
 
-    - `keylm chat runs/quickstart` talks to it
+    - `keylm chat runs/quickstart` talks to that one
     """
 
 
@@ -166,7 +184,10 @@ def evaluate(
     from keylm.commands.evaluate import score_instructions, score_tasks
     from keylm.evaluate.external_models import is_external
     from keylm.run import open_run
+    from keylm.shipped import shipped_model
 
+    if shipped := shipped_model(model):
+        model = shipped.folder
     if tasks:
         scored = model if is_external(model) else open_run(model, set_, run_)
         score_tasks(
@@ -191,7 +212,7 @@ def evaluate(
 
 @app.command(rich_help_panel=_STAGES)
 def export(
-    recipe: RecipeOrRun,
+    recipe: ReleasedModel,
     web: Annotated[
         bool, typer.Option("--web", help="Also write a page that runs the model in the browser (npm fetches wllama).")
     ] = False,
@@ -202,10 +223,19 @@ def export(
     set_: Overrides = None,
     run_: Folder = None,
 ) -> None:
-    """Write the transformers folder, the GGUF files, the Modelfile and the model card."""
+    """Write the transformers folder, the GGUF files, the Modelfile and the model card.
+
+    They go to the folder `export` of the run. A shipped model is imported into a run first.
+    """
+    from keylm.run import open_run
+    from keylm.shipped import shipped_model
+
+    if shipped := shipped_model(recipe):
+        from keylm.commands.import_model import open_shipped
+
+        recipe = open_shipped(shipped, run_).folder
     _run_stage("export", recipe, set_, run_)
     if web:
-        from keylm.run import open_run
         from keylm.serve.static_page import write_static_page
 
         write_static_page(open_run(recipe, set_, run_), wllama)
@@ -213,7 +243,7 @@ def export(
 
 @app.command(rich_help_panel=_USE)
 def chat(
-    model: ExportedModel,
+    model: ExportedModel = None,
     system: Annotated[str, typer.Option(help="System prompt (none by default).")] = "",
     temperature: Annotated[
         float | None, typer.Option(help="Sampling temperature; 0 is greedy (default: the model's own).")
@@ -228,7 +258,7 @@ def chat(
 
 @app.command(rich_help_panel=_USE)
 def serve(
-    model: ExportedModel,
+    model: ExportedModel = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
     api_key: Annotated[
@@ -274,16 +304,22 @@ def push(
 
 @app.command(name="import", rich_help_panel=_USE)
 def import_(
-    source: Annotated[str, typer.Argument(help="Transformers folder, or name of a model on the Hugging Face hub.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Transformers folder; or, unless a folder of that name is here, the shipped keylm-nano or "
+            "keylm-nano-base, or the name of a model on the Hugging Face hub."
+        ),
+    ],
     run_: Folder = None,
-    base: Annotated[
-        bool, typer.Option("--base", help="Import a base model: sft remains to be run, on the imported weights.")
+    tune: Annotated[
+        bool, typer.Option("--tune", help="To fine-tune the model: sft remains to be run, on the imported weights.")
     ] = False,
 ) -> None:
     """Make a run from an existing Qwen3 model, to tune, evaluate, export or serve it."""
     from keylm.commands.import_model import import_model
 
-    print(import_model(source, run_, base).folder)
+    print(import_model(source, run_, tune).folder)
 
 
 @app.command(rich_help_panel=_INSPECT)

@@ -74,7 +74,7 @@ def test_the_report_says_what_was_imported(folder: Path, tmp_path: Path) -> None
 
 
 def test_a_base_model_can_be_tuned(folder: Path, tmp_path: Path) -> None:
-    run = import_model(str(folder), tmp_path / "run", base=True)
+    run = import_model(str(folder), tmp_path / "run", tune=True)
     assert run.is_done("pretrain")
     assert not run.is_done("sft")
     with pytest.raises(KeyLMError, match="run the `prepare` stage"):

@@ -51,7 +51,13 @@ def test_task_scores_have_one_line_a_metric(narrow: Console) -> None:
         "standard_errors": {"prompt_level_strict_acc": 0.0143},
         "baselines": {"prompt_level_strict_acc": MANY_BASELINES},
         "not_significantly_above": {"prompt_level_strict_acc": ["choices only, normalized"]},
-        "by_instruction": {"length_constraints:nth_paragraph_first_word": {"followed": 9, "total": 12}},
+        "by_instruction": {
+            "detectable_format:number_highlighted_sections": {
+                "followed": 9,
+                "total": 1200,
+                "baselines": {"echoed prompt": 600, "echo with filler": 300},
+            }
+        },
     }
     score_tables.print_task_scores({"mmlu_high_school_government_and_politics": task, "ifeval": ifeval})
     lines = lines_of(narrow)
@@ -62,8 +68,8 @@ def test_task_scores_have_one_line_a_metric(narrow: Console) -> None:
         ["prompt_level_strict_acc", "12.75%", "± 1.43%", "27.3% choices only, normalized", "n.s."],
         ["inst_level_strict_acc", "100.00%"],
     ]
-    assert [line.split() for line in lines if line.startswith("length_constraints")] == [
-        ["length_constraints:nth_paragraph_first_word", "75%", "12"]
+    assert [line.split() for line in lines if line.startswith("detectable_format")] == [
+        ["detectable_format:number_highlighted_sections", "1,200", "1%", "50%"]
     ]
 
 

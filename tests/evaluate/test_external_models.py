@@ -29,7 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = tiny_run(tmp_path_factory.mktemp("other") / "run")
     weights = load_file(run.weights("sft"))
     write_transformers_folder(run, weights, run.stage("export") / "transformers")
-    write_gguf(run, weights, "F32", run.stage("export") / "tiny.gguf")
+    write_gguf(run.recipe, run.stage("tokenizer"), weights, "F32", run.stage("export") / "tiny.gguf")
     return run
 
 

@@ -165,28 +165,66 @@ def test_the_command_writes_json(run: Run, tmp_path: Path) -> None:
     assert written["model"] == str(run.folder)
 
 
-def test_samples_keep_what_ifeval_judged(run: Run, shared: Path, tmp_path: Path, no_network: None) -> None:
-    kinds = ["change_case:english_lowercase", "punctuation:no_comma"]
+def test_samples_keep_what_ifeval_judged(
+    run: Run, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_network: None
+) -> None:
+    """lm_eval's checkers on answers by hand, with verdicts by hand."""
+    no_comma, ending = "punctuation:no_comma", "startend:end_checker"
     rows = [
-        {"key": key, "prompt": f"Say {key}.", "instruction_id_list": kinds[: key + 1], "kwargs": [{}] * (key + 1)}
-        for key in range(2)
+        {
+            "key": 0,
+            "prompt": "Greet me without commas, and end with: Any questions?",
+            "instruction_id_list": [ending, no_comma],
+            "kwargs": [{"end_phrase": "Any questions?"}, {}],
+        },
+        {"key": 1, "prompt": "Greet me, no commas.", "instruction_id_list": [no_comma], "kwargs": [{}]},
     ]
+    # The comma is in the first line, which loose judgement may leave out.
+    answers = ["Sure, here it is:\nHello there. Any questions?", "Hello, hello."]
+    monkeypatch.setattr(GeneratorLM, "generate_until", lambda *_, **__: answers)
     write_rows(tmp_path / "ifeval.jsonl.gz", rows)
     shutil.copytree(shared / "eval" / "nltk_data", tmp_path / "nltk_data")
+    (tmp_path / "samples.jsonl").write_text("an older file")
     options = ["--data", str(tmp_path), "--samples", str(tmp_path / "samples.jsonl")]
     result = CliRunner().invoke(
         cli.app, ["eval", str(run.folder), "--tasks", "ifeval", *options, "--json", str(tmp_path / "scores.json")]
     )
     assert result.exit_code == 0, result.output
     samples = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
-    assert [sample["doc"]["prompt"] for sample in samples] == ["Say 0.", "Say 1."]
-    # Judged again by hand. lm_eval asks langdetect for the language of an answer in lowercase, so that is left out.
-    answer = samples[1]["filtered_resps"][0]
-    assert samples[1]["inst_level_strict_acc"][1] == (bool(answer.strip()) and "," not in answer)
-    followed = [sample["inst_level_strict_acc"][0] for sample in samples]
-    by_instruction = read_json(tmp_path / "scores.json")["lm_eval"]["ifeval"]["by_instruction"]
-    assert list(by_instruction) == kinds
-    assert by_instruction[kinds[0]] == {"followed": sum(followed), "total": 2}
+    assert [(sample["task"], sample["doc_id"], sample["doc"]) for sample in samples] == [
+        ("ifeval", 0, rows[0]),
+        ("ifeval", 1, rows[1]),
+    ]
+    assert [sample["arguments"][0][0] for sample in samples] == [
+        render([{"role": "user", "content": row["prompt"]}], add_generation_prompt=True) for row in rows
+    ]
+    assert [sample["resps"] for sample in samples] == [[[answer]] for answer in answers]
+    assert [sample["inst_level_strict_acc"] for sample in samples] == [[True, False], [False]]
+    assert [sample["inst_level_loose_acc"] for sample in samples] == [[True, True], [False]]
+    scores = read_json(tmp_path / "scores.json")["lm_eval"]["ifeval"]
+    # Both prompts have commas, and one happens to end as it asks the answer to end.
+    nothing = dict.fromkeys(scores["baselines"]["inst_level_strict_acc"], 0)
+    assert list(scores["by_instruction"].items()) == [
+        (no_comma, {"followed": 0, "total": 2, "baselines": {**nothing, "constant sentence": 2}}),
+        (ending, {"followed": 1, "total": 1, "baselines": {**nothing, "echoed prompt": 1}}),
+    ]
+    assert scores["baselines"]["inst_level_strict_acc"]["echoed prompt"] == pytest.approx(1 / 3)
+    assert scores["answer_statistics"]["num_words"] == 5
+
+
+def test_samples_keep_likelihoods_of_choices(run: Run, tmp_path: Path, no_network: None) -> None:
+    write_rows(tmp_path / "piqa.jsonl.gz", [{"goal": "open it", "sol1": "pull", "sol2": "push hard", "label": 1}])
+    score_tasks(run, ["piqa"], data=tmp_path, samples=tmp_path / "samples.jsonl")
+    [sample] = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    prompt, choices = "Question: open it\nAnswer:", [" pull", " push hard"]
+    assert sample["arguments"] == [[prompt, choice] for choice in choices]
+    model = load_model(run.recipe.model, run.weights("sft"))
+    tokenizer = Tokenizer.load(run.stage("tokenizer"))
+    expected = [log_likelihood(model, tokenizer, prompt, choice) for choice in choices]
+    likelihoods = [likelihood for likelihood, _ in sample["filtered_resps"]]
+    assert likelihoods == pytest.approx(expected, abs=1e-3)
+    assert sample["target"] == 1
+    assert sample["acc"] == (expected[1] > expected[0])
 
 
 @pytest.mark.parametrize("option", ["json", "samples"])
@@ -194,6 +232,13 @@ def test_files_need_tasks(run: Run, tmp_path: Path, option: str) -> None:
     result = CliRunner().invoke(cli.app, ["eval", str(run.folder), f"--{option}", str(tmp_path / "scores.json")])
     assert isinstance(result.exception, UserError)
     assert f"--{option} needs --tasks" in str(result.exception)
+
+
+@pytest.mark.parametrize("option", ["json", "samples"])
+def test_a_missing_folder_is_named_before_anything_is_scored(run: Run, tmp_path: Path, option: str) -> None:
+    file = tmp_path / "missing" / "scores.json"
+    with pytest.raises(UserError, match=f"{file} cannot be written: create the folder {file.parent} first"):
+        score_tasks(run, ["no_such_task"], **{option: file})
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import pytest
 from helpers.tiny_run import tiny_run
 
 from keylm.common.errors import UserError
-from keylm.export.stage import CHECKSUMS, run_export
+from keylm.common.files import CHECKSUMS
+from keylm.export.stage import run_export
 
 
 def test_metadata_and_checksums_cover_every_file(tmp_path: Path) -> None:

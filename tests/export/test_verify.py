@@ -74,7 +74,7 @@ def test_a_wrong_split_regex_is_noticed(tmp_path: Path, monkeypatch: pytest.Monk
         update={"tokenizer": run.recipe.tokenizer.model_copy(update={"pre_tokenizer": "gpt-2"})}
     )
     write = write_gguf
-    monkeypatch.setattr(file, "write_gguf", lambda run, *rest: write(Run(run.folder, recipe), *rest))
+    monkeypatch.setattr(file, "write_gguf", lambda _, *rest: write(recipe, *rest))
     with pytest.raises(KeyLMError, match=r"the export is wrong: llama\.cpp, F16 turns .* into \["):
         run_export(run)
 

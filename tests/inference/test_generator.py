@@ -44,7 +44,7 @@ def keylm(run: Run) -> KeyLMGenerator:
 @pytest.fixture(scope="module")
 def llama_cpp(run: Run, tmp_path_factory: pytest.TempPathFactory) -> LlamaCppGenerator:
     path = tmp_path_factory.mktemp("gguf") / "model.gguf"
-    write_gguf(run, load_file(run.weights("sft")), "F32", path)
+    write_gguf(run.recipe, run.stage("tokenizer"), load_file(run.weights("sft")), "F32", path)
     return LlamaCppGenerator(path, run.recipe.model.max_position_embeddings)
 
 

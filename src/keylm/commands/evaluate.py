@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from keylm.commands.score_tables import print_instruction_scores, print_reference_scores, print_task_scores
+from keylm.common.errors import UserError
 from keylm.common.files import write_json, write_json_lines
 from keylm.run import Run
 
@@ -32,8 +33,9 @@ def score_tasks(
         samples: File to write every document to, with the model's answer and its scores, as JSON lines.
 
     Raises:
-        UserError: A task, its data or the model is not available.
+        UserError: A task, its data, the model, or the folder of a file to write is not available.
     """
+    _check_folders(json, samples)
     from keylm.evaluate.lm_eval_tasks import run_tasks
     from keylm.evaluate.provenance import provenance_of
 
@@ -56,8 +58,9 @@ def score_instructions(model: Path, *, per_split: int | None = None, json: Path 
         json: File to write the scores to, with their provenance.
 
     Raises:
-        UserError: The model cannot be loaded, or has no chat template.
+        UserError: The model cannot be loaded, or has no chat template, or the folder of `json` does not exist.
     """
+    _check_folders(json)
     from keylm.evaluate.chat_models import TransformersChatModel
     from keylm.evaluate.external_models import external_generator, load_external
     from keylm.evaluate.instruction_following import held_out_splits, measure_instruction_following
@@ -75,3 +78,14 @@ def score_instructions(model: Path, *, per_split: int | None = None, json: Path 
     print_instruction_scores(scores)
     if json:
         write_json(json, {**provenance_of(model, [], None), "instruction_following": scores})
+
+
+def _check_folders(*files: Path | None) -> None:
+    """Check that files can be written later, before the time to score a model is spent.
+
+    Raises:
+        UserError: The folder of a file does not exist.
+    """
+    for file in files:
+        if file and not file.parent.is_dir():
+            raise UserError(f"{file} cannot be written: create the folder {file.parent} first")

@@ -25,6 +25,7 @@ from keylm.recipe import MIXTURE_STAGES, Recipe
 from keylm.recipe.error_messages import first_problem
 from keylm.recipe.model import ModelConfig
 from keylm.run import IMPORTED, Run
+from keylm.shipped import ShippedModel, shipped_model
 from keylm.tokenizer.tokenizer import CONTROL_TOKENS, SPLIT_REGEX, Tokenizer, byte_level_backend
 from keylm.train.checkpoint import save_weights
 
@@ -46,22 +47,23 @@ _BPE = {
 """The same for `model` in `tokenizer.json`."""
 
 
-def import_model(source: str, folder: Path | None = None, base: bool = False) -> Run:
+def import_model(source: str, folder: Path | None = None, tune: bool = False) -> Run:
     """Make a run with the weights and the tokenizer of a transformers model.
 
     Its `tokenizer`, `pretrain` and `sft` stages are done. The weights are converted to float32, and an output head that
     is tied to the embedding becomes a copy of it.
 
     Args:
-        source: A transformers folder, or a model's name on the Hugging Face hub.
+        source: A transformers folder, or the name of a shipped model or of one on the Hugging Face hub.
         folder: The run folder; `runs/NAME` by default.
-        base: Leave the `sft` stage to be run, on the imported weights.
+        tune: Leave the `sft` stage to be run, on the imported weights.
 
     Raises:
         UserError: there is no such model, it has another graph or tokenizer, or the run exists already.
     """
-    model_folder = _locate_model(source)
-    recipe = _derive_recipe(model_folder, source)
+    shipped = shipped_model(source)
+    model_folder = shipped.folder if shipped else _locate_model(source)
+    recipe = _derive_recipe(model_folder, *((shipped.name, shipped.title) if shipped else _names(source)))
     tokenizer = _load_tokenizer(model_folder, recipe)
     weights = _load_weights(model_folder, recipe)
 
@@ -70,12 +72,30 @@ def import_model(source: str, folder: Path | None = None, base: bool = False) ->
         raise UserError(f"{run.folder} is a run already: name another one with --run")
     runs.create(recipe, run.folder)
     tokenizer.save(run.stage("tokenizer"), recipe.model.max_position_embeddings)
-    for stage in ("pretrain",) if base else MIXTURE_STAGES:
+    for stage in ("pretrain",) if tune else MIXTURE_STAGES:
         save_weights(run.weights(stage).parent, weights)
-        _mark_as_imported(run, stage, source, mixture={})
+        _mark_as_imported(run, stage, source, mixture={}, **({"shipped": True} if shipped else {}))
     # Last, because its mark is what makes the folder a run that exists: an import that was interrupted can be repeated.
     _mark_as_imported(run, "tokenizer", source)
     return run
+
+
+def open_shipped(model: ShippedModel, folder: Path | None = None) -> Run:
+    """Open the run with the weights of a shipped model, which is imported if there is none.
+
+    Args:
+        model: The model.
+        folder: The run folder; `runs/NAME` by default.
+
+    Raises:
+        UserError: this installation lacks the model, or the folder is another run.
+    """
+    run_folder = folder or Path("runs") / model.name
+    if (run_folder / "recipe.yaml").exists():
+        run = runs.open_run(run_folder)
+        if run.imported_from("sft") == model.name:
+            return run
+    return import_model(model.name, run_folder)
 
 
 def _locate_model(source: str) -> Path:
@@ -96,7 +116,13 @@ def _mark_as_imported(run: Run, stage: str, source: str, **metadata: Any) -> Non
     run.finish(stage, {"imported": source, "seconds": 0.0, "peak_memory_bytes": 0, **metadata})
 
 
-def _derive_recipe(model_folder: Path, source: str) -> Recipe:
+def _names(source: str) -> tuple[str, str]:
+    """The name of a recipe and its title, for a model that is not ours."""
+    title = Path(source).resolve().name if Path(source).is_dir() else source.rpartition("/")[2]
+    return re.sub(r"[^a-z0-9._-]+", "-", title.lower()).strip("-._") or "imported", title
+
+
+def _derive_recipe(model_folder: Path, name: str, title: str) -> Recipe:
     """A recipe with the sizes of the imported model, and with training settings that suit a first fine-tuning."""
     path = model_folder / "config.json"
     config = _read_model_file(path)
@@ -113,14 +139,18 @@ def _derive_recipe(model_folder: Path, source: str) -> Recipe:
     # The largest power of two within the context.
     sequence_length = min(2048, 1 << int(model["max_position_embeddings"]).bit_length() - 1)
     training = {"sequence_length": sequence_length, "tokens": 10_000_000, "batch_tokens": 65_536}
-    title = Path(source).resolve().name if Path(source).is_dir() else source.rpartition("/")[2]
     values = {
-        "name": re.sub(r"[^a-z0-9._-]+", "-", title.lower()).strip("-._") or "imported",
+        "name": name,
         "title": title,
         "model": model,
+        # Pretraining is done: some text, so that validation shows what tuning forgets, and enough of few conversations.
+        "data": {
+            "sources": [{"name": "installed-docs", "type": "installed-docs", "max_bytes": 5_000_000}],
+            "validation_fraction": 0.05,
+        },
         "tokenizer": {"pre_tokenizer": _pre_tokenizer_name(model_folder)},
         "train": training,
-        "sft": {**training, "optimizer": {"learning_rate_scale": 0.25, "weight_decay": 0.01}},
+        "sft": {**training, "batch_tokens": 16_384, "optimizer": {"learning_rate_scale": 0.25, "weight_decay": 0.01}},
         "export": {key: generation[key] for key in ("temperature", "repetition_penalty") if key in generation},
     }
     try:

@@ -80,13 +80,18 @@ def print_task_scores(tasks: Mapping[str, Mapping[str, Any]]) -> None:
         _print_instruction_types(name, row["by_instruction"])
 
 
-def _print_instruction_types(task: str, rows: Mapping[str, Mapping[str, int]]) -> None:
-    """Print how often each type of instruction was followed, if the task has any."""
+def _print_instruction_types(task: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print how often each type of instruction was followed, next to the best baseline, if the task has any."""
     if not rows:
         return
-    table = _table("instruction", "followed", "of", title=f"{task}, strictly, by type of instruction")
+    title = f"{task}, strictly, by type of instruction"
+    table = _table("instruction", "count", "followed", "best baseline", title=title)
+    for column in table.columns[1:]:
+        column.justify = "right"
     for name, row in rows.items():
-        table.add_row(name, f"{row['followed'] / row['total']:.0%}", f"{row['total']:,}")
+        # The baseline's name has no room beside the longest types.
+        shares = [followed / row["total"] for followed in (row["followed"], max(row["baselines"].values()))]
+        table.add_row(name, f"{row['total']:,}", *(f"{share:.0%}" for share in shares))
     console.print()
     console.print(table)
 

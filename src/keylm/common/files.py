@@ -12,6 +12,9 @@ from typing import Any
 
 from keylm.common.errors import UserError
 
+CHECKSUMS = "SHA256SUMS"
+"""The file with the hashes of the other files in a folder, in the format of `sha256sum`."""
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
@@ -71,7 +74,25 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+def cache_folder() -> Path:
+    """The folder for files that can be made again at any time: `$XDG_CACHE_HOME/keylm`, or `~/.cache/keylm`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "keylm"
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Write `SHA256SUMS` into a folder, for the files of these relative names; return their hashes by name."""
+    hashes = {name: sha256(folder / name) for name in sorted(names)}
+    write_text(folder / CHECKSUMS, "".join(f"{digest}  {name}\n" for name, digest in hashes.items()))
+    return hashes
+
+
+def changed_files(folder: Path) -> list[str]:
+    """Names of the files that `SHA256SUMS` of a folder lists and that are absent or have another hash."""
+    lines = (line.split("  ", 1) for line in (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines())
+    return [name for digest, name in lines if not (folder / name).is_file() or sha256(folder / name) != digest]

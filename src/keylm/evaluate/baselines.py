@@ -41,16 +41,19 @@ def trivial_baselines(tasks: Sequence[InstructionTask]) -> dict[str, list[str]]:
     return baselines
 
 
-def baseline_answer_scores(task: Task, limit: int | None) -> dict[str, dict[str, float]]:
-    """Scores of `trivial_baselines` on an lm_eval task that generates text, by metric and baseline."""
+def baseline_samples(task: Task, limit: int | None) -> dict[str, list[dict[str, Any]]]:
+    """How an lm_eval task that generates text judges `trivial_baselines`, by baseline.
+
+    Each sample holds its document (`doc`) and the value of every metric, under lm_eval's own keys.
+    """
     documents = list(islice(task.eval_docs, limit))
     prompts = [InstructionTask([user_message(str(task.doc_to_text(document)))], None) for document in documents]
-    scores: dict[str, dict[str, float]] = {}
-    for name, answers in trivial_baselines(prompts).items():
-        results = [task.process_results(row, [answer]) for row, answer in zip(documents, answers, strict=True)]
-        for metric, aggregate in task.aggregation().items():
-            scores.setdefault(metric, {})[name] = float(aggregate([row[metric] for row in results]))
-    return scores
+    return {
+        name: [
+            {"doc": row, **task.process_results(row, [answer])} for row, answer in zip(documents, answers, strict=True)
+        ]
+        for name, answers in trivial_baselines(prompts).items()
+    }
 
 
 def is_single_answer_choice(task: Task) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from keylm.common.errors import UserError
 from keylm.data.cleaning.benchmark_items import load_tasks
 from keylm.evaluate.baselines import (
-    baseline_answer_scores,
     baseline_choice_scores,
+    baseline_samples,
     choices_only_scores,
     is_single_answer_choice,
 )
@@ -50,7 +50,8 @@ def run_tasks(
     Returns:
         By task: `documents`, lm_eval's `version`, `scores` and `standard_errors` by metric, `baselines` (scores by
         metric and baseline), `not_significantly_above` (baselines by metric), `answer_statistics` of generated
-        answers, and of tasks in IFEval's format `by_instruction` (how often each type was followed strictly).
+        answers, and of tasks in IFEval's format `by_instruction` (how often each type was followed strictly, by the
+        model and by each baseline).
 
     Raises:
         UserError: A task is unknown, its data are missing, the run is not trained, or the model cannot be loaded.
@@ -99,7 +100,6 @@ def _evaluate(
             "documents": row["sample_len"],
             **_scores_and_baselines(row, task, samples, lm, limit, baselines),
             "answer_statistics": {},
-            "by_instruction": _followed_by_instruction(samples),
         }
         if task is not None and task.OUTPUT_TYPE == "generate_until":
             scores[name]["answer_statistics"] = _answer_statistics(task, lm, samples, bits_per_byte)
@@ -109,24 +109,13 @@ def _evaluate(
     return scores
 
 
-def _followed_by_instruction(samples: Sequence[dict[str, Any]]) -> dict[str, dict[str, int]]:
-    """How often each type of instruction was followed strictly, most frequent first; empty unless IFEval judged."""
-    verdicts: dict[str, list[bool]] = defaultdict(list)
-    for sample in samples:
-        if "inst_level_strict_acc" in sample:
-            types = sample["doc"]["instruction_id_list"]
-            for instruction, is_followed in zip(types, sample["inst_level_strict_acc"], strict=True):
-                verdicts[instruction].append(is_followed)
-    rows = sorted(verdicts.items(), key=lambda row: -len(row[1]))
-    return {instruction: {"followed": sum(row), "total": len(row)} for instruction, row in rows}
-
-
 def _scores_and_baselines(
     row: dict[str, Any], task: Task | None, samples: list[dict[str, Any]], lm: LM, limit: int | None, baselines: bool
 ) -> dict[str, Any]:
     """Scores, standard errors and baselines by metric; a group of tasks (`task` is None) has no baselines."""
     scores, errors = _metrics(row, ","), _metrics(row, "_stderr,")
     by_metric: dict[str, dict[str, float]] = {}
+    by_instruction: dict[str, dict[str, Any]] = {}
     if task is not None and is_single_answer_choice(task):
         choice_scores = baseline_choice_scores(task, limit)
         if baselines:
@@ -134,9 +123,14 @@ def _scores_and_baselines(
         # The same for every metric: normalizing by length changes what the model chooses, not what is right.
         by_metric = dict.fromkeys(scores, choice_scores)
     if task is not None and task.OUTPUT_TYPE == "generate_until":
-        by_metric = baseline_answer_scores(task, limit)
-        # lm_eval states no standard error for aggregations of its tasks' own, such as IFEval's instruction level.
+        judged_baselines = baseline_samples(task, limit)
+        by_instruction = _by_instruction(samples, judged_baselines)
         for metric, aggregate in task.aggregation().items():
+            by_metric[metric] = {
+                name: float(aggregate([sample[metric] for sample in judged]))
+                for name, judged in judged_baselines.items()
+            }
+            # lm_eval states no standard error for aggregations of its tasks' own, such as IFEval's instruction level.
             items = [sample[metric] for sample in samples if metric in sample]
             if metric in scores and metric not in errors:
                 error = bootstrap_standard_error(aggregate, items)
@@ -149,7 +143,35 @@ def _scores_and_baselines(
             metric: not_significantly_above(score, errors.get(metric), by_metric.get(metric, {}))
             for metric, score in scores.items()
         },
+        "by_instruction": by_instruction,
     }
+
+
+def _by_instruction(
+    samples: Sequence[dict[str, Any]], judged_baselines: Mapping[str, Sequence[dict[str, Any]]]
+) -> dict[str, dict[str, Any]]:
+    """How often the model and the baselines followed each type of instruction strictly, most frequent type first."""
+    model = _strict_verdicts(samples)
+    baselines = {name: _strict_verdicts(judged) for name, judged in judged_baselines.items()}
+    return {
+        instruction: {
+            "followed": sum(model[instruction]),
+            "total": len(model[instruction]),
+            "baselines": {name: sum(verdicts[instruction]) for name, verdicts in baselines.items()},
+        }
+        for instruction in sorted(model, key=lambda instruction: -len(model[instruction]))
+    }
+
+
+def _strict_verdicts(samples: Sequence[dict[str, Any]]) -> dict[str, list[bool]]:
+    """Whether each instruction was followed strictly, by its type; empty unless IFEval's checkers judged."""
+    verdicts: dict[str, list[bool]] = defaultdict(list)
+    for sample in samples:
+        if "inst_level_strict_acc" in sample:
+            types = sample["doc"]["instruction_id_list"]
+            for instruction, is_followed in zip(types, sample["inst_level_strict_acc"], strict=True):
+                verdicts[instruction].append(is_followed)
+    return verdicts
 
 
 def _metrics(row: dict[str, Any], separator: str) -> dict[str, float]:

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from keylm.common.errors import KeyLMError, UserError
-from keylm.export.stage import CHECKSUMS
+from keylm.common.files import CHECKSUMS
 from keylm.run import Run
 
 if TYPE_CHECKING:

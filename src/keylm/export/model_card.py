@@ -18,6 +18,7 @@ from keylm.gguf.locate import preferred_file_type
 from keylm.recipe import Recipe
 from keylm.recipe.train import TrainConfig
 from keylm.run import Run
+from keylm.shipped import SHIPPED
 from keylm.stages import Stage, stages_of
 
 _GGUF_USAGE = """
@@ -80,6 +81,14 @@ def render_model_card(run: Run, num_parameters: int, quality: dict[str, Any], ve
         license=_LICENSES[license_of(run)],
     )
     return f"---\n{_header(run).to_yaml()}\n---\n\n{body}"
+
+
+def shipped_card(run: Run) -> str | None:
+    """The card of the shipped model whose weights a run exports unchanged; None if they are others."""
+    is_shipped = run.imported_from("pretrain") and run.metadata("pretrain").get("shipped")
+    if not is_shipped or _stages_trained_here(run):
+        return None
+    return (SHIPPED[run.metadata("pretrain")["imported"]].folder / "README.md").read_text(encoding="utf-8")
 
 
 def quantization_section(quality: dict[str, Any]) -> str:

@@ -59,7 +59,8 @@ def _held_out_tokens(run: Run) -> Array:
     from keylm.data.prepare.token_store import TokenStore
 
     folders = [run.stage("prepare") / "pretrain" / source.name / "validation" for source in run.recipe.data.sources]
-    stores = [TokenStore(folder) for folder in folders if folder.exists()]
+    # Of a source with few documents, none may be held out.
+    stores = [store for folder in folders if folder.exists() and (store := TokenStore(folder)).num_documents]
     parts = [store.tokens(0, min(int(store.document_ends[-1]), NUM_TOKENS // len(stores))) for store in stores]
     return np.concatenate([np.empty(0, np.uint16), *parts])
 

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from keylm.common.errors import UserError
-from keylm.common.files import sha256, write_text
+from keylm.common.files import write_checksums, write_text
 from keylm.gguf.locate import gguf_path, preferred_file_type
 from keylm.run import Run
 from keylm.stages import training_stages
-
-CHECKSUMS = "SHA256SUMS"
 
 
 def run_export(run: Run) -> dict[str, Any]:
@@ -28,12 +26,12 @@ def run_export(run: Run) -> dict[str, Any]:
     import torch
     from safetensors.torch import load_file
 
-    from keylm.export.model_card import render_model_card
+    from keylm.export.model_card import render_model_card, shipped_card
     from keylm.export.ollama import write_modelfile
     from keylm.export.quantization_quality import measure_quantization
     from keylm.export.transformers_folder import write_transformers_folder
     from keylm.export.verify import verify_export
-    from keylm.gguf.file import write_gguf
+    from keylm.gguf.file import license_of, write_gguf
 
     stage = training_stages(run)[-1]
     if not run.weights(stage).exists():
@@ -44,7 +42,8 @@ def run_export(run: Run) -> dict[str, Any]:
     weights = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(run.weights(stage)).items()}
     write_transformers_folder(run, weights, folder / "transformers")
     for file_type in file_types:
-        write_gguf(run, weights, file_type, gguf_path(run, file_type))
+        path = gguf_path(run, file_type)
+        write_gguf(run.recipe, run.stage("tokenizer"), weights, file_type, path, license_of(run))
     if file_types:
         best = gguf_path(run, preferred_file_type(file_types))
         write_modelfile(run.recipe, best.name, folder / "Modelfile")
@@ -53,7 +52,7 @@ def run_export(run: Run) -> dict[str, Any]:
     num_parameters = sum(tensor.numel() for tensor in weights.values())
     quality = measure_quantization(run, weights)
     verification = verify_export(run, weights)
-    card = render_model_card(run, num_parameters, quality, verification)
+    card = shipped_card(run) or render_model_card(run, num_parameters, quality, verification)
     write_text(folder / "README.md", card)
     write_text(folder / "transformers" / "README.md", card)
     return {
@@ -65,11 +64,7 @@ def run_export(run: Run) -> dict[str, Any]:
 
 
 def _write_checksums(folder: Path) -> dict[str, dict[str, Any]]:
-    """Write `SHA256SUMS`, in the format of `sha256sum`, and return the bytes and the SHA-256 of each exported file."""
+    """Write `SHA256SUMS`, and return the bytes and the SHA-256 of each exported file."""
     paths = [*folder.glob("transformers/*"), *folder.glob("*.gguf"), *folder.glob("Modelfile"), folder / "README.md"]
-    files = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
-        for path in sorted(paths)
-    }
-    write_text(folder / CHECKSUMS, "".join(f"{file['sha256']}  {name}\n" for name, file in files.items()))
-    return files
+    hashes = write_checksums(folder, (path.relative_to(folder).as_posix() for path in paths))
+    return {name: {"bytes": (folder / name).stat().st_size, "sha256": digest} for name, digest in hashes.items()}

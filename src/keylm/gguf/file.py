@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gguf
+import numpy as np
+from numpy.typing import NDArray
 
 from keylm.gguf.quantization import quantize
 from keylm.gguf.tensor_types import FILE_TYPES, tensor_type
+from keylm.recipe import Recipe
 from keylm.recipe.model import ModelConfig
 from keylm.run import Run
 from keylm.tokenizer.chat_template import CHAT_TEMPLATE
@@ -20,23 +23,31 @@ from keylm.tokenizer.tokenizer import CONTROL_TOKENS, Tokenizer, read_merges
 if TYPE_CHECKING:
     import torch
 
+Weights = Mapping[str, "torch.Tensor"] | Mapping[str, NDArray[np.float32]]
+"""Weights by transformers' Qwen3 names."""
+
 _ARCHITECTURE = gguf.MODEL_ARCH.QWEN3
 
 
-def write_gguf(run: Run, weights: dict[str, torch.Tensor], file_type: str, path: Path) -> None:
+def write_gguf(
+    recipe: Recipe, tokenizer_folder: Path, weights: Weights, file_type: str, path: Path, license_id: str = "apache-2.0"
+) -> None:
     """Write a GGUF file atomically.
 
     Args:
-        run: The run whose recipe and tokenizer go into the metadata.
-        weights: All tensors of the model, of any float dtype, under transformers' Qwen3 names.
+        recipe: The recipe whose names, sizes and sampling defaults go into the metadata.
+        tokenizer_folder: The folder with `tokenizer.json`.
+        weights: All weights of the model, by transformers' Qwen3 names: tensors of any float dtype, or float32
+            arrays.
         file_type: A key of `tensor_types.FILE_TYPES`.
         path: The file to write.
+        license_id: License of the weights, as a Hugging Face license identifier.
     """
     partial = path.with_name(path.name + ".partial")
     writer = gguf.GGUFWriter(partial, gguf.MODEL_ARCH_NAMES[_ARCHITECTURE])
-    _add_metadata(writer, run, file_type)
-    _add_tokenizer(writer, run)
-    _add_tensors(writer, run.recipe.model, weights, file_type)
+    _add_metadata(writer, recipe, file_type, license_id)
+    _add_tokenizer(writer, recipe, tokenizer_folder)
+    _add_tensors(writer, recipe.model, weights, file_type)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -65,15 +76,16 @@ def read_gguf_weights(path: Path, model: ModelConfig, names: Iterable[str]) -> d
 
 
 def license_of(run: Run) -> str:
-    """The license of a run's weights as a Hugging Face license identifier; `other` for imported weights."""
-    return "other" if run.imported_from("pretrain") else "apache-2.0"
+    """The license of a run's weights as a Hugging Face license identifier; `other` if it is that of another model."""
+    is_ours = not run.imported_from("pretrain") or run.metadata("pretrain").get("shipped")
+    return "apache-2.0" if is_ours else "other"
 
 
-def _add_metadata(writer: gguf.GGUFWriter, run: Run, file_type: str) -> None:
-    recipe, model = run.recipe, run.recipe.model
+def _add_metadata(writer: gguf.GGUFWriter, recipe: Recipe, file_type: str, license_id: str) -> None:
+    model = recipe.model
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_name(recipe.title or recipe.name)
-    writer.add_license(license_of(run))
+    writer.add_license(license_id)
     writer.add_languages(["en"])
     writer.add_file_type(FILE_TYPES[file_type])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
@@ -94,17 +106,17 @@ def _add_metadata(writer: gguf.GGUFWriter, run: Run, file_type: str) -> None:
     writer.add_layer_norm_rms_eps(model.rms_norm_eps)
 
 
-def _add_tokenizer(writer: gguf.GGUFWriter, run: Run) -> None:
-    tokenizer = Tokenizer.load(run.stage("tokenizer"))
+def _add_tokenizer(writer: gguf.GGUFWriter, recipe: Recipe, folder: Path) -> None:
+    tokenizer = Tokenizer.load(folder)
     tokens = [tokenizer.backend.id_to_token(index) for index in range(tokenizer.vocab_size)]
     # Tokens that are not marked as control tokens would be printed by llama.cpp as text.
     types = [gguf.TokenType.CONTROL if token in CONTROL_TOKENS else gguf.TokenType.NORMAL for token in tokens]
     writer.add_tokenizer_model("gpt2")
     # llama.cpp selects the split regex by this name; a wrong name is not an error there, it only gives other tokens.
-    writer.add_tokenizer_pre(run.recipe.tokenizer.pre_tokenizer)
+    writer.add_tokenizer_pre(recipe.tokenizer.pre_tokenizer)
     writer.add_token_list(tokens)
     writer.add_token_types(types)
-    writer.add_token_merges(list(read_merges(run.stage("tokenizer"))))
+    writer.add_token_merges(list(read_merges(folder)))
     writer.add_bos_token_id(tokenizer.end_of_text)
     writer.add_eos_token_id(tokenizer.turn_end)
     writer.add_eot_token_id(tokenizer.turn_end)
@@ -115,7 +127,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, run: Run) -> None:
     writer.add_chat_template(CHAT_TEMPLATE)
 
 
-def _add_tensors(writer: gguf.GGUFWriter, model: ModelConfig, weights: dict[str, torch.Tensor], file_type: str) -> None:
+def _add_tensors(writer: gguf.GGUFWriter, model: ModelConfig, weights: Weights, file_type: str) -> None:
     """Add every tensor under llama.cpp's name.
 
     The rows of query and key projections keep their order: llama.cpp rotates the two halves of a `qwen3` head, as

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keylm.common.errors import UserError
+from keylm.gguf.cache import cached_gguf
+from keylm.shipped import DEFAULT, SHIPPED, shipped_model
 
 if TYPE_CHECKING:
     from keylm.run import Run
@@ -33,16 +35,24 @@ def preferred_gguf(paths: list[Path]) -> Path:
     return by_file_type[preferred_file_type(by_file_type)]
 
 
-def find_gguf(model: Path) -> Path:
-    """Resolve a GGUF file, an export folder or a run folder to a GGUF file.
+def find_gguf(model: Path | None) -> Path:
+    """Resolve a GGUF file, an export folder, a run folder or the name of a shipped model to a GGUF file.
+
+    A file or folder goes first where it has the name of a shipped model. None stands for the default one.
 
     Raises:
-        UserError: The path does not exist, or the folder has no GGUF file.
+        UserError: The path does not exist, the folder has no GGUF file, or this installation lacks the shipped model.
+        KeyLMError: The shipped model is damaged.
     """
+    if shipped := shipped_model(model) if model else DEFAULT:
+        return cached_gguf(shipped, _PREFERENCE[0])
+    assert model
     if model.is_file():
         return model
     if not model.exists():
-        raise UserError(f"{model} does not exist: pass a run folder, an export folder or a GGUF file")
+        raise UserError(
+            f"{model} does not exist: pass a run folder, an export folder, a GGUF file, or one of {', '.join(SHIPPED)}"
+        )
     paths = [*model.glob("*.gguf"), *model.glob("export/*.gguf")]
     if not paths:
         raise UserError(f"{model} has no GGUF file: run `keylm export {model}` first")

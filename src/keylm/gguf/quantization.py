@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 FLOAT_TYPES = (GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16)
 
 
-def quantize(tensor: torch.Tensor, tensor_type: GGMLQuantizationType) -> NDArray[np.generic]:
-    """Encode a tensor as GGUF stores it.
+def quantize(weight: torch.Tensor | NDArray[np.float32], tensor_type: GGMLQuantizationType) -> NDArray[np.generic]:
+    """Encode a weight as GGUF stores it.
 
     Quantized types get the bytes that `llama-quantize` writes without an importance matrix: both call
     `ggml_quantize_chunk`.
 
     Args:
-        tensor: A matrix (rows, columns) of any float dtype; for float types, a vector too. For quantized types,
-            columns must be a multiple of the block length (`GGML_QUANT_SIZES`).
+        weight: A matrix (rows, columns), as a tensor of any float dtype or as a float32 array; for float types, a
+            vector too. For quantized types, columns must be a multiple of the block length (`GGML_QUANT_SIZES`).
         tensor_type: The type to store it in.
 
     Returns:
@@ -35,7 +35,8 @@ def quantize(tensor: torch.Tensor, tensor_type: GGMLQuantizationType) -> NDArray
     Raises:
         KeyLMError: The installed xllamacpp does not export the encoder.
     """
-    values = np.ascontiguousarray(tensor.float().numpy())
+    # Arrays come from where torch is not loaded: importing it takes longer than quantizing.
+    values = np.ascontiguousarray(weight if isinstance(weight, np.ndarray) else weight.float().numpy())
     if tensor_type in FLOAT_TYPES:
         encoded: NDArray[np.generic] = quants.quantize(values, tensor_type)
         return encoded

@@ -29,7 +29,7 @@ _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
 def run_server(
-    model: Path,
+    model: Path | None,
     host: str = "127.0.0.1",
     port: int = 8080,
     num_threads: int | None = None,
@@ -40,7 +40,7 @@ def run_server(
     """Serve a model until Ctrl-C or SIGTERM. Answers in progress are finished then; a second Ctrl-C cuts them off.
 
     Args:
-        model: A run folder, an export folder or a GGUF file.
+        model: A run folder, an export folder, a GGUF file or the name of a shipped model; None takes the default one.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
         num_threads: Threads that compute; None takes the number of physical cores.

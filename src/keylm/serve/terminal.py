@@ -103,11 +103,13 @@ class Conversation:
             file.write(json.dumps({"messages": self.messages}, ensure_ascii=False) + "\n")
 
 
-def run_chat(model: Path, system: str = "", temperature: float | None = None, num_threads: int | None = None) -> None:
+def run_chat(
+    model: Path | None, system: str = "", temperature: float | None = None, num_threads: int | None = None
+) -> None:
     """Chat with a model in the terminal. Piped text is one message, which is answered once.
 
     Args:
-        model: A run folder, an export folder or a GGUF file.
+        model: A run folder, an export folder, a GGUF file or the name of a shipped model; None takes the default one.
         system: The system prompt; empty for none.
         temperature: Sampling temperature; None takes the model's own.
         num_threads: Threads that compute; None takes the number of physical cores.

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from keylm.common.files import cache_folder
 from keylm.common.hardware import describe_hardware
 
 _SOURCE = Path(__file__).with_name("kernels.cpp")
@@ -47,8 +48,7 @@ def kernel_library() -> ctypes.CDLL | None:
         return None
     flags = [*_FLAGS, *(_X86_FLAGS if platform.machine() == "x86_64" else [])]
     key = repr([_SOURCE.read_text(encoding="utf-8"), compiler, flags, describe_hardware()["processor"]])
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "keylm"
-    path = folder / f"kernels-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
+    path = cache_folder() / f"kernels-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
     try:
         if not path.exists():
             _compile_kernels(compiler, flags, path)
