@@ -323,7 +323,7 @@ class CompletionResponse(Response):
                     if refusal := chunk.get("error"):
                         is_too_long = refusal["type"] == "exceed_context_size_error"
                         code = "context_length_exceeded" if is_too_long else None
-                        raise RequestError(refusal["code"], refusal["message"], code)
+                        raise RequestError(refusal["code"], refusal["message"], code, refusal.get("param"))
                     chunk["choices"][0]["index"] = index
                 if batch:
                     await on_chunks(batch)

@@ -91,7 +91,7 @@ class Worker:
     def _complete(self, number: int, request: dict[str, Any]) -> None:
         if problem := _schema_problem(request):
             error = {"code": 400, "message": f"`json_schema`: {problem}", "type": "invalid_request_error"}
-            self.reply(number, chunk={"error": error})
+            self.reply(number, chunk={"error": {**error, "param": "json_schema"}})
             return
 
         def pass_on(chunk: dict[str, Any]) -> bool:
