@@ -115,8 +115,8 @@ def test_what_is_stuck_is_replaced(exported: Run) -> None:
         process.send_signal(signal.SIGSTOP)
         with pytest.raises(EngineError, match="silent for 2 s"):
             _answer(engine)
-        assert not process.is_running()
         assert _answer(engine) == expected
+        assert not process.is_running()
         assert "llamacpp:prompt_tokens_total" in engine.metrics()
 
 
