@@ -120,6 +120,15 @@ def test_what_is_stuck_is_replaced(exported: Run) -> None:
         assert "llamacpp:prompt_tokens_total" in engine.metrics()
 
 
+def test_a_long_request_to_what_is_stuck_ends(exported: Run) -> None:
+    """It is longer than the pipe to the process."""
+    with _engine_with_process(exported, stall_seconds=2) as (engine, process):
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(EngineError, match="silent"):
+            engine.complete({"prompt": "x" * 1_000_000}, lambda _: None)
+        assert len(_answer(engine)) > 0
+
+
 def test_what_gets_stuck_in_an_answer_is_replaced(exported: Run) -> None:
     with _engine_with_process(exported, stall_seconds=2) as (engine, process):
         expected = _answer(engine)

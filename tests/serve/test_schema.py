@@ -6,6 +6,7 @@ import json
 import urllib.request
 from collections.abc import Iterator
 
+import jsonschema
 import openai
 import pytest
 from helpers.tiny_server import post, running
@@ -170,6 +171,33 @@ def test_a_bad_schema_is_refused(server: Server, schema: object, words: str, str
     status, answer = post(server, "/v1/completions", {"prompt": [5], "json_schema": schema, "stream": stream})
     assert (status, answer["error"]["param"]) == (400, "json_schema")
     assert words in answer["error"]["message"]
+
+
+def test_an_answer_never_leaves_its_schema(server: Server) -> None:
+    """No text follows a schema that is nothing but itself. llama.cpp would give it up without a word."""
+    body = {"prompt": [5], "json_schema": {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]}, "max_tokens": 8}
+    status, answer = post(server, "/v1/completions", body)
+    assert (status, answer["error"]["param"]) == (400, "json_schema")
+    assert "cannot follow" in answer["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 3},
+        {"type": "object", "properties": {"é": {"type": "boolean"}}, "required": ["é"], "additionalProperties": False},
+        {"enum": ["tide", "wave", "sea"]},
+        {"type": "string", "pattern": "^[a-z]{2,5}$"},
+        {"anyOf": [{"type": "null"}, {"const": {"a": [1, "ü"]}}]},
+    ],
+)
+def test_an_answer_follows_its_schema(server: Server, schema: dict) -> None:
+    body = {"prompt": [5], "json_schema": schema, "temperature": 1, "max_tokens": 60}
+    for seed in range(5):
+        status, answer = post(server, "/v1/completions", {**body, "seed": seed})
+        assert status == 200
+        if answer["choices"][0]["finish_reason"] == "stop":
+            jsonschema.validate(json.loads(answer["choices"][0]["text"]), schema)
 
 
 def test_a_deep_schema_is_refused(server: Server) -> None:

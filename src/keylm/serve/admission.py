@@ -25,7 +25,7 @@ class Limits:
     """How long a request waits for its turn."""
     answer_seconds: float = 600
     """How long an answer may take to generate."""
-    stall_seconds: float = 60
+    stall_seconds: float = 30
     """How long llama.cpp may be silent within an answer; it is then killed and started anew."""
     body_bytes: int = 4_000_000
     """Longest request body: many times the longest context."""

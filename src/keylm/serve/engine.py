@@ -52,7 +52,7 @@ class Engine:
     """
 
     def __init__(
-        self, path: Path, num_slots: int = 1, num_threads: int | None = None, stall_seconds: float = 60
+        self, path: Path, num_slots: int = 1, num_threads: int | None = None, stall_seconds: float = 30
     ) -> None:
         self.header = read_gguf_header(path)
         self._settings = {
@@ -149,12 +149,16 @@ class LlamaProcess:
         )
         self.has_ended = False
         self._lock = threading.Lock()
-        self._send_lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._inboxes: dict[int, queue.SimpleQueue[dict[str, Any] | None]] = {0: queue.SimpleQueue()}
-        self._reader = threading.Thread(target=self._read_replies, daemon=True)
+        # Writing has a thread of its own, so that nobody waits for a process that has stopped to read.
+        self._outbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=run, daemon=True) for run in (self._read_replies, self._write_messages)
+        ]
         try:
-            self._reader.start()
+            for thread in self._threads:
+                thread.start()
         except BaseException:
             self._process.kill()
             raise
@@ -182,7 +186,7 @@ class LlamaProcess:
         failure: BaseException | None = None
         is_stopped = False
         try:
-            self._send({"id": number, **message})
+            self._outbox.put({"id": number, **message})
             while "chunk" in (reply := self._next_reply(inbox, stall_seconds)):
                 if is_stopped:
                     continue
@@ -191,7 +195,7 @@ class LlamaProcess:
                 except BaseException as error:
                     failure, is_stopped = error, True
                 if is_stopped:
-                    self._send({"stop": number})
+                    self._outbox.put({"stop": number})
         finally:
             with self._lock:
                 del self._inboxes[number]
@@ -202,19 +206,12 @@ class LlamaProcess:
         """Kill the process. Those who wait for replies get an error."""
         self._process.kill()
         self._process.wait()
-        self._reader.join()
+        self._outbox.put(None)
+        for thread in self._threads:
+            thread.join()
         with contextlib.suppress(OSError):  # what could not be sent any more
             self._process.stdin.close()  # type: ignore[union-attr]
         self._process.stdout.close()  # type: ignore[union-attr]
-
-    def _send(self, message: dict[str, Any]) -> None:
-        line = json.dumps(message).encode() + b"\n"
-        try:
-            with self._send_lock:
-                self._process.stdin.write(line)  # type: ignore[union-attr]
-                self._process.stdin.flush()  # type: ignore[union-attr]
-        except (OSError, ValueError) as error:
-            raise EngineError("llama.cpp has ended: ask again") from error
 
     def _next_reply(
         self, inbox: queue.SimpleQueue[dict[str, Any] | None], stall_seconds: float | None
@@ -238,3 +235,9 @@ class LlamaProcess:
             self.has_ended = True
             for inbox in self._inboxes.values():
                 inbox.put(None)
+
+    def _write_messages(self) -> None:
+        with contextlib.suppress(BrokenPipeError):  # the process has ended, which the other thread sees
+            while message := self._outbox.get():
+                self._process.stdin.write(json.dumps(message).encode() + b"\n")  # type: ignore[union-attr]
+                self._process.stdin.flush()  # type: ignore[union-attr]

@@ -106,7 +106,7 @@ class CompletionParameters(BaseModel):
     dry_sequence_breakers: _Texts | None = None
 
     logit_bias: (
-        Annotated[dict[Annotated[str, Field(max_length=100)], float], Field(max_length=1000)]
+        Annotated[dict[Annotated[str, Field(max_length=100)], float | bool], Field(max_length=1000)]
         | Annotated[list[_TokenBias], Field(max_length=1000)]
         | None
     ) = None

@@ -89,29 +89,49 @@ class Worker:
         self.reply(number)
 
     def _complete(self, number: int, request: dict[str, Any]) -> None:
-        if problem := _schema_problem(request):
-            error = {"code": 400, "message": f"`json_schema`: {problem}", "type": "invalid_request_error"}
-            self.reply(number, chunk={"error": {**error, "param": "json_schema"}})
-            return
+        follower: SchemaFollower | None = None
 
         def pass_on(chunk: dict[str, Any]) -> bool:
+            if follower and "choices" in chunk and not follower.accepts(chunk["choices"][0]["text"]):
+                self.reply(number, chunk=_schema_error("llama.cpp cannot follow it any further"))
+                return True
             self.reply(number, chunk=chunk)
             return number in self._stopped
 
+        if "json_schema" in request:
+            try:
+                follower = SchemaFollower(request["json_schema"])
+            except ValueError as error:
+                self.reply(number, chunk=_schema_error(str(error)))
+                return
         # With progress in its prompt, an answer that is alive is never silent for longer than a batch.
         self._llama.handle_completions({**request, "stream": True, "return_progress": True}, pass_on)
 
 
-def _schema_problem(request: dict[str, Any]) -> str | None:
-    """Say what is wrong with a request's JSON schema. llama.cpp would write free text instead of following it."""
-    if "json_schema" not in request:
-        return None
-    import llguidance
+class SchemaFollower:
+    """Reads an answer beside llama.cpp, which writes free text where it cannot follow a JSON schema (any further).
 
-    grammar = f"%llguidance {{}}\nstart: %json {json.dumps(request['json_schema'])}"
-    # Of several lines, the last show the place in the grammar, which is not what the client has written.
-    problem = llguidance.LLMatcher.validate_grammar(grammar).partition("\n   1 | ")[0]
-    return " ".join(problem.rpartition("JSON schema: ")[2].split()) or None
+    Raises:
+        ValueError: The schema is invalid, or uses what llguidance does not support.
+    """
+
+    def __init__(self, schema: dict[str, Any]) -> None:
+        from llguidance import LLMatcher, LLTokenizer
+
+        self._matcher = LLMatcher(LLTokenizer("byte"), f"%llguidance {{}}\nstart: %json {json.dumps(schema)}")
+        # Of several lines, the last show the place in the grammar, which is not what the client has written.
+        problem = self._matcher.get_error().partition("\n   1 | ")[0]
+        if problem:
+            raise ValueError(" ".join(problem.rpartition("JSON schema: ")[2].split()))
+
+    def accepts(self, text: str) -> bool:
+        """Read the next piece of the answer, and return whether it follows the schema so far."""
+        return self._matcher.try_consume_tokens(list(text.encode())) == len(text.encode())
+
+
+def _schema_error(problem: str) -> dict[str, Any]:
+    error = {"code": 400, "message": f"`json_schema`: {problem}", "type": "invalid_request_error"}
+    return {"error": {**error, "param": "json_schema"}}
 
 
 def _limit_memory() -> None:
