@@ -200,12 +200,28 @@ def test_an_answer_follows_its_schema(server: Server, schema: dict) -> None:
             jsonschema.validate(json.loads(answer["choices"][0]["text"]), schema)
 
 
-def test_a_deep_schema_is_refused(server: Server) -> None:
+@pytest.mark.parametrize("depth", [65, 100, 300, 900])
+def test_a_deep_schema_is_refused(server: Server, depth: int) -> None:
     schema: dict = {}
-    for _ in range(100):
+    for _ in range(depth):
         schema = {"items": schema}
     status, answer = post(server, "/v1/completions", {"prompt": [5], "json_schema": schema})
     assert (status, answer["error"]["message"]) == (400, "`json_schema`: it is nested more than 64 levels deep")
+
+
+@pytest.mark.parametrize("depth", [*range(900, 1010, 3), 3000, 100_000])
+def test_json_of_every_depth_gets_an_answer(server: Server, depth: int) -> None:
+    """Wherever a recursion ends, it is the request's fault, or nobody's."""
+    deep = b"[" * depth + b"]" * depth
+    for field in (
+        b'"json_schema": {"enum": ',
+        b'"metadata": {"a": ',
+        b'"logit_bias": {"a": ',
+        b'"stream_options": {"a": ',
+    ):
+        status, answer = post(server, "/v1/completions", b'{"prompt": [5], "max_tokens": 1, ' + field + deep + b"}}")
+        assert status in (200, 400)
+        assert status == 200 or answer["error"]["message"]
 
 
 @pytest.mark.parametrize(

@@ -412,13 +412,16 @@ def test_nothing_is_read_before_admission(engine: Engine) -> None:
 
 
 def test_bodies_that_wait_have_a_bound(engine: Engine) -> None:
-    with running(engine, Limits(answers=0, held_bytes=1000)) as server:
-        content = json.dumps({"messages": MESSAGES, "user": "x" * 600})
-        with _ask(server, json.loads(content)):
-            until(lambda: server.app.admission.waiting == 1)
-            status, answer = post(server, "/v1/chat/completions", content.encode())
+    """A long one beyond it is refused. Short ones are not."""
+    with running(engine, Limits(answers=0, held_bytes=1000, short_body_bytes=500)) as server:
+        long, short = ({"messages": MESSAGES, "user": "x" * length} for length in (600, 250))
+        with _ask(server, long), _ask(server, short):
+            until(lambda: server.app.admission.waiting == 2)
+            status, answer = post(server, "/v1/chat/completions", long)
             assert (status, answer["error"]["code"]) == (503, "overloaded")
-            assert 600 < server.app.num_held_bytes <= 1000
+            assert 850 < server.app.num_held_bytes < 1300
+            with _ask(server, short):
+                until(lambda: server.app.admission.waiting == 3)
         until(lambda: server.app.num_held_bytes == 0)
 
 

@@ -30,7 +30,9 @@ class Limits:
     body_bytes: int = 4_000_000
     """Longest request body: many times the longest context."""
     held_bytes: int = 64_000_000
-    """Length of all request bodies that are held at the same time; a further one is answered with 503."""
+    """Length of all request bodies that are held at the same time; a further long one is answered with 503."""
+    short_body_bytes: int = 65_536
+    """A body up to this length is always taken: long ones, however slow, keep no short one out."""
     body_seconds: float = 30
     """How long a request body may take to arrive."""
     head_seconds: float = 15

@@ -195,7 +195,8 @@ class App(Starlette):
         if num_bytes > self.limits.body_bytes:
             message = f"the body is over {self.limits.body_bytes:,} bytes"
             return RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
-        if self.num_held_bytes + num_new_bytes > self.limits.held_bytes:
+        is_long = num_bytes > self.limits.short_body_bytes
+        if is_long and self.num_held_bytes + num_new_bytes > self.limits.held_bytes:
             return OverloadedError("too many long requests are waiting: try again later")
         return None
 

@@ -25,7 +25,7 @@ _Count = Annotated[int, Field(ge=-1, le=2**31 - 1)]
 _Length = Annotated[int, Field(ge=1, le=2**31 - 1)] | Literal[-1]
 _Text = Annotated[str, Field(max_length=10_000)]
 _Texts = Annotated[list[_Text], Field(max_length=16)]
-_TokenIds = Annotated[list[int], Field(min_length=1, fail_fast=True)]
+_TokenIds = Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(min_length=1, fail_fast=True)]
 _Prompt = Annotated[str, Field(min_length=1)]
 # JSON has no tuples, so a strict schema has to be told that a list may stand for one.
 _TokenBias = Annotated[tuple[int | Annotated[str, Field(max_length=100)], float | bool], Field(strict=False)]
@@ -176,6 +176,7 @@ class CompletionParameters(BaseModel):
                 for more than an answer can hold.
         """
         context_length = engine.header.context_length
+        self._check_grammar(context_length)
         parameters = {name: value for name, value in self.model_dump().items() if value is not None}
         for name in _LENGTHS:
             if parameters.get(name) == -1:  # no limit, for llama.cpp and LM Studio
@@ -191,7 +192,6 @@ class CompletionParameters(BaseModel):
         if "stop" in parameters:
             stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
             parameters["stop"] = [text for text in stop if text]  # an empty one would end every answer
-        self._check_grammar(context_length)
         return [{**parameters, "prompt": prompt} for prompt in self._prompts(engine)]
 
     def _prompts(self, engine: Engine) -> Sequence[str | list[int]]:
@@ -212,12 +212,12 @@ class CompletionParameters(BaseModel):
             raise _bad_parameter("grammar", f"{count} repetitions are beyond the context of {context_length} tokens")
         if self.json_schema is None:
             return
-        if len(json.dumps(self.json_schema)) > _SCHEMA_CHARACTERS:
-            raise _bad_parameter("json_schema", f"it is longer than {_SCHEMA_CHARACTERS:,} characters")
         for keyword, count in _schema_counts(self.json_schema):
             if count > context_length:
                 message = f"{keyword} is {count}, beyond the context of {context_length} tokens"
                 raise _bad_parameter("json_schema", message)
+        if len(json.dumps(self.json_schema)) > _SCHEMA_CHARACTERS:
+            raise _bad_parameter("json_schema", f"it is longer than {_SCHEMA_CHARACTERS:,} characters")
 
     def opening_events(self, chunk: Chunk) -> list[Body]:  # noqa: ARG002
         """Return the events that come before that of the first chunk."""
