@@ -291,12 +291,28 @@ def serve(
         str | None,
         typer.Option(envvar="KEYLM_API_KEY", help="Key that clients must send; required if HOST is not local."),
     ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Further name of the server, such as its proxy's: requests for others are refused."),
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Site whose pages may ask the server, such as https://example.org (CORS; default: none)."),
+    ] = None,
     threads: Threads = None,
 ) -> None:
     """Serve an exported model: an OpenAI-compatible API and a chat page."""
     from keylm.serve.server import run_server
 
-    run_server(model, host=host, port=port, num_threads=threads, api_key=api_key)
+    run_server(
+        model,
+        host=host,
+        port=port,
+        num_threads=threads,
+        api_key=api_key,
+        hosts=allow_host or (),
+        origins=allow_origin or (),
+    )
 
 
 @app.command(rich_help_panel=_USE)

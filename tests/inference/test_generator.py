@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -180,3 +182,11 @@ def test_a_damaged_file_gets_a_sentence(tmp_path: Path) -> None:
     path.write_bytes(b"GGUF")
     with pytest.raises(KeyLMError, match=r"cannot load .*broken\.gguf"):
         LlamaCppGenerator(path, 256)
+
+
+def test_a_server_that_answered_nothing_can_be_closed(run: Run, llama_cpp: LlamaCppGenerator) -> None:
+    program = (
+        "import sys; from pathlib import Path; from keylm.inference.llama_cpp import exact_server\n"
+        "for _ in range(10): exact_server(Path(sys.argv[1]))"
+    )
+    subprocess.run([sys.executable, "-c", program, str(llama_cpp.path)], check=True, timeout=120)

@@ -126,6 +126,71 @@ def test_conversations_are_kept_in_the_browser(page: Any) -> None:
     assert page.locator(".turn").count() == 0
 
 
+def test_two_tabs_keep_each_others_conversations(page: Any, server: Server) -> None:
+    titles = "#chats li button:first-child"
+    other = page.context.new_page()
+    other.goto(server.url)
+    named(other)
+    say(page, "About rivers")
+    say(other, "About stones")
+    say(page, "More about rivers")
+    for tab in (page, other):
+        playwright.expect(tab.locator(titles)).to_have_text(["About rivers", "About stones"])
+    other.locator(titles).nth(1).click()
+    other.get_by_role("button", name="Delete “About stones”").click()
+    playwright.expect(page.locator(titles)).to_have_text(["About rivers"])
+    page.click("#fresh")
+    say(page, "About winds")
+    for tab in (page, other):
+        tab.reload()
+        named(tab)
+        playwright.expect(tab.locator(titles)).to_have_text(["About winds", "About rivers"])
+    other.close()
+
+
+def test_a_conversation_goes_on_in_every_tab(page: Any, server: Server) -> None:
+    say(page, "About rivers")
+    other = page.context.new_page()
+    other.goto(server.url)
+    named(other)
+    other.locator("#chats li button:first-child").click()
+    say(page, "Of the north")
+    playwright.expect(other.locator(".user")).to_have_count(2)
+    say(other, "Of the south")
+    playwright.expect(page.locator(".user")).to_have_count(3)
+    assert page.locator("#chats li").count() == 1
+    other.close()
+
+
+def test_where_two_tabs_go_on_at_once_both_are_kept(page: Any, server: Server) -> None:
+    say(page, "About rivers")
+    other = page.context.new_page()
+    other.add_init_script("addEventListener('storage', (event) => event.stopImmediatePropagation())")
+    other.goto(server.url)
+    named(other)
+    other.locator("#chats li button:first-child").click()
+    say(page, "Of the east")
+    say(other, "Of the west")
+    playwright.expect(page.locator("#chats li")).to_have_count(2)
+    said = []
+    for index in range(2):
+        page.locator("#chats li button:first-child").nth(index).click()
+        said.append(page.locator(".user").all_inner_texts()[-1].split("\n")[-1])
+    assert sorted(said) == ["Of the east", "Of the west"]
+    other.close()
+
+
+def test_conversations_of_earlier_versions_are_kept(page: Any) -> None:
+    old = [{"title": f"About {one}", "turns": [{"role": "user", "content": one}]} for one in ("rivers", "stones")]
+    page.evaluate("old => localStorage.setItem('chats', JSON.stringify(old))", old)
+    page.reload()
+    named(page)
+    page.locator("#chats li button:first-child").nth(1).click()
+    say(page, "More")
+    titles = page.locator("#chats li button:first-child")
+    assert titles.all_inner_texts() == ["About stones", "About rivers"]
+
+
 def test_settings_are_sent_and_kept(page: Any) -> None:
     page.click("#tune")
     page.fill("#system", "Be brief.")

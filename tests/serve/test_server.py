@@ -24,7 +24,7 @@ from typing import Any
 import openai
 import psutil
 import pytest
-from helpers.tiny_server import running
+from helpers.tiny_server import post, running, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,25 +33,12 @@ from keylm.gguf.locate import find_gguf
 from keylm.run import Run
 from keylm.serve.admission import Limits
 from keylm.serve.engine import Chunk, Engine
-from keylm.serve.schema import ChatCompletionRequest
 from keylm.serve.server import Server, open_port, run_server
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is a tide?"}]
 GREEDY = {"model": "any", "temperature": 0, "max_tokens": 12}
+POST_HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 ANSWERED, REFUSED = "HTTP/1.1 200", "HTTP/1.1 503"
-
-
-JSON = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=5)),
-    lambda values: st.one_of(st.lists(values, max_size=3), st.dictionaries(st.text(max_size=5), values, max_size=3)),
-    max_leaves=5,
-)
-FIELDS = sorted(ChatCompletionRequest.model_fields.keys() - {"stream"})
-BODIES = st.builds(
-    lambda fields, other: {"messages": MESSAGES, **fields, **other},
-    st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=3),
-    st.dictionaries(st.text(max_size=5), JSON, max_size=1),
-)
 
 
 class PausedEngine:
@@ -154,7 +141,13 @@ def test_models(client: openai.OpenAI, engine: Engine) -> None:
         ({"messages": [{"role": "user", "content": "long " * 500}], "stream": True}, "context"),
         ({"temperature": "hot"}, "temperature"),
         ({"max_tokens": 10**30}, "too large"),
-        ({"temperature": float("nan")}, "temperature"),
+        ({"temperature": float("nan")}, "NaN is not a finite number"),
+        ({"temperature": float("-inf")}, "not a finite number"),
+        ({"stream": "false"}, "`stream`"),
+        ({"tool_choice": "required"}, "`tool_choice`"),
+        ({"echo": True}, "`echo`"),
+        ({"web_search_options": {}}, "there is no parameter `web_search_options`"),
+        ({"stream_options": 1}, "`stream_options`"),
         ({"temperature": True}, "temperature"),
         ({"top_p": 1.5}, "top_p"),
         ({"max_tokens": 0}, "max_tokens"),
@@ -219,7 +212,12 @@ def test_an_overlong_conversation_has_openais_code(client: openai.OpenAI) -> Non
         ("/v1/chat/completions", b"\xff\xfe", 400),
         ("/v1/chat/completions", rb'{"messages": [{"role": "user", "content": "\ud800"}]}', 400),
         ("/v1/chat/completions", b" " * (Limits().body_bytes + 1), 413),
-        ("/v1/completions", b'{"prompt": ["two", "texts"]}', 400),
+        ("/v1/completions", b'{"prompt": ["a text", [5]]}', 400),
+        ("/v1/completions", b'{"prompt": []}', 400),
+        ("/v1/completions", b'{"prompt": [[]]}', 400),
+        ("/v1/completions", b'{"prompt": [' + b'"a",' * 200 + b'"a"]}', 400),
+        ("/v1/completions", b'{"prompt": "a", "temperature": 1e999}', 400),
+        ("/v1/completions", b'{"prompt": "a", "seed": 1' + b"0" * 5000 + b"}", 400),
         ("/v1/completions", b'{"prompt": [true]}', 400),
         ("/v1/completions", b'{"prompt": [-1]}', 400),
         ("/v1/completions", b'{"prompt": "a", "grammar": "root ::= nothing"}', 400),
@@ -236,26 +234,63 @@ def test_bad_bodies_get_openais_error(server: Server, path: str, body: bytes, ex
 
 def test_what_is_not_http_gets_an_answer(server: Server) -> None:
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
-        connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\n\r\n")
-        assert connection.recv(1000).startswith(b"HTTP/1.1 411")
+        connection.sendall(b"\x16\x03\x01 what is this?\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        b"Content-Length: 5\r\nContent-Length: 50\r\n",
+        b"Content-Length: +5\r\n",
+        b"Transfer-Encoding: chunked, identity\r\n",
+        b"X: 1\nContent-Length: 5\r\n",
+        b"Content-Length : 5\r\n",
+    ],
+)
+def test_no_request_hides_in_another(server: Server, lines: bytes) -> None:
+    """Where a proxy in front could see other bounds of a request, the connection ends with a 400."""
+    with _connection(server) as connection:
+        connection.sendall(POST_HEAD + lines + b"\r\n0\r\n\r\nGET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+def test_a_body_may_come_in_chunks(server: Server) -> None:
+    body = json.dumps({"messages": MESSAGES, "max_tokens": 1}).encode()
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)) as connection:
+        pieces = (body[start : start + 7] for start in range(0, len(body), 7))
+        connection.request("POST", "/v1/chat/completions", pieces, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        assert (response.status, json.load(response)["usage"]["completion_tokens"]) == (200, 1)
+        too_long = (b" " * 100_000 for _ in range(100))
+        connection.request("POST", "/v1/chat/completions", too_long, {"Content-Type": "application/json"})
+        assert connection.getresponse().status == 413
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/v1/models", "/nothing", "/v1/chat/completions"])
+def test_head_has_no_body(server: Server, path: str) -> None:
+    with _connection(server) as connection:
+        connection.sendall(f"HEAD {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: connection.recv(65_536), b""))
+    assert answer.startswith(b"HTTP/1.1 ")
+    assert answer.endswith(b"\r\n\r\n")
+    assert answer.count(b"\r\n\r\n") == 1
 
 
 def test_an_upgrade_that_is_offered_is_declined(server: Server) -> None:
     """Some clients offer HTTP/2 in every request: they are answered in HTTP/1.1, twice on one connection."""
     body = json.dumps({"messages": MESSAGES, "max_tokens": 1}).encode()
     offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAEAAEAAAAIAAAABAAMAAABk"}
+    offer["Content-Type"] = "application/json"
     with closing(http.client.HTTPConnection("127.0.0.1", server.port)) as connection:
         for _ in range(2):
             connection.request("POST", "/v1/chat/completions", body, offer)
             response = connection.getresponse()
             assert response.status == 200
             assert json.load(response)["usage"]["completion_tokens"] == 1
-
-
-def test_other_sites_cannot_read_what_it_answers(server: Server) -> None:
-    headers = {"Origin": "https://example.org"}
-    with urllib.request.urlopen(urllib.request.Request(f"{server.url}/v1/models", headers=headers)) as response:
-        assert "Access-Control-Allow-Origin" not in response.headers
 
 
 def test_health_and_metrics(server: Server) -> None:
@@ -274,15 +309,6 @@ def test_metrics_count_responses(server: Server) -> None:
     assert len(names) == len(set(names))
 
 
-@settings(max_examples=100, deadline=None)
-@given(body=BODIES)
-def test_whatever_is_sent_is_answered(server: Server, body: dict) -> None:
-    """Any JSON in any field: an answer or a refusal of OpenAI's shape, and never a failure of ours."""
-    status, answer = post(server, "/v1/chat/completions", json.dumps({**body, "max_tokens": 1}).encode())
-    assert status in (200, 400)
-    assert answer.keys() >= ({"choices", "usage"} if status == 200 else {"error"})
-
-
 def test_100_megabytes_are_refused_unread(server: Server) -> None:
     status, answer = post(server, "/v1/chat/completions", bytes(100_000_000))
     assert status == 413
@@ -296,8 +322,8 @@ def test_a_client_that_leaves_stops_its_answer(server: Server) -> None:
         before = _metrics(server)["llamacpp:tokens_predicted_total"]
         for _ in range(4):
             with _ask(server, body):
-                _until(lambda: server.app.admission.running == 1)
-            _until(lambda: server.app.admission.running == 0)
+                until(lambda: server.app.admission.running == 1)
+            until(lambda: server.app.admission.running == 0)
         assert _metrics(server)["llamacpp:tokens_predicted_total"] - before < 4 * 200
 
 
@@ -308,20 +334,19 @@ def test_broken_connections_leave_nothing_behind(server: Server) -> None:
         return {end.raddr.port for end in connections if end.raddr and end.laddr.port == server.port}
 
     before = client_ports()
-    for bytes_sent in (b"", b"GET", b"POST /v1/completions HTTP/1.1\r\nContent-Length: 100\r\n\r\n{", b"\x16\x03\x01"):
+    for bytes_sent in (b"", b"GET", POST_HEAD + b"Content-Length: 100\r\n\r\n{", b"\x16\x03\x01"):
         for _ in range(5):
             with socket.create_connection(("127.0.0.1", server.port)) as connection:
                 connection.sendall(bytes_sent)
     # At the latest its deadline for silent clients ends a connection.
-    _until(lambda: client_ports() <= before, server.limits.silence_seconds + 20)
+    until(lambda: client_ports() <= before, server.limits.silence_seconds + 20)
 
 
 def test_a_client_that_leaves_harms_nobody(server: Server, client: openai.OpenAI) -> None:
     body = json.dumps({"messages": MESSAGES, "stream": True, "max_tokens": 200, "ignore_eos": True}).encode()
     for _ in range(8):  # twice as many as there are slots: none may stay taken
         with socket.create_connection(("127.0.0.1", server.port)) as connection:
-            head = f"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n"
-            connection.sendall(head.encode() + body)
+            connection.sendall(POST_HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
             assert connection.recv(15) == b"HTTP/1.1 200 OK"
     assert client.chat.completions.create(messages=MESSAGES, **GREEDY).usage.completion_tokens == 12
 
@@ -339,9 +364,9 @@ def test_a_full_queue_is_refused_and_a_stop_waits(engine: Engine) -> None:
     with running(paused, Limits(answers=1, waiting=1)) as server, ThreadPoolExecutor(3) as threads:
         admission = server.app.admission
         first = threads.submit(post, server, "/v1/chat/completions", body)
-        _until(lambda: admission.running == 1)
+        until(lambda: admission.running == 1)
         second = threads.submit(post, server, "/v1/chat/completions", body)
-        _until(lambda: admission.waiting == 1)
+        until(lambda: admission.waiting == 1)
         status, answer = post(server, "/v1/chat/completions", body)
         assert (status, answer["error"]["code"]) == (503, "overloaded")
         server.should_exit = True
@@ -358,10 +383,10 @@ def test_a_client_that_leaves_frees_its_queue_place(engine: Engine) -> None:
     with running(paused, Limits(answers=1)) as server:
         admission = server.app.admission
         with _ask(server, {"messages": MESSAGES}):
-            _until(lambda: admission.running == 1)
+            until(lambda: admission.running == 1)
             with _ask(server, {"messages": MESSAGES}):
-                _until(lambda: admission.waiting == 1)
-            _until(lambda: admission.waiting == 0)
+                until(lambda: admission.waiting == 1)
+            until(lambda: admission.waiting == 0)
             paused.resume.set()
 
 
@@ -370,12 +395,81 @@ def test_a_stop_cuts_off_what_outlasts_its_grace(engine: Engine, capfd: pytest.C
     paused = PausedEngine(engine)
     with running(paused, Limits(grace_seconds=0.2)) as server:
         with _connection(server) as incomplete, _ask(server, {"messages": MESSAGES}) as endless:
-            incomplete.sendall(b"POST /v1/completions HTTP/1.1\r\nContent-Length: 100\r\n\r\n{")
-            _until(lambda: server.app.admission.running == 1)
+            incomplete.sendall(POST_HEAD + b"Content-Length: 100\r\n\r\n{")
+            until(lambda: server.app.admission.running == 1)
             server.should_exit = True
             assert endless.recv(100) == incomplete.recv(100) == b""
         paused.resume.set()
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_nothing_is_read_before_admission(engine: Engine) -> None:
+    """A body that is no JSON waits like any other, and is refused for the wait."""
+    with running(engine, Limits(answers=0, waiting_seconds=0.05)) as server:
+        status, answer = post(server, "/v1/chat/completions", b"{")
+        assert (status, answer["error"]["code"]) == (503, "overloaded")
+        assert server.app.num_held_bytes == 0
+
+
+def test_bodies_that_wait_have_a_bound(engine: Engine) -> None:
+    """A long one beyond it is refused. Short ones are not."""
+    with running(engine, Limits(answers=0, held_bytes=1000, short_body_bytes=500)) as server:
+        long, short = ({"messages": MESSAGES, "user": "x" * length} for length in (600, 250))
+        with _ask(server, long), _ask(server, short):
+            until(lambda: server.app.admission.waiting == 2)
+            status, answer = post(server, "/v1/chat/completions", long)
+            assert (status, answer["error"]["code"]) == (503, "overloaded")
+            assert 850 < server.app.num_held_bytes < 1300
+            with _ask(server, short):
+                until(lambda: server.app.admission.waiting == 3)
+        until(lambda: server.app.num_held_bytes == 0)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "prompt"),
+    [
+        ("/v1/completions", {"prompt": "word " * 200_000}),
+        ("/v1/completions", {"prompt": ["a", "word " * 200_000]}),
+        ("/v1/completions", {"prompt": [5] * 100_000}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "word " * 200_000}]}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}] * 40_000}),
+    ],
+)
+def test_what_cannot_fit_is_not_encoded(
+    server: Server, engine: Engine, monkeypatch: pytest.MonkeyPatch, path: str, prompt: dict, stream: bool
+) -> None:
+    def fail(*_: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(engine, "prompt", fail)
+    monkeypatch.setattr(engine, "complete", fail)
+    status, answer = post(server, path, json.dumps({**prompt, "stream": stream}).encode())
+    assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
+    assert answer["error"]["param"] == next(iter(prompt))
+
+
+def test_the_longest_text_that_fits_is_answered(client: openai.OpenAI, engine: Engine) -> None:
+    """The bound in bytes never refuses what the bound in tokens would take."""
+    tokenizer = engine.header.tokenizer
+    longest = max(range(tokenizer.vocab_size), key=lambda token: len(tokenizer.decode([token]).encode()))
+    text = tokenizer.decode([longest]) * (engine.header.context_length - 1)
+    assert len(text.encode()) <= engine.max_prompt_bytes
+
+
+def test_a_thread_that_cannot_start_leaves_its_place(
+    server: Server, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.app.threads, "submit", fail)
+        for _ in range(8):  # twice as many as there are places
+            with pytest.raises(openai.InternalServerError):
+                client.chat.completions.create(messages=MESSAGES, **GREEDY)
+    until(lambda: server.app.admission.running == 0)
+    assert client.chat.completions.create(messages=MESSAGES, **GREEDY).usage.completion_tokens == 12
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -395,7 +489,7 @@ def test_waiting_too_long_is_ended(engine: Engine) -> None:
 
 def test_slow_and_silent_clients_are_let_go(engine: Engine) -> None:
     with running(engine, Limits(silence_seconds=0.3, body_seconds=0.5)) as server:
-        head = b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 1000\r\n\r\n"
+        head = POST_HEAD + b"Content-Length: 1000\r\n\r\n"
         with _connection(server) as silent:
             silent.sendall(head)
             assert silent.recv(100) == b""
@@ -408,9 +502,9 @@ def test_slow_and_silent_clients_are_let_go(engine: Engine) -> None:
 
 def test_a_slow_head_is_let_go(engine: Engine) -> None:
     """Each byte of a head is a sign of life, and yet the whole of it has one deadline."""
-    limits = Limits(silence_seconds=0.3)
+    limits = Limits(head_seconds=0.3)
     with running(engine, limits) as server, _connection(server) as slow, suppress(ConnectionError):
-        for letter in b"GET /health HTTP/1.1\r\nX: " + b"x" * 10_000:
+        for letter in b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"x" * 10_000:
             slow.sendall(bytes([letter]))
             if select.select([slow], [], [], 0.05)[0]:
                 break
@@ -419,7 +513,7 @@ def test_a_slow_head_is_let_go(engine: Engine) -> None:
 
 def test_an_endless_head_is_let_go(server: Server) -> None:
     with _connection(server) as connection, suppress(ConnectionError):
-        connection.sendall(b"GET /health HTTP/1.1\r\nX: " + b"x" * 200_000)
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"x" * 200_000)
         assert connection.recv(100) == b""
 
 
@@ -429,21 +523,40 @@ def test_a_client_that_does_not_read_is_let_go(engine: Engine) -> None:
         deaf.setblocking(False)
         with suppress(BlockingIOError):
             while True:
-                deaf.sendall(b"GET / HTTP/1.1\r\n\r\n" * 100)
-        _until(lambda: not server.server_state.connections)
+                deaf.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 100)
+        until(lambda: not server.server_state.connections)
 
 
-def test_too_many_connections_are_closed(engine: Engine) -> None:
-    with running(engine, Limits(connections=2)) as server:
-        with _connection(server), _connection(server), _connection(server) as third:
-            assert third.recv(10) == b""
+def test_clients_that_ask_nothing_keep_nobody_out(engine: Engine) -> None:
+    """Of too many connections, the one that has owed a request for longest gives way."""
+    with (
+        running(engine, Limits(connections=3)) as server,
+        _connection(server) as silent,
+        _connection(server) as in_head,
+        _connection(server) as in_body,
+    ):
+        in_head.sendall(b"GET /health")
+        in_body.sendall(POST_HEAD + b"Content-Length: 100\r\n\r\n{")
+        until(lambda: len(server.connections) == 3)
+        assert _get(server, "/health") == '{"status": "ok"}'
+        assert silent.recv(10) == b""
+        with _connection(server):
+            until(lambda: len(server.connections) == 3)
+            assert _get(server, "/health") == '{"status": "ok"}'
+            assert in_head.recv(10) == b""
 
-        def serves_again() -> bool:
-            with suppress(ConnectionError):
-                return _get(server, "/health") == '{"status": "ok"}'
-            return False
 
-        _until(serves_again)
+def test_answers_keep_their_connections(engine: Engine) -> None:
+    """When all connections have asked, a further client is the one who is turned away."""
+    paused = PausedEngine(engine)
+    with running(paused, Limits(connections=2)) as server:
+        body = {"messages": MESSAGES, "max_tokens": 1}
+        with _ask(server, body) as first, _ask(server, body) as second:
+            until(lambda: server.app.admission.running == 2)
+            with _connection(server) as third:
+                assert third.recv(10) == b""
+            paused.resume.set()
+            assert first.recv(12).decode() == second.recv(12).decode() == ANSWERED
 
 
 def test_with_a_key_only_its_holders_get_answers(engine: Engine) -> None:
@@ -500,7 +613,7 @@ def test_a_second_signal_ends_the_answers_too(exported: Run) -> None:
         port = next(line for line in process.stderr if "http" in line).split("127.0.0.1:")[1].split()[0]
         body = json.dumps({"messages": MESSAGES, "stream": True, "max_tokens": 200, "ignore_eos": True})
         with closing(http.client.HTTPConnection("127.0.0.1", int(port))) as connection:
-            connection.request("POST", "/v1/chat/completions", body)
+            connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
             response = connection.getresponse()
             assert response.read(5) == b"data:"
             process.send_signal(signal.SIGINT)
@@ -509,6 +622,29 @@ def test_a_second_signal_ends_the_answers_too(exported: Run) -> None:
             with pytest.raises((http.client.IncompleteRead, ConnectionError)):
                 response.read()
         assert process.wait(30) == 0
+        assert "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_a_stuck_server_stops(exported: Run, number: signal.Signals, is_asked: bool) -> None:
+    """At the first signal where nobody waits for an answer; where somebody does, at Ctrl-C after it."""
+    command = [sys.executable, "-m", "keylm.cli", "serve", str(exported.folder), "--port", "0", "--threads", "1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        port = next(line for line in process.stderr if "http" in line).split("127.0.0.1:")[1].split()[0]
+        (llama,) = psutil.Process(process.pid).children()
+        llama.send_signal(signal.SIGSTOP)
+        with closing(http.client.HTTPConnection("127.0.0.1", int(port))) as connection:
+            if is_asked:
+                body = json.dumps({"messages": MESSAGES})
+                connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
+                for _ in range(3):  # meanwhile the request gets to llama.cpp
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health").close()
+                process.send_signal(number)
+                assert any("finishing 1 answers" in line for line in process.stderr)
+            process.send_signal(signal.SIGINT if is_asked else number)
+            assert process.wait(20) == 0
+        assert not llama.is_running()
         assert "Traceback" not in process.stderr.read()
 
 
@@ -551,14 +687,14 @@ def test_200_clients_for_a_minute(exported: Run) -> None:
         def soak(seconds: float) -> None:
             with ThreadPoolExecutor(200) as threads:
                 list(threads.map(ask, range(200), [time.monotonic() + seconds] * 200))
-            _until(lambda: server.app.admission.running == 0)
+            until(lambda: server.app.admission.running == 0)
 
         soak(15)
         before = psutil.Process().memory_info().rss, psutil.Process().num_fds()
         soak(60)
         assert answers.keys() == {ANSWERED, REFUSED}
         assert answers[ANSWERED] > 200
-        _until(lambda: psutil.Process().num_fds() <= before[1])
+        until(lambda: psutil.Process().num_fds() <= before[1])
         assert psutil.Process().memory_info().rss < before[0] + 50e6
         assert (
             post(server, "/v1/chat/completions", json.dumps({"messages": MESSAGES, "max_tokens": 1}).encode())[0] == 200
@@ -602,28 +738,6 @@ def _connection(server: Server) -> socket.socket:
 def _ask(server: Server, body: dict) -> socket.socket:
     content = json.dumps(body).encode()
     connection = _connection(server)
-    connection.sendall(
-        b"POST /v1/chat/completions HTTP/1.1\r\nConnection: close\r\n"
-        + f"Content-Length: {len(content)}\r\n\r\n".encode()
-        + content
-    )
+    head = f"Connection: close\r\nContent-Length: {len(content)}\r\n\r\n"
+    connection.sendall(POST_HEAD + head.encode() + content)
     return connection
-
-
-def _until(true: Callable[[], bool], seconds: float = 20) -> None:
-    """Wait for something that is to happen soon."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def post(server: Server, path: str, body: bytes, headers: dict[str, str] | None = None) -> tuple[int, dict]:
-    request = urllib.request.Request(server.url + path, body, {"Content-Type": "application/json"})
-    for name, value in (headers or {}).items():
-        request.add_header(name, value)
-    try:
-        with urllib.request.urlopen(request) as response:
-            return response.status, json.load(response)
-    except urllib.error.HTTPError as error:
-        return error.code, json.load(error)

@@ -10,14 +10,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from keylm.common.errors import KeyLMError
 from keylm.gguf.locate import find_gguf
 from keylm.run import Run
-from keylm.serve.engine import Chunk, Engine
+from keylm.serve.engine import Chunk, Engine, EngineError
 from keylm.serve.terminal import Conversation, run_chat
 
 
@@ -94,6 +96,36 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(exported: Run) -> None:
         assert engine.num_pieces == 3
     assert [turn["role"] for turn in conversation.turns] == ["user", "assistant"] * 2
     engine.close()
+
+
+def test_a_second_ctrl_c_leaves_a_stuck_answer(exported: Run) -> None:
+    before = psutil.Process().children()
+    with closing(Engine(find_gguf(exported.folder), num_threads=1)) as engine:
+        (llama,) = set(psutil.Process().children()) - set(before)
+        llama.send_signal(signal.SIGSTOP)
+        signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+        signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                Conversation(engine, system="", temperature=0).say("Hi")
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def test_an_answer_that_fails_loses_nothing(exported: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(Engine(find_gguf(exported.folder), num_threads=1)) as engine:
+        conversation = Conversation(engine, system="", temperature=0)
+        conversation.say("Hi")
+        turns = list(conversation.turns)
+
+        def fail(*_: object) -> None:
+            raise EngineError("stuck")
+
+        monkeypatch.setattr(engine, "complete", fail)
+        for ask in (conversation.regenerate, lambda: conversation.say("And now?")):
+            with pytest.raises(EngineError):
+                ask()
+            assert conversation.turns == turns
 
 
 def test_old_turns_are_dropped_when_the_context_fills(engine: Engine) -> None:

@@ -41,7 +41,11 @@ def exact_server(path: Path, num_slots: int = 1, context_length: int | None = No
     # Flash attention on CPUs rounds to float16, and so does the default cache.
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-    return xllamacpp.Server(params)
+    params.endpoint_metrics = True
+    server = xllamacpp.Server(params)
+    # Destroying a server whose loop does not run yet can hang. A reply shows that it runs.
+    server.handle_metrics()
+    return server
 
 
 @dataclass

@@ -16,7 +16,7 @@ class Limits:
     """Bounds of a server, each far beyond what a well-behaved client needs."""
 
     connections: int = 512
-    """Open connections; a further one is closed at once."""
+    """Open connections; a further one takes the place of the one that has sent no whole request for longest."""
     answers: int = 4
     """Answers generated at the same time, each with a slot of llama.cpp."""
     waiting: int = 256
@@ -25,12 +25,20 @@ class Limits:
     """How long a request waits for its turn."""
     answer_seconds: float = 600
     """How long an answer may take to generate."""
+    stall_seconds: float = 30
+    """How long llama.cpp may be silent within an answer; it is then killed and started anew."""
     body_bytes: int = 4_000_000
     """Longest request body: many times the longest context."""
+    held_bytes: int = 64_000_000
+    """Length of all request bodies that are held at the same time; a further long one is answered with 503."""
+    short_body_bytes: int = 65_536
+    """A body up to this length is always taken: long ones, however slow, keep no short one out."""
     body_seconds: float = 30
     """How long a request body may take to arrive."""
+    head_seconds: float = 15
+    """How long the head of a request may take to arrive."""
     silence_seconds: float = 60
-    """How long the server waits for a client: for the head of a request, the next piece of a body, room to send."""
+    """How long the server waits for a client: for a next request, the next piece of a body, room to send."""
     head_bytes: int = 65_536
     """Longest head of a request: its request line and headers."""
     grace_seconds: float = 30

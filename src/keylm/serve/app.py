@@ -8,27 +8,35 @@ import json
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from functools import partial
 from http import HTTPStatus
 from importlib import resources
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from keylm.serve.admission import AdmissionQueue, Limits
-from keylm.serve.engine import Chunk, Engine
+from keylm.serve.access import Access, check_is_json
+from keylm.serve.admission import AdmissionQueue, Limits, OverloadedError
+from keylm.serve.engine import Chunk, Engine, EngineError
 from keylm.serve.schema import Body, ChatCompletionRequest, CompletionRequest, RequestError, model_body
 
 _HEADERS = [
     (b"cache-control", b"no-store"),
-    # The page talks to this server alone. Without CORS headers, other pages cannot read what the server answers.
+    # Nothing here is a script, a style or a picture of another site's page.
+    (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    # The page talks to this server alone.
     (
         b"content-security-policy",
         b"default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
@@ -43,12 +51,14 @@ _CLIENT_CLOSED_REQUEST = 499
 
 
 class App(Starlette):
-    """Answers HTTP requests with an engine. With an `api_key`, all but the page and `/health` ask for it."""
+    """Answers HTTP requests that have `access`. With an `api_key`, all but the page and `/health` ask for it."""
 
-    def __init__(self, engine: Engine, limits: Limits, api_key: str | None = None) -> None:
+    def __init__(self, engine: Engine, limits: Limits, access: Access, api_key: str | None = None) -> None:
         self.engine = engine
+        self.access = access
         self.limits = limits
         self.admission = AdmissionQueue(limits)
+        self.num_held_bytes = 0
         # One thread more than answers: when a client leaves, its thread is busy until llama.cpp's next token.
         self.threads = ThreadPoolExecutor(limits.answers + 1, "answer")
         self._api_key = api_key
@@ -64,9 +74,21 @@ class App(Starlette):
                 Route("/health", _json_response({"status": "ok"}), methods=["GET"]),
                 Route("/metrics", self._metrics),
                 Route("/v1/models", self._models),
+                Route("/v1/models/", self._models),
+                Route("/v1/models/{name:path}", self._model),
                 Route("/v1/chat/completions", partial(self._complete, ChatCompletionRequest), methods=["POST"]),
                 Route("/v1/completions", partial(self._complete, CompletionRequest), methods=["POST"]),
             ],
+            middleware=[
+                Middleware(
+                    CORSMiddleware,
+                    allow_origins=access.origins,
+                    allow_methods=["GET", "POST"],
+                    allow_headers=["Authorization", "Content-Type"],
+                )
+            ]
+            if access.origins
+            else [],
             exception_handlers={
                 RequestError: _refuse,
                 HTTPException: _refuse_route,
@@ -77,7 +99,7 @@ class App(Starlette):
         self.router.redirect_slashes = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, add the headers that every response has, and count the response."""
+        """Answer a request that has access, add the headers that every response has, and count the response."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -85,23 +107,29 @@ class App(Starlette):
                 message["headers"] = [*message["headers"], *_HEADERS]
             await send(message)
 
+        try:
+            self.access.check(Headers(scope=scope))
+        except RequestError as error:
+            await _refuse(Request(scope), error)(scope, receive, send_with_headers)
+            return
         await super().__call__(scope, receive, send_with_headers)
 
     async def _complete(
-        self, request_type: type[ChatCompletionRequest | CompletionRequest], request: Request
+        self, request_type: type[ChatCompletionRequest | CompletionRequest], _request: Request
     ) -> Response:
-        body = await self._read_body(request)
+        return CompletionResponse(self, request_type)
 
-        def parse() -> tuple[ChatCompletionRequest | CompletionRequest, Body]:
-            parsed = request_type.parse(body)
-            return parsed, parsed.to_llama(self.engine)
-
-        # The longest body takes seconds to parse and encode: in a thread, so that other answers go on.
-        return CompletionResponse(self, *await asyncio.to_thread(parse))
-
-    def _models(self, request: Request) -> Response:
+    async def _models(self, request: Request) -> Response:
         self._check_key(request)
         return _json_response({"object": "list", "data": [model_body(self.engine.header, self._created)]})
+
+    async def _model(self, request: Request) -> Response:
+        self._check_key(request)
+        name = request.path_params["name"]
+        if name != self.engine.header.name:
+            message = f"there is no model `{name:.100}`: `{self.engine.header.name}` is served"
+            raise RequestError(HTTPStatus.NOT_FOUND, message, "model_not_found", "model")
+        return _json_response(model_body(self.engine.header, self._created))
 
     def _metrics(self, request: Request) -> Response:
         """Return llama.cpp's counters and the server's, in Prometheus's text format."""
@@ -110,8 +138,12 @@ class App(Starlette):
             f'keylm:responses_total{{status="{status}"}} {count}\n'
             for status, count in sorted(self._num_responses.items())
         )
+        try:
+            engine_metrics = self.engine.metrics()
+        except EngineError as error:
+            raise _engine_failure(error) from error
         metrics = (
-            f"{self.engine.metrics()}"
+            f"{engine_metrics}"
             f"# HELP keylm:responses_total HTTP responses by status.\n# TYPE keylm:responses_total counter\n{responses}"
             "# HELP keylm:answers_running Answers in progress.\n# TYPE keylm:answers_running gauge\n"
             f"keylm:answers_running {self.admission.running}\n"
@@ -125,46 +157,60 @@ class App(Starlette):
         if self._api_key and not hmac.compare_digest(given.encode(), self._api_key.encode()):
             raise RequestError(HTTPStatus.UNAUTHORIZED, "this server asks for its API key", "invalid_api_key")
 
-    async def _read_body(self, request: Request) -> bytes:
-        """Read the body of a request that has the key.
+    @asynccontextmanager
+    async def hold_body(self, request: Request) -> AsyncIterator[bytearray]:
+        """Read the body of a request that has the key, and hold it until the block ends.
 
         Raises:
-            RequestError: The key is wrong, or the body is too long, too slow or of unknown length.
+            RequestError: The key is wrong, the body is not JSON, too long or too slow, or too much is held already.
         """
-        if "content-length" not in request.headers:
-            raise RequestError(HTTPStatus.LENGTH_REQUIRED, "the request needs a Content-Length")
-        body, refusal = bytearray(), None
+        body = bytearray()
+        try:
+            await self._read_body(request, body)
+            yield body
+        finally:
+            self.num_held_bytes -= len(body)
+
+    async def _read_body(self, request: Request, body: bytearray) -> None:
+        refusal = None
         try:
             self._check_key(request)
-            if int(request.headers["content-length"]) > self.limits.body_bytes:
-                message = f"the body is over {self.limits.body_bytes:,} bytes"
-                raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
+            check_is_json(request.headers)
         except RequestError as error:
             refusal = error
         try:
             async with asyncio.timeout(self.limits.body_seconds):
                 # A body is read even if it is refused: a client that is still sending would never see the refusal.
                 async for piece in request.stream():
+                    refusal = refusal or self._refuse_length(len(body) + len(piece), len(piece))
                     if not refusal:
+                        self.num_held_bytes += len(piece)
                         body += piece
         except TimeoutError as error:
             raise RequestError(HTTPStatus.REQUEST_TIMEOUT, "the body took too long to arrive") from error
         if refusal:
             raise refusal
-        return bytes(body)
+
+    def _refuse_length(self, num_bytes: int, num_new_bytes: int) -> RequestError | None:
+        if num_bytes > self.limits.body_bytes:
+            message = f"the body is over {self.limits.body_bytes:,} bytes"
+            return RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
+        is_long = num_bytes > self.limits.short_body_bytes
+        if is_long and self.num_held_bytes + num_new_bytes > self.limits.held_bytes:
+            return OverloadedError("too many long requests are waiting: try again later")
+        return None
 
 
 class CompletionResponse(Response):
     """The response to a completion request. The answer is generated while it is sent, and ends if the client leaves."""
 
-    def __init__(self, app: App, request: ChatCompletionRequest | CompletionRequest, llama_request: Body) -> None:
+    def __init__(self, app: App, request_type: type[ChatCompletionRequest | CompletionRequest]) -> None:
         super().__init__()
         self._app = app
-        self._request = request
-        self._llama_request = llama_request
+        self._request_type = request_type
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer, as a whole or as a stream of events.
+        """Read the request, wait for admission, and send the answer, as a whole or as a stream of events.
 
         Raises:
             RequestError: There is no answer, and nothing has been sent.
@@ -174,15 +220,28 @@ class CompletionResponse(Response):
             while (await receive())["type"] != "http.disconnect":
                 pass
 
-        answer = asyncio.create_task(self._stream(send) if self._request.stream else self._send(scope, receive, send))
-        disconnect = asyncio.create_task(wait_for_disconnect())
-        try:
-            await asyncio.wait((answer, disconnect), return_when=asyncio.FIRST_COMPLETED)
-            if answer.done():
-                answer.result()
-        finally:
-            answer.cancel()
-            disconnect.cancel()
+        async with self._app.hold_body(Request(scope, receive)) as body:
+            answer = asyncio.create_task(self._answer(body, scope, receive, send))
+            disconnect = asyncio.create_task(wait_for_disconnect())
+            try:
+                await asyncio.wait((answer, disconnect), return_when=asyncio.FIRST_COMPLETED)
+                if answer.done():
+                    answer.result()
+            finally:
+                answer.cancel()
+                disconnect.cancel()
+
+    async def _answer(self, body: bytearray, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._app
+
+        def parse() -> tuple[ChatCompletionRequest | CompletionRequest, list[Body]]:
+            request = self._request_type.parse(body)
+            return request, request.to_llama(app.engine)
+
+        async with app.admission.enter():
+            # In a thread, so that other answers go on. Only what is admitted is worked on.
+            self._request, self._llama_requests = await asyncio.to_thread(parse)
+            await (self._stream(send) if self._request.stream else self._send(scope, receive, send))
 
     async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
         chunks: list[Chunk] = []
@@ -194,7 +253,7 @@ class CompletionResponse(Response):
         await _json_response(self._request.to_response(chunks))(scope, receive, send)
 
     async def _stream(self, send: Send) -> None:
-        is_started = False
+        all_chunks: list[Chunk] = []
 
         async def send_events(*events: Body | str) -> None:
             texts = (event if isinstance(event, str) else json.dumps(event) for event in events)
@@ -203,31 +262,46 @@ class CompletionResponse(Response):
 
         async def send_chunks(batch: list[Chunk]) -> None:
             # The status waits for the first chunk, so that a request that llama.cpp refuses gets an error status.
-            nonlocal is_started
             events = [self._request.to_event(chunk) for chunk in batch]
-            if not is_started:
-                is_started = True
+            if not all_chunks:
                 headers = [(b"content-type", b"text/event-stream")]
                 await send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": headers})
                 events = [*self._request.opening_events(batch[0]), *events]
+            all_chunks.extend(batch)
             await send_events(*events)
 
         try:
             await self._generate(send_chunks)
+            await send_events(*self._request.closing_events(all_chunks))
         except RequestError as error:
-            if not is_started:
+            if not all_chunks:
                 raise
             await send_events(error.body())
         await send_events("[DONE]")
         await send({"type": "http.response.body", "body": b""})
 
     async def _generate(self, on_chunks: Callable[[list[Chunk]], Awaitable[None]]) -> None:
+        """Have the engine answer prompt after prompt, and pass the chunks to `on_chunks`.
+
+        Raises:
+            RequestError: llama.cpp refuses the request or was stuck, or the answers take too long.
+        """
+        try:
+            async with asyncio.timeout(self._app.limits.answer_seconds):
+                for index, request in enumerate(self._llama_requests):
+                    await self._generate_one(index, request, on_chunks)
+        except TimeoutError as error:
+            message = f"the answer took over {self._app.limits.answer_seconds:g} s"
+            raise RequestError(HTTPStatus.GATEWAY_TIMEOUT, message, "timeout") from error
+        except EngineError as error:
+            raise _engine_failure(error) from error
+
+    async def _generate_one(
+        self, index: int, request: Body, on_chunks: Callable[[list[Chunk]], Awaitable[None]]
+    ) -> None:
         """Have the engine answer in a thread, and pass its chunks to `on_chunks` in the event loop.
 
         Chunks that come while others are being sent are passed together: the event loop then wakes up once for them.
-
-        Raises:
-            RequestError: The request is not admitted, llama.cpp refuses it, or the answer takes too long.
         """
         app, loop = self._app, asyncio.get_running_loop()
         chunks: deque[Chunk] = deque()
@@ -240,25 +314,27 @@ class CompletionResponse(Response):
             return is_over.is_set()
 
         try:
-            async with app.admission.enter(), asyncio.timeout(app.limits.answer_seconds):
-                answer = loop.run_in_executor(app.threads, app.engine.complete, self._llama_request, enqueue)
-                answer.add_done_callback(lambda _: has_chunks.set())
-                while not answer.done() or chunks:
-                    await has_chunks.wait()
-                    has_chunks.clear()
-                    batch = [chunks.popleft() for _ in range(len(chunks))]
-                    for refusal in (chunk["error"] for chunk in batch if "error" in chunk):
+            answer = loop.run_in_executor(app.threads, app.engine.complete, request, enqueue)
+            answer.add_done_callback(lambda _: has_chunks.set())
+            while not answer.done() or chunks:
+                await has_chunks.wait()
+                has_chunks.clear()
+                batch = [chunks.popleft() for _ in range(len(chunks))]
+                for chunk in batch:
+                    if refusal := chunk.get("error"):
                         is_too_long = refusal["type"] == "exceed_context_size_error"
                         code = "context_length_exceeded" if is_too_long else None
-                        raise RequestError(refusal["code"], refusal["message"], code)
-                    if batch:
-                        await on_chunks(batch)
-                await answer
-        except TimeoutError as error:
-            message = f"the answer took over {app.limits.answer_seconds:g} s"
-            raise RequestError(HTTPStatus.GATEWAY_TIMEOUT, message, "timeout") from error
+                        raise RequestError(refusal["code"], refusal["message"], code, refusal.get("param"))
+                    chunk["choices"][0]["index"] = index
+                if batch:
+                    await on_chunks(batch)
+            await answer
         finally:
             is_over.set()  # where the answer is cut short, llama.cpp stops at its next token
+
+
+def _engine_failure(error: EngineError) -> RequestError:
+    return RequestError(HTTPStatus.SERVICE_UNAVAILABLE, str(error), "engine_restarted")
 
 
 def _refuse(_request: Request, error: Exception) -> Response:

@@ -1,10 +1,17 @@
-"""The engine: llama.cpp in this process, with the GGUF of a run, prompted with token ids."""
+"""The engine: llama.cpp with a GGUF, prompted with token ids, in a process that is replaced when it is stuck."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import json
 import os
+import queue
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +29,9 @@ _SPINS = "3000"
 With libgomp's default of 300,000, spinning threads take the core from the very thread that they wait for as soon as
 another process is busy."""
 
-_CACHE_MIB = 1024
-"""Memory for the prompt cache of conversations that have lost their slot. llama.cpp's default is 8 GiB."""
+
+class EngineError(KeyLMError):
+    """llama.cpp was stuck, or its process has ended. The next request starts it anew."""
 
 
 class Engine:
@@ -36,37 +44,41 @@ class Engine:
         path: The GGUF.
         num_slots: Requests that are answered at the same time, each with the model's whole context.
         num_threads: Threads that compute; None takes the number of physical cores.
+        stall_seconds: How long llama.cpp may be silent within an answer before its process is replaced.
 
     Raises:
         UserError: The file is not a GGUF that keylm wrote.
         KeyLMError: llama.cpp cannot load it.
     """
 
-    def __init__(self, path: Path, num_slots: int = 1, num_threads: int | None = None) -> None:
-        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
-        import xllamacpp
-
+    def __init__(
+        self, path: Path, num_slots: int = 1, num_threads: int | None = None, stall_seconds: float = 30
+    ) -> None:
         self.header = read_gguf_header(path)
-        params = xllamacpp.CommonParams()
-        params.model.path = str(path)
-        params.model_alias = {self.header.name}
-        params.n_parallel = num_slots
-        params.n_ctx = num_slots * self.header.context_length
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = num_threads or physical_cores()
-        params.cache_ram_mib = _CACHE_MIB
-        params.endpoint_metrics = True
-        params.verbosity = -1
-        params.fit_params = False  # to the memory of a GPU; looking for one takes a third of the time to load
-        # llama.cpp opens an HTTP port of its own on the loopback. Nobody needs it, so nobody gets its key.
-        params.api_keys = [os.urandom(16).hex()]
-        params.ui = False
-        try:
-            self._llama = xllamacpp.Server(params)
-        except RuntimeError as error:
-            raise KeyLMError(f"llama.cpp cannot load {path}: the file is damaged, or memory is short") from error
-        self._num_running = 0
-        self._changed = threading.Condition()
+        self._settings = {
+            "path": str(path),
+            "name": self.header.name,
+            "num_slots": num_slots,
+            "context_length": self.header.context_length,
+            "num_threads": num_threads or physical_cores(),
+        }
+        self._stall_seconds = stall_seconds
         self._closing = False
+        self._lock = threading.Lock()
+        self._process = LlamaProcess(self._settings)
+        try:
+            self._process.wait_until_loaded()
+        except BaseException as error:  # Ctrl-C included
+            self._process.close()
+            if not isinstance(error, EngineError):
+                raise
+            raise KeyLMError(f"llama.cpp cannot load {path}: the file is damaged, or memory is short") from error
+
+    @cached_property
+    def max_prompt_bytes(self) -> int:
+        """Length in UTF-8 beyond which no text fits into the context, whatever its tokens are."""
+        # A byte-level token has one character for each of its bytes.
+        return self.header.context_length * max(map(len, self.header.tokenizer.backend.get_vocab()))
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Return the token ids that prompt the assistant's next turn. Control strings in messages are plain characters.
@@ -84,34 +96,148 @@ class Engine:
                 text in which control strings count.
             on_chunk: Is called with every chunk, the last of which has `usage`. It stops the completion by returning
                 True; what it raises is raised here.
+
+        Raises:
+            EngineError: llama.cpp was stuck, its process has ended, or the engine was closed meanwhile.
         """
-        failures: list[BaseException] = []
 
-        def guarded(chunk: Chunk) -> bool:
-            try:
-                return bool(on_chunk(chunk)) or self._closing
-            except BaseException as failure:  # xllamacpp would print it and continue
-                failures.append(failure)
-                return True
+        def pass_on(chunk: Chunk) -> bool | None:
+            return None if "prompt_progress" in chunk else on_chunk(chunk)
 
-        with self._changed:
-            self._num_running += 1
-        try:
-            self._llama.handle_completions({**request, "stream": True}, guarded)
-        finally:
-            with self._changed:
-                self._num_running -= 1
-                self._changed.notify_all()
-        if failures:
-            raise failures[0]
+        self._running_process().ask({"complete": request}, pass_on, self._stall_seconds)
 
     def metrics(self) -> str:
-        """Return llama.cpp's counters in Prometheus's text format."""
-        return str(self._llama.handle_metrics())
+        """Return llama.cpp's counters in Prometheus's text format.
+
+        Raises:
+            EngineError: llama.cpp is stuck, or its process has ended.
+        """
+        texts: list[str] = []
+        self._running_process().ask({"metrics": True}, texts.append, self._stall_seconds)
+        return "".join(texts)
 
     def close(self) -> None:
-        """Stop the completions in progress, and free the model."""
-        self._closing = True
-        with self._changed:
-            self._changed.wait_for(lambda: self._num_running == 0)
-        del self._llama
+        """End the completions in progress, and free the model. It never waits for llama.cpp."""
+        with self._lock:
+            self._closing = True
+            self._process.close()
+
+    def _running_process(self) -> LlamaProcess:
+        with self._lock:
+            if self._process.has_ended and not self._closing:
+                self._process.close()
+                self._process = LlamaProcess(self._settings)
+            return self._process
+
+
+class LlamaProcess:
+    """The process of `keylm.serve.worker`, and those who wait for its replies.
+
+    Args:
+        settings: The arguments of `Worker`.
+    """
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        # A session of its own: Ctrl-C is for this process, which decides when that one ends.
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", str(Path(__file__).with_name("worker.py")), json.dumps(settings)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # llama.cpp comments on every bad grammar of a client
+            env={"GOMP_SPINCOUNT": _SPINS, **os.environ},
+            start_new_session=True,
+        )
+        self.has_ended = False
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._inboxes: dict[int, queue.SimpleQueue[dict[str, Any] | None]] = {0: queue.SimpleQueue()}
+        # Writing has a thread of its own, so that nobody waits for a process that has stopped to read.
+        self._outbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=run, daemon=True) for run in (self._read_replies, self._write_messages)
+        ]
+        try:
+            for thread in self._threads:
+                thread.start()
+        except BaseException:
+            self._process.kill()
+            raise
+
+    def wait_until_loaded(self) -> None:
+        """Wait until the model is loaded.
+
+        Raises:
+            EngineError: The process has ended instead.
+        """
+        self._next_reply(self._inboxes[0], None)
+
+    def ask(self, message: dict[str, Any], on_chunk: Callable[[Any], bool | None], stall_seconds: float) -> None:
+        """Send a message and pass the chunks of its reply to `on_chunk`, until the last or until it returns True.
+
+        Raises:
+            EngineError: No chunk came for `stall_seconds`, upon which the process is killed; or it has ended.
+        """
+        inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        with self._lock:
+            if self.has_ended:
+                raise EngineError("llama.cpp has ended: ask again")
+            number = next(self._numbers)
+            self._inboxes[number] = inbox
+        failure: BaseException | None = None
+        is_stopped = False
+        try:
+            self._outbox.put({"id": number, **message})
+            while "chunk" in (reply := self._next_reply(inbox, stall_seconds)):
+                if is_stopped:
+                    continue
+                try:
+                    is_stopped = bool(on_chunk(reply["chunk"]))
+                except BaseException as error:
+                    failure, is_stopped = error, True
+                if is_stopped:
+                    self._outbox.put({"stop": number})
+        finally:
+            with self._lock:
+                del self._inboxes[number]
+        if failure:
+            raise failure
+
+    def close(self) -> None:
+        """Kill the process. Those who wait for replies get an error."""
+        self._process.kill()
+        self._process.wait()
+        self._outbox.put(None)
+        for thread in self._threads:
+            thread.join()
+        with contextlib.suppress(OSError):  # what could not be sent any more
+            self._process.stdin.close()  # type: ignore[union-attr]
+        self._process.stdout.close()  # type: ignore[union-attr]
+
+    def _next_reply(
+        self, inbox: queue.SimpleQueue[dict[str, Any] | None], stall_seconds: float | None
+    ) -> dict[str, Any]:
+        try:
+            reply = inbox.get(timeout=stall_seconds)
+        except queue.Empty:
+            self.has_ended = True  # for the next request, which does not wait for the reader to see it
+            self._process.kill()
+            raise EngineError(f"llama.cpp was silent for {stall_seconds:g} s and is started anew") from None
+        if reply is None:
+            raise EngineError("llama.cpp has ended: ask again")
+        return reply
+
+    def _read_replies(self) -> None:
+        for line in self._process.stdout:  # type: ignore[union-attr]
+            # A process that is killed may leave half a line.
+            if line.endswith(b"\n") and (inbox := self._inboxes.get((reply := json.loads(line))["id"])):
+                inbox.put(reply)
+        with self._lock:
+            self.has_ended = True
+            for inbox in self._inboxes.values():
+                inbox.put(None)
+
+    def _write_messages(self) -> None:
+        with contextlib.suppress(BrokenPipeError):  # the process has ended, which the other thread sees
+            while message := self._outbox.get():
+                self._process.stdin.write(json.dumps(message).encode() + b"\n")  # type: ignore[union-attr]
+                self._process.stdin.flush()  # type: ignore[union-attr]

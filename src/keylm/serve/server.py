@@ -8,6 +8,7 @@ import math
 import re
 import signal
 import socket
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from keylm.common.console import console
 from keylm.common.errors import UserError
 from keylm.gguf.locate import find_gguf
+from keylm.serve.access import Access
 from keylm.serve.admission import Limits
 from keylm.serve.app import App
 from keylm.serve.engine import Engine
@@ -32,6 +34,8 @@ def run_server(
     port: int = 8080,
     num_threads: int | None = None,
     api_key: str | None = None,
+    hosts: Sequence[str] = (),
+    origins: Sequence[str] = (),
 ) -> None:
     """Serve a model until Ctrl-C or SIGTERM. Answers in progress are finished then; a second Ctrl-C cuts them off.
 
@@ -41,16 +45,23 @@ def run_server(
         port: Port to listen on; 0 takes a free one.
         num_threads: Threads that compute; None takes the number of physical cores.
         api_key: What clients have to send; None asks for no key.
+        hosts: Names of the server besides `host` and those of the loopback, such as that of a proxy in front of it.
+        origins: Origins of other sites whose pages may ask the server.
 
     Raises:
-        UserError: There is no GGUF, the address is taken, or it is open to others and there is no `api_key`.
+        UserError: There is no GGUF, the address is taken, or it is open to others and there is no `api_key`; or a host
+            or an origin is malformed.
     """
     path, limits = find_gguf(model), Limits()
     if not api_key and not _is_loopback(host):
         raise UserError(f"{host} is open to others: give a key with --api-key or KEYLM_API_KEY, or serve on 127.0.0.1")
-    # The port comes first: a llama.cpp server that is destroyed before its first answer can hang.
-    with closing(open_port(host, port)) as listener, closing(Engine(path, limits.answers, num_threads)) as engine:
-        server = Server(engine, listener, api_key, limits)
+    access = Access(host, hosts, origins)
+    # The port comes first: whoever has taken it is named before the model is loaded.
+    with (
+        closing(open_port(host, port)) as listener,
+        closing(Engine(path, limits.answers, num_threads, limits.stall_seconds)) as engine,
+    ):
+        server = Server(engine, listener, api_key, limits, access)
         # Before anything is printed, so that a program that reads the address can stop the server at any time.
         handlers = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
         console.print(
@@ -96,11 +107,16 @@ class Server(uvicorn.Server):
     """uvicorn with the application of an engine, to `run` on a listening socket, which it closes when it stops."""
 
     def __init__(
-        self, engine: Engine, listener: socket.socket, api_key: str | None = None, limits: Limits | None = None
+        self,
+        engine: Engine,
+        listener: socket.socket,
+        api_key: str | None = None,
+        limits: Limits | None = None,
+        access: Access | None = None,
     ) -> None:
         self.limits = limits or Limits()
-        self.app = App(engine, self.limits, api_key)
         host, self.port = listener.getsockname()[:2]
+        self.app = App(engine, self.limits, access or Access(host), api_key)
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
         super().__init__(
             uvicorn.Config(
@@ -153,21 +169,28 @@ class Connection(HttpToolsProtocol):
     """uvicorn's HTTP connection, with the limits that uvicorn lacks.
 
     It has no deadline for the head of a request, for the next piece of a body, or for a client that does not read its
-    answer. Here each of them has `silence_seconds`, after which the connection is dropped. The parser is httptools
-    rather than h11, which refuses requests without a Host header.
+    answer. Here a head has `head_seconds` and each of the others `silence_seconds`, after which the connection is
+    dropped. The parser is httptools rather than h11, which refuses requests without a Host header.
     """
 
     def __init__(self, limits: Limits, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._limits = limits
         self._num_head_bytes = 0
-        self._deadline = self.loop.time() + limits.silence_seconds
+        self.connections: set[Connection]  # type: ignore[assignment]
+        self.idle_since = self.loop.time()
+        self._deadline = self.idle_since + limits.silence_seconds
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Open the connection; drop it if there are too many."""
+        """Open the connection. If there are too many, drop the one that has owed a request for longest, or this one.
+
+        Clients that open connections and ask nothing keep nobody out.
+        """
         super().connection_made(transport)
-        if len(self.connections) > self._limits.connections:
-            transport.abort()
+        open_ones = [connection for connection in self.connections if not connection.transport.is_closing()]
+        if len(open_ones) > self._limits.connections:
+            idle = [connection for connection in open_ones if not connection.has_whole_request()]
+            min(idle, key=lambda connection: connection.idle_since).transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Parse what the client sent. A piece of a body postpones the deadline, a piece of a head does not."""
@@ -177,20 +200,30 @@ class Connection(HttpToolsProtocol):
             head, blank_line, body = data.partition(b"\r\n\r\n")
             data = _UPGRADE.sub(b"\r\nx-declined-upgrade:", head) + blank_line + body
         super().data_received(data)
-        self._num_head_bytes = 0 if self._has_request() else self._num_head_bytes + len(data)
         if self._has_request():
+            self._num_head_bytes = 0
             self._deadline = self.loop.time() + self._limits.silence_seconds
-        elif self._num_head_bytes > self._limits.head_bytes:
+            return
+        if not self._num_head_bytes:
+            self._deadline = self.loop.time() + self._limits.head_seconds
+        self._num_head_bytes += len(data)
+        if self._num_head_bytes > self._limits.head_bytes:
             self.transport.abort()
 
     def check_deadline(self) -> None:
         """Drop the connection if the server has waited for the client too long."""
         now = self.loop.time()
+        if self.has_whole_request():
+            self.idle_since = now
         # While a request waits in the queue or is answered, it is the client that waits for the server.
-        if self._has_request() and not self.cycle.more_body and not self.flow.write_paused:
+        if self.has_whole_request() and not self.flow.write_paused:
             self._deadline = now + self._limits.silence_seconds
         elif now > self._deadline:
             self.transport.abort()
+
+    def has_whole_request(self) -> bool:
+        """Whether a request has arrived whole, and not all of its answer has been sent."""
+        return self._has_request() and not self.cycle.more_body
 
     def is_busy(self) -> bool:
         """Whether a client waits for an answer, or for the rest of one."""

@@ -64,7 +64,7 @@ class Conversation:
             raise
 
     def answer(self) -> None:
-        """Stream the assistant's turn to stdout, and add it. Ctrl-C ends the turn early."""
+        """Stream the assistant's turn to stdout, and add it. Ctrl-C ends the turn early, a second one the program."""
         # A conversation outgrows the context: its oldest turns are left out until a quarter is free for the answer.
         longest = self.engine.header.context_length * 3 // 4
         prompt = self.engine.prompt(self.messages)
@@ -87,15 +87,19 @@ class Conversation:
         self.turns.append({"role": "assistant", "content": "".join(texts)})
 
     def regenerate(self) -> None:
-        """Replace the last answer.
+        """Replace the last answer; without a new one, it stays.
 
         Raises:
             UserError: There is none.
         """
         if not self.turns:
             raise UserError("there is no answer yet to regenerate")
-        self.turns.pop()
-        self.answer()
+        replaced = self.turns.pop()
+        try:
+            self.answer()
+        except KeyLMError:
+            self.turns.append(replaced)
+            raise
 
     def save(self, path: Path) -> None:
         """Append the conversation to a JSONL file, as one document of chat messages."""
@@ -198,9 +202,15 @@ def _without_control_characters(text: str) -> str:
 
 @contextlib.contextmanager
 def _catch_interrupt() -> Iterator[Event]:
-    """Turn Ctrl-C into an event while the block runs."""
+    """Turn Ctrl-C into an event while the block runs. A second one is not held back: the answer may be stuck."""
     interrupted = Event()
-    previous = signal.signal(signal.SIGINT, lambda *_: interrupted.set())
+
+    def interrupt(*_: object) -> None:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+        interrupted.set()
+
+    previous = signal.signal(signal.SIGINT, interrupt)
     try:
         yield interrupted
     finally:

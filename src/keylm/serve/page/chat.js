@@ -5,11 +5,19 @@ const $ = (id) => document.getElementById(id);
 const examples = ["What is a tide?", "Name three animals, as a list.", "Write two sentences about rivers, in lowercase."];
 const store = localStorage;
 const parameters = ["temperature", "top_p", "repeat_penalty", "max_tokens"];
-let chats = JSON.parse(store.getItem("chats") ?? "[]");
-let chat = { title: "", turns: [] };
+let chats = readChats();
+let chat = emptyChat();
 let running = null;
 let editing = null;
 let model = { id: "KeyLM", meta: { temperature: 0.7, repetition_penalty: 1 } };
+
+function emptyChat() {
+  return { id: newId(), title: "", turns: [] };
+}
+
+function newId() {
+  return Date.now().toString(36) + Math.random().toString(36).slice(2);
+}
 
 function element(tag, content = "", properties = {}) {
   const node = Object.assign(document.createElement(tag), properties);
@@ -64,19 +72,35 @@ function showExamples() {
   $("log").replaceChildren(element("div", [element("h2", model.id), element("p", "What would you like to talk about?"), element("div", buttons)], { id: "hello" }));
 }
 
-// Conversations are stored in this browser, the newest first; when it is full, the oldest are deleted.
-function save() {
-  if (chat.turns.length) chats = [chat, ...chats.filter((other) => other !== chat)].slice(0, 100);
+// Conversations are stored in this browser, the newest first; when it is full, the oldest are deleted. Other tabs store
+// theirs at the same place, so each change starts from what is stored.
+function readChats() {
+  return JSON.parse(store.getItem("chats") ?? "[]");
+}
+
+function writeChats(all) {
+  chats = all.slice(0, 100);
   listChats();
   try {
     store.setItem("chats", JSON.stringify(chats, (name, value) => name === "node" ? undefined : value));
   } catch {
-    if (chats.length > 1) { chats.pop(); save(); }
+    if (chats.length > 1) writeChats(chats.slice(0, -1));
   }
 }
 
+function save(one) {
+  if (!one.turns.length) return;
+  const stored = readChats();
+  const other = stored.find(({ id }) => id === one.id);
+  // Where another tab has gone on with the same conversation, both are kept.
+  if (other && other.version !== one.version) one.id = newId();
+  one.version = newId();
+  writeChats([one, ...stored.filter(({ id }) => id !== one.id)]);
+}
+
 function listChats() {
-  $("chats").replaceChildren(...chats.map((one) => {
+  $("chats").replaceChildren(...chats.map((stored) => {
+    const one = stored.id === chat.id ? chat : stored;
     const current = { ariaCurrent: String(one === chat) };
     const open_ = element("button", one.title, { ...current, onclick: () => open(one) });
     return element("li", [open_, element("button", "×", { ariaLabel: `Delete “${one.title}”`, onclick: () => deleteChat(one) })]);
@@ -96,13 +120,14 @@ function open(one) {
 }
 
 function deleteChat(one) {
-  chats = chats.filter((other) => other !== one);
-  if (one === chat) newChat();
-  save();
+  const isCurrent = one.id === chat.id;
+  one.turns = []; // an answer that is still being written is not stored again
+  writeChats(readChats().filter(({ id }) => id !== one.id));
+  if (isCurrent) newChat();
 }
 
 function newChat() {
-  open({ title: "", turns: [] });
+  open(emptyChat());
 }
 
 function say(text) {
@@ -147,9 +172,10 @@ async function answer() {
   const system = $("system").value.trim();
   const messages = [...(system ? [{ role: "system", content: system }] : []), ...chat.turns.filter(({ content }) => content).map(({ role, content }) => ({ role, content }))];
   const turn = { role: "assistant", content: "" };
+  const answered = chat;
   const stop = running = new AbortController();
   chat.turns.push(turn);
-  save();
+  save(answered);
   addTurn(turn);
   turn.node.classList.add("waiting");
   $("send").textContent = "Stop";
@@ -171,7 +197,7 @@ async function answer() {
   if (running === stop) {
     running = null;
     $("send").textContent = "Send";
-    save();
+    save(answered);
   }
 }
 
@@ -249,6 +275,14 @@ $("text").onkeydown = (event) => {
   event.preventDefault();
   if (!running) $("composer").requestSubmit();
 };
+// Another tab has stored something.
+addEventListener("storage", ({ key }) => {
+  if (key !== "chats") return;
+  chats = readChats();
+  const stored = chats.find(({ id }) => id === chat.id);
+  if (stored && stored.version !== chat.version && !running && !editing) open(stored);
+  else listChats();
+});
 $("fresh").onclick = newChat;
 $("tune").onclick = () => showSettings($("settings").hidden);
 $("list").onclick = () => showSidebar(!$("side").classList.contains("open"));
@@ -268,5 +302,6 @@ addEventListener("keydown", (event) => {
   if (event.altKey && event.code === "KeyN") { event.preventDefault(); newChat(); }
 });
 
+writeChats(chats.map((one) => ({ id: newId(), ...one }))); // those of earlier versions have no id
 newChat();
 connect();
