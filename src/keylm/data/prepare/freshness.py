@@ -146,7 +146,7 @@ def _is_unchanged(path: Path, recorded: dict[str, Any]) -> bool:
     if status.st_size != recorded["size"]:
         return False
     # A copy of the same text has another time, so only then is it read.
-    return status.st_mtime_ns == recorded["mtime_ns"] or sha256(path) == recorded["sha256"]
+    return bool(status.st_mtime_ns == recorded["mtime_ns"] or sha256(path) == recorded["sha256"])
 
 
 def _name_some(names: list[str]) -> str:
