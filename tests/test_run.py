@@ -115,6 +115,19 @@ def test_weights_are_those_that_the_stage_wrote(tmp_path: Path) -> None:
         run.verified_weights("sft")
 
 
+@pytest.mark.parametrize("name", ["begun.json", "stage.json"])
+def test_a_damaged_record_costs_no_work(tiny_run: Run, name: str) -> None:
+    vocabulary = tiny_run.stage("tokenizer") / "tokenizer.json"
+    (tiny_run.stage("tokenizer") / name).write_text("{")
+    with pytest.raises(UserError, match=rf"tokenizer/{name} is damaged: delete this file and run `keylm tokenizer"):
+        run_until(tiny_run, "tokenizer")
+    before = vocabulary.read_bytes()
+    (tiny_run.stage("tokenizer") / name).unlink()
+    run_until(tiny_run, "tokenizer")
+    assert tiny_run.is_done("tokenizer")
+    assert vocabulary.read_bytes() == before
+
+
 def test_the_record_can_be_compared_after_it_was_written(prepared: Run) -> None:
     for stage in ("tokenizer", "prepare"):
         recorded = json.loads((prepared.stage(stage) / "begun.json").read_text())["settings"]

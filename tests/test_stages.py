@@ -82,6 +82,6 @@ def test_imported_weights_are_not_deleted(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(stages, "run_stage", lambda *_: None)
     with pytest.raises(UserError, match="--remake pretrain: it was imported from someone/model; import it again"):
         run_all(run, "pretrain")
-    run_all(run, "prepare")
+    run_all(run, "tokenizer")
     assert run.weights("pretrain").exists()
     assert not run.stage("sft").exists()

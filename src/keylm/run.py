@@ -146,7 +146,14 @@ class Run:
 
     def _read_record(self, stage: str, file: str) -> dict[str, Any] | None:
         path = self.stage(stage) / file
-        return read_json(path) if path.exists() else None
+        try:
+            return read_json(path) if path.exists() else None
+        except UserError as error:
+            # The stage's output is worth more than its record, which it writes again.
+            raise UserError(
+                f"{path} is damaged: delete this file and run `keylm {stage} {self.folder}`, which goes on with what "
+                f"the stage left"
+            ) from error
 
 
 def create(recipe: Recipe, folder: Path | None = None) -> Run:

@@ -176,7 +176,8 @@ def _flatten_sources(section: str, sources: Sequence[SourceConfig], wanted: Call
 
 def _flatten(section: str, config: Config, wanted: Callable[[str], bool] = lambda _: True) -> Settings:
     """The wanted fields of a section of the recipe and of the sections in it, by their whole keys."""
-    values, flat = config.model_dump(mode="json"), {}
+    values = config.model_dump(mode="json")
+    flat: Settings = {}
     for field in type(config).model_fields:
         part = getattr(config, field)
         # The source that another one is made from stands in the section of that one.

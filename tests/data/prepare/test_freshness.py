@@ -210,6 +210,18 @@ def test_remake_of_what_is_up_to_date_makes_everything_again(folder):
     assert run.metadata("prepare")["fingerprint"] == fingerprint
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "begun.json"])
+def test_the_advice_for_a_damaged_record_works(folder, name):
+    run = prepare(folder)
+    fingerprint, kept = run.metadata("prepare")["fingerprint"], times(run, "more")
+    (run.stage("prepare") / "pretrain" / "a" / name).write_text('{"cut')
+    with pytest.raises(KeyLMError, match=rf"{name} is damaged.*: run `keylm prepare` with `--remake prepare`"):
+        prepare(folder)
+    run = prepare(folder, remake=True)
+    assert run.metadata("prepare")["fingerprint"] == fingerprint
+    assert times(run, "more") == kept
+
+
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone", "manifest"])
 def test_the_advice_for_a_damaged_shard_works(folder, damage):
     run = prepare(folder)

@@ -9,11 +9,11 @@ from keylm.common.console import console
 from keylm.common.errors import KeyLMError, MissingSourceError, UserError
 from keylm.common.files import discard_folder, read_json, sha256, write_json
 from keylm.data.prepare.outputs import source_folder, work_folder
-from keylm.data.prepare.token_store import TokenStore
+from keylm.data.prepare.token_store import TokenStore, read_manifest
 from keylm.data.sources.files import find_files
 from keylm.data.sources.registry import source_type
 from keylm.recipe import MIXTURE_STAGES
-from keylm.recipe.fingerprint import changed_fields, name_fields, source_inputs
+from keylm.recipe.fingerprint import Settings, changed_fields, name_fields, source_inputs
 from keylm.recipe.sources import BaseSourceConfig, FilesConfig, SourceConfig
 from keylm.run import Run
 from keylm.stages import STAGES
@@ -100,7 +100,7 @@ def _changed_sources(run: Run, stage: str) -> list[Path]:
     for source in sources:
         folder = _folder(run, stage, source)
         unknown = is_changed and not (folder / "begun.json").exists()
-        if unknown or _changed_settings(run, stage, source) or _changed_files(run, stage, source):
+        if unknown or (_is_recorded(folder) and _changes(run, stage, source)):
             folders.append(folder)
     if folders:
         # Documents are compared with those of all sources before them, and near duplicates with those of all.
@@ -112,17 +112,18 @@ def _changed_sources(run: Run, stage: str) -> list[Path]:
     return [*folders, *(path for path in present if path.name not in names and not path.name.startswith("."))]
 
 
+def _changes(run: Run, stage: str, source: SourceConfig) -> bool:
+    return bool(_changed_settings(run, stage, source) or _changed_files(run, stage, source))
+
+
 def _changed_settings(run: Run, stage: str, source: SourceConfig) -> list[str]:
-    path = _folder(run, stage, source) / "begun.json"
-    if not path.exists():
-        return []
-    return changed_fields(read_json(path)["settings"], source_inputs(run.recipe, stage, source.name))
+    recorded = _read_settings(_folder(run, stage, source))
+    return [] if recorded is None else changed_fields(recorded, source_inputs(run.recipe, stage, source.name))
 
 
 def _changed_files(run: Run, stage: str, source: SourceConfig) -> str:
     """Which of the files of a prepared source changed, came or went; empty if none did."""
-    path = _folder(run, stage, source) / "manifest.json"
-    manifest = read_json(path) if path.exists() else {}
+    manifest = read_manifest(_folder(run, stage, source))
     try:
         files = {str(path): path for path in _source_files(source)}
     except MissingSourceError:
@@ -146,7 +147,7 @@ def _is_unchanged(path: Path, recorded: dict[str, Any]) -> bool:
     if status.st_size != recorded["size"]:
         return False
     # A copy of the same text has another time, so only then is it read.
-    return status.st_mtime_ns == recorded["mtime_ns"] or sha256(path) == recorded["sha256"]
+    return bool(status.st_mtime_ns == recorded["mtime_ns"] or sha256(path) == recorded["sha256"])
 
 
 def _name_some(names: list[str]) -> str:
@@ -165,12 +166,30 @@ def _source_files(source: BaseSourceConfig) -> list[Path]:
 def _is_whole(folder: Path) -> bool:
     """Whether a source is prepared (or missing) and undamaged."""
     try:
-        manifest = read_json(folder / "manifest.json") if (folder / "manifest.json").exists() else None
         for store in folder.glob("*/manifest.json"):
             TokenStore(store.parent)
     except KeyLMError:
         return False
-    return manifest is not None
+    return _is_recorded(folder) and bool(read_manifest(folder))
+
+
+def _is_recorded(folder: Path) -> bool:
+    """Whether what a source was made from can be read, as far as it is there."""
+    try:
+        read_manifest(folder)
+        _read_settings(folder)
+    except KeyLMError:
+        return False
+    return True
+
+
+def _read_settings(folder: Path) -> Settings | None:
+    """The settings that a source was made from; None if an earlier version made it, or nothing yet."""
+    path = folder / "begun.json"
+    try:
+        return read_json(path)["settings"] if path.exists() else None
+    except UserError as error:
+        raise KeyLMError(f"{path} is damaged: run `keylm prepare` with `--remake prepare`") from error
 
 
 def _has_tokens(run: Run, stage: str, source: SourceConfig) -> bool:

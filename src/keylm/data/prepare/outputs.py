@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from keylm.common.files import read_json
-from keylm.data.prepare.token_store import TokenStore
+from keylm.data.prepare.token_store import TokenStore, read_manifest
 from keylm.recipe.sources import SourceConfig
 from keylm.run import Run
 
@@ -30,9 +29,8 @@ def missing_sources(run: Run, stage: str) -> dict[str, str]:
     """Sources that were not available and that the recipe allows to be missing: the reason by name."""
     reasons = {}
     for source in run.recipe.sources_of(stage):
-        path = source_folder(run, stage, source.name) / "manifest.json"
         # Without a manifest the source is not prepared yet, which is another matter than missing.
-        manifest = read_json(path) if path.exists() else {}
+        manifest = read_manifest(source_folder(run, stage, source.name))
         if "missing" in manifest:
             reasons[source.name] = manifest["missing"]
     return reasons

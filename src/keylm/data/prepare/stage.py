@@ -17,12 +17,12 @@ from keylm.common.console import console
 from keylm.common.console import progress as progress_bar
 from keylm.common.documents import is_held_out
 from keylm.common.errors import MissingSourceError, UserError
-from keylm.common.files import read_json, write_json
+from keylm.common.files import write_json
 from keylm.data.cleaning.deduplication import DigestSet, ExactDeduplicator
 from keylm.data.cleaning.drop_log import DropLog
 from keylm.data.prepare.freshness import begin_sources, describe_files
 from keylm.data.prepare.outputs import source_folder, work_folder
-from keylm.data.prepare.token_store import StoreWriter, TokenStore
+from keylm.data.prepare.token_store import StoreWriter, TokenStore, read_manifest
 from keylm.data.prepare.tokenization import CleanedDocument, TokenizedDocument, tokenize_documents
 from keylm.data.prepare.workers import (
     cleaned_documents,
@@ -134,7 +134,7 @@ class _SourcePreparation:
 
     def _load_manifest(self) -> dict[str, Any]:
         """The manifest without the list of files, which may be long."""
-        manifest = read_json(self.folder / "manifest.json")
+        manifest = read_manifest(self.folder)
         return {key: value for key, value in manifest.items() if key != "files"}
 
     def _write_stores(self) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class TokenStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        manifest = _read_manifest(folder)
+        manifest = read_manifest(folder)
         if not manifest.get("complete"):
             raise KeyLMError(
                 f"{folder} is not a finished token store: run the `prepare` stage, with `--remake prepare` if done"
@@ -134,7 +134,7 @@ class StoreWriter:
     def __init__(self, folder: Path, shard_tokens: int, conversations: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.shard_tokens, self.conversations = folder, shard_tokens, conversations
-        self.shards: list[dict[str, Any]] = _read_manifest(folder).get("shards", [])
+        self.shards: list[dict[str, Any]] = read_manifest(folder).get("shards", [])
         # In order, and one at a time: the digests of a large store need not be in memory.
         self._stored = self._stored_digests(len(self.shards))
         self._pending: list[tuple[Array, Array, int, int]] = []
@@ -257,7 +257,12 @@ def _damaged(path: Path, reason: str) -> KeyLMError:
     )
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The `manifest.json` of a store, or of a source with its stores; empty if there is none yet.
+
+    Raises:
+        KeyLMError: it is damaged.
+    """
     path = folder / "manifest.json"
     try:
         return read_json(path) if path.exists() else {}
