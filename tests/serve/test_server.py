@@ -17,7 +17,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -529,21 +529,26 @@ def test_a_client_that_does_not_read_is_let_go(engine: Engine) -> None:
 
 def test_clients_that_ask_nothing_keep_nobody_out(engine: Engine) -> None:
     """Of too many connections, the one that has owed a request for longest gives way."""
-    with (
-        running(engine, Limits(connections=3)) as server,
-        _connection(server) as silent,
-        _connection(server) as in_head,
-        _connection(server) as in_body,
-    ):
-        in_head.sendall(b"GET /health")
-        in_body.sendall(POST_HEAD + b"Content-Length: 100\r\n\r\n{")
-        until(lambda: len(server.connections) == 3)
-        assert _get(server, "/health") == '{"status": "ok"}'
+    with running(engine, Limits(connections=3)) as server, ExitStack() as connections:
+
+        def open_connection(sent: bytes) -> socket.socket:
+            number = len(server.connections) + 1
+            connection = connections.enter_context(_connection(server))
+            connection.sendall(sent)
+            until(lambda: len(server.connections) == number)
+            time.sleep(0.02)  # the clock of an event loop may stand still for milliseconds
+            return connection
+
+        def is_served() -> bool:
+            return _get(server, "/health") == '{"status": "ok"}'
+
+        silent, in_head, _ = map(open_connection, (b"", b"GET /health", POST_HEAD + b"Content-Length: 100\r\n\r\n{"))
+        assert is_served()
         assert silent.recv(10) == b""
-        with _connection(server):
-            until(lambda: len(server.connections) == 3)
-            assert _get(server, "/health") == '{"status": "ok"}'
-            assert in_head.recv(10) == b""
+        until(lambda: len(server.connections) == 2)
+        open_connection(b"")
+        assert is_served()
+        assert in_head.recv(10) == b""
 
 
 def test_answers_keep_their_connections(engine: Engine) -> None:
