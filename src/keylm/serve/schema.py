@@ -208,8 +208,9 @@ class CompletionParameters(BaseModel):
         # To llama.cpp this prefix means another language, in which it ignores a grammar with an error.
         if self.grammar and self.grammar.lstrip().startswith("%llguidance"):
             raise _bad_parameter("grammar", "a grammar is written in GBNF")
-        if (count := _longest_repetition(self.grammar or "")) > context_length:
-            raise _bad_parameter("grammar", f"{count} repetitions are beyond the context of {context_length} tokens")
+        if (repetitions := _longest_repetition(self.grammar or "")) > context_length:
+            message = f"{repetitions} repetitions are beyond the context of {context_length} tokens"
+            raise _bad_parameter("grammar", message)
         if self.json_schema is None:
             return
         for keyword, count in _schema_counts(self.json_schema):
