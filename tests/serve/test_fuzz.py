@@ -269,7 +269,8 @@ def _connect(server: Server, content: bytes, pace: tuple[int, float], ending: st
         if ending == "reset":
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         if ending == "half-close":
-            connection.shutdown(socket.SHUT_WR)
+            with suppress(OSError):  # the server may have closed the whole of it
+                connection.shutdown(socket.SHUT_WR)
         if ending in ("read", "half-close"):
             while connection.recv(65_536):
                 pass
