@@ -22,7 +22,7 @@ from keylm.inference.answers import Answer
 from keylm.inference.generator import KeyLMGenerator, generator_of_run, generator_of_weights
 from keylm.inference.llama_cpp import LlamaCppGenerator
 from keylm.instructions.splits import held_out
-from keylm.run import Run
+from keylm.run import Run, open_run
 from keylm.tokenizer.chat_template import render
 from keylm.tokenizer.messages import encode_messages
 from keylm.tokenizer.tokenizer import CONTROL_TOKENS, Tokenizer
@@ -73,6 +73,27 @@ def test_answers_are_those_of_transformers(
         *tokens, last = ids[0, len(prompt) :].tolist()
         assert answer.text == tokenizer.decode(tokens if last in controls else [*tokens, last])
         assert answer.ended == (last in controls)
+
+
+def test_repeated_tokens_are_penalized_as_in_transformers(
+    run: Run, tokenizer: Tokenizer, prompts: list[list[int]]
+) -> None:
+    penalized = generator_of_run(open_run(run.folder, ["eval.repetition_penalty=1.3"]), "sft")
+    model = transformers_model(run)
+    controls = [tokenizer.backend.token_to_id(token) for token in CONTROL_TOKENS]
+    answers = penalized.greedy(prompts[:20], 24)
+    assert answers != generator_of_run(run, "sft").greedy(prompts[:20], 24)
+    for prompt, answer in zip(prompts, answers, strict=False):
+        ids = model.generate(
+            torch.tensor([prompt]),
+            max_new_tokens=24,
+            do_sample=False,
+            repetition_penalty=1.3,
+            eos_token_id=controls,
+            pad_token_id=controls[0],
+        )
+        *tokens, last = ids[0, len(prompt) :].tolist()
+        assert answer.text == tokenizer.decode(tokens if last in controls else [*tokens, last])
 
 
 def transformers_model(run: Run) -> Qwen3ForCausalLM:

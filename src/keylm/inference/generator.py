@@ -52,6 +52,7 @@ class _Sequence:
     """Of its prompt."""
     limit: int
     """Tokens that it may have."""
+    prompt: Sequence[int]
     unread: Sequence[int]
     """Tokens whose keys and values are not in the cache: the prompt at first, then the latest token."""
     num_cached: int = 0
@@ -71,10 +72,18 @@ class KeyLMGenerator:
     model: KeyLM
     """In float32, on the CPU."""
     tokenizer: Tokenizer
+    repetition_penalty: float = 1.0
+    """Lowers the logits of tokens that occur in the prompt or the answer, in greedy decoding; 1 does not."""
 
     def greedy(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop: Sequence[str] = ()) -> list[Answer]:
         """Continue each prompt with the most likely token at every step (`Generator.greedy`)."""
-        return self._generate(prompts, max_new_tokens, lambda logits, _: logits.argmax(dim=-1), stop)
+
+        def choose(logits: Tensor, batch: Sequence[_Sequence]) -> Tensor:
+            if self.repetition_penalty != 1:
+                logits = _penalize(logits, batch, self.repetition_penalty)
+            return logits.argmax(dim=-1)
+
+        return self._generate(prompts, max_new_tokens, choose, stop)
 
     def sample(
         self, prompts: Sequence[Sequence[int]], max_new_tokens: int, temperature: float, seed: int
@@ -144,7 +153,7 @@ class KeyLMGenerator:
         """A sequence for each prompt that leaves room for an answer, shortest prompt first."""
         context_length = self.model.config.max_position_embeddings
         sequences = [
-            _Sequence(index, min(max_new_tokens, context_length - len(prompt)), prompt)
+            _Sequence(index, min(max_new_tokens, context_length - len(prompt)), prompt, unread=prompt)
             for index, prompt in enumerate(prompts)
         ]
         # Prompts of similar length are read together, with little padding.
@@ -181,9 +190,9 @@ class KeyLMGenerator:
 
 
 def generator_of_run(run: Run, stage: str) -> KeyLMGenerator:
-    """Load the final weights of a training stage."""
+    """Load the final weights of a training stage. Its greedy answers have the repetition penalty of `eval`."""
     model = load_model(run.recipe.model, run.verified_weights(stage))
-    return KeyLMGenerator(model, Tokenizer.load(run.stage("tokenizer")))
+    return KeyLMGenerator(model, Tokenizer.load(run.stage("tokenizer")), run.recipe.eval.repetition_penalty)
 
 
 def generator_of_weights(run: Run, weights: Mapping[str, Tensor]) -> KeyLMGenerator:
@@ -193,6 +202,19 @@ def generator_of_weights(run: Run, weights: Mapping[str, Tensor]) -> KeyLMGenera
     weights = {name: weight.detach().to("cpu", torch.float32) for name, weight in weights.items()}
     model.load_state_dict(weights, assign=True)
     return KeyLMGenerator(model.eval(), Tokenizer.load(run.stage("tokenizer")))
+
+
+def _penalize(logits: Tensor, batch: Sequence[_Sequence], penalty: float) -> Tensor:
+    """Divide the positive logits (batch, V) of tokens that occurred already, and multiply the negative ones.
+
+    As in transformers (Keskar et al. 2019, "CTRL", arXiv 1909.05858).
+    """
+    histories = [[*row.prompt, *row.tokens] for row in batch]
+    # Padded with a token of the same sequence, which is penalized once like any other.
+    width = max(map(len, histories))
+    seen = torch.tensor([history + history[:1] * (width - len(history)) for history in histories])
+    scores = logits.gather(1, seen)
+    return logits.scatter(1, seen, torch.where(scores < 0, scores * penalty, scores / penalty))
 
 
 def _next_batch(waiting: deque[_Sequence], room: int) -> list[_Sequence]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import Field
+
 from keylm.recipe.base import Config, Count, PositiveCount
 
 
@@ -16,6 +18,8 @@ class EvalConfig(Config):
     """Held-out generated instructions per split (unseen phrasings, unseen topics)."""
     max_new_tokens: PositiveCount = 160
     """Tokens after which an answer is cut off."""
+    repetition_penalty: float = Field(default=1.0, ge=1)
+    """Repetition penalty of the answers, which are greedy: that of the release is `export.repetition_penalty`."""
     num_answers: Count = 100
     """Held-out answers of each SFT source whose bits per byte are measured."""
     bits_per_byte_bytes: Count = 1_000_000
