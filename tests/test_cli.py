@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 import keylm as keylm_package
 from keylm import cli
+from keylm.common.errors import UserError
 from keylm.stages import STAGES
 
 # What typer needs, and what Python and its virtual environments load by themselves.
@@ -102,3 +104,50 @@ def test_info_counts_the_published_parameters() -> None:
     result = keylm("info", str(recipe))
     assert result.returncode == 0
     assert "6,230,016" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["eval", "x", "--limit", "0"], "--limit must be at least 1, not 0"),
+        (["eval", "x", "--limit", "-1"], "--limit must be at least 1, not -1"),
+        (["chat", "x", "--temperature", "nan"], "--temperature must be from 0 to 100, not nan"),
+        (["chat", "x", "--temperature", "inf"], "--temperature must be from 0 to 100, not inf"),
+        (["chat", "x", "--temperature", "-1"], "--temperature must be from 0 to 100, not -1"),
+        (["chat", "x", "--threads", "0"], "--threads must be from 1 to 1024, not 0"),
+        (["serve", "x", "--port", "70000"], "--port must be from 0 to 65535, not 70000"),
+        (["preview", "x", "--step", "-1"], "--step must be at least 0, not -1"),
+        (["preview", "x", "--rows", "0"], "--rows must be at least 1, not 0"),
+    ],
+)
+def test_a_number_out_of_range_is_one_sentence(arguments: list[str], sentence: str) -> None:
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        cli.app(arguments)
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied", "runs/x"), OSError(28, "No space left"), ValueError("a\nb")]
+)
+def test_whatever_goes_wrong_is_one_line(error: Exception, monkeypatch, capsys) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(sys, "argv", ["keylm"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code in (1, 2)
+    assert re.fullmatch("keylm: .+\n", capsys.readouterr().err)
+    monkeypatch.setattr(sys, "argv", ["keylm", "--debug"])
+    with pytest.raises(type(error)):
+        cli.main()
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_run_in_the_place_of_a_file_is_one_sentence(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "r.yaml").write_text("name: x\n")
+    result = keylm("tokenizer", str(tmp_path / "r.yaml"), "--run", str(tmp_path / place))
+    assert result.returncode == 2
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert str(tmp_path / "file") in result.stderr

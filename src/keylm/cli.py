@@ -6,12 +6,13 @@ Every import of that code is inside of the functions, so that `keylm --help` tak
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from keylm.common.errors import KeyLMError, UserError
+from keylm.common.errors import UserError, as_keylm_error
 
 app = typer.Typer(
     name="keylm",
@@ -23,6 +24,21 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _within(
+    minimum: float, maximum: float = float("inf")
+) -> Callable[[typer.CallbackParam, float | None], float | None]:
+    """A check of an option's value. Unlike typer's own, it refuses NaN, and its message is one sentence."""
+
+    def check(parameter: typer.CallbackParam, value: float | None) -> float | None:
+        if value is None or (minimum <= value <= maximum and value != float("inf")):
+            return value
+        limits = f"at least {minimum:g}" if maximum == float("inf") else f"from {minimum:g} to {maximum:g}"
+        raise UserError(f"{parameter.opts[0]} must be {limits}, not {value}")
+
+    return check
+
 
 RecipeOrRun = Annotated[Path, typer.Argument(help="Recipe (.yaml), or run folder, which contains its recipe.")]
 EvaluatedModel = Annotated[
@@ -48,7 +64,8 @@ ExportedModel = Annotated[
     ),
 ]
 Threads = Annotated[
-    int | None, typer.Option(help="Number of threads to compute with (default: one per physical core).")
+    int | None,
+    typer.Option(help="Number of threads to compute with (default: one per physical core).", callback=_within(1, 1024)),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -180,7 +197,8 @@ def evaluate(
     limit: Annotated[
         int | None,
         typer.Option(
-            help="Documents per task (default: all); of an external model without --tasks, requests per split."
+            help="Documents per task (default: all); of an external model without --tasks, requests per split.",
+            callback=_within(1),
         ),
     ] = None,
     baselines: Annotated[
@@ -272,7 +290,8 @@ def chat(
     model: ExportedModel = None,
     system: Annotated[str, typer.Option(help="System prompt (none by default).")] = "",
     temperature: Annotated[
-        float | None, typer.Option(help="Sampling temperature; 0 is greedy (default: the model's own).")
+        float | None,
+        typer.Option(help="Sampling temperature; 0 is greedy (default: the model's own).", callback=_within(0, 100)),
     ] = None,
     threads: Threads = None,
 ) -> None:
@@ -286,7 +305,7 @@ def chat(
 def serve(
     model: ExportedModel = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+    port: Annotated[int, typer.Option(help="Port to listen on.", callback=_within(0, 65_535))] = 8080,
     api_key: Annotated[
         str | None,
         typer.Option(envvar="KEYLM_API_KEY", help="Key that clients must send; required if HOST is not local."),
@@ -375,9 +394,9 @@ def sources(
 @app.command(rich_help_panel=_INSPECT)
 def preview(
     run_folder: RunFolder,
-    step: Annotated[int, typer.Option(help="Training step, from 0.")] = 0,
+    step: Annotated[int, typer.Option(help="Training step, from 0.", callback=_within(0))] = 0,
     stage: Annotated[str, typer.Option(help="Training stage: `pretrain` or `sft`.")] = "sft",
-    rows: Annotated[int, typer.Option(help="Number of sequences to show.")] = 2,
+    rows: Annotated[int, typer.Option(help="Number of sequences to show.", callback=_within(1))] = 2,
 ) -> None:
     """Show the batch of any training step: sources, documents, and which tokens have a loss."""
     from keylm.commands.preview import show_preview
@@ -427,17 +446,18 @@ def doctor(
 
 
 def main() -> None:
-    """Run the command line. A `KeyLMError` is printed as one sentence, with its exit code and without a traceback."""
+    """Run the command line. Whatever goes wrong is printed as one sentence, with an exit code and no traceback."""
     import sys
 
     try:
         app()
-    except KeyLMError as error:
+    except Exception as error:
         # From the arguments, because the value that typer parsed is lost when `app` raises.
         if "--debug" in sys.argv:
             raise
-        print(f"keylm: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        failure = as_keylm_error(error)
+        print(f"keylm: {failure}", file=sys.stderr)
+        sys.exit(failure.exit_code)
 
 
 def _set_offline(offline: bool) -> None:

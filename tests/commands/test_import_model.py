@@ -11,7 +11,7 @@ import pytest
 import torch
 from helpers.tiny_run import TEXTS, tiny_run
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from keylm.commands.import_model import import_model
 from keylm.commands.report import write_results
@@ -179,3 +179,64 @@ def _edit(path: Path, change: Callable) -> None:
     values = json.loads(path.read_text())
     change(values)
     path.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("max_shard_size", ["5GB", "100KB"])
+def test_what_transformers_saves_of_our_export_is_imported(folder: Path, tmp_path: Path, dtype, max_shard_size) -> None:
+    """Model and tokenizer loaded and saved again, as every fine-tuning outside ends."""
+    resaved = tmp_path / "saved again"
+    AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).save_pretrained(resaved, max_shard_size=max_shard_size)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    # What a trainer's collator leaves behind.
+    tokenizer(TEXTS[:2], padding=True, truncation=True, max_length=4)
+    tokenizer.save_pretrained(resaved)
+    # Beside the model, trainers keep more.
+    save_file({"base.lora_A.weight": torch.zeros(2, 2)}, resaved / "adapter_model.safetensors")
+    run = import_model(str(resaved), tmp_path / "run")
+    ours, theirs = load_file(run.weights("sft")), load_file(folder / "model.safetensors")
+    assert all(torch.allclose(ours[name], theirs[name].float(), rtol=1e-2, atol=1e-2) for name in theirs)
+    before, after = Tokenizer.load(folder), Tokenizer.load(run.stage("tokenizer"))
+    assert [before.encode(text) for text in TEXTS] == [after.encode(text) for text in TEXTS]
+    assert before.encode_batch(TEXTS) == after.encode_batch(TEXTS)
+
+
+def _cut(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-5_000])
+
+
+def _make_pointer(folder: Path, name: str) -> None:
+    (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+
+
+def _lose_shard(folder: Path) -> None:
+    AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder / "again", max_shard_size="100KB")
+    for path in (folder / "again").glob("model*"):
+        path.rename(folder / path.name)
+    (folder / "model.safetensors").unlink()
+    sorted(folder.glob("model-*.safetensors"))[1].unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (_cut, r"model\.safetensors is damaged or was cut off"),
+        (lambda folder: _make_pointer(folder, "model.safetensors"), r"model\.safetensors is a Git LFS pointer"),
+        (lambda folder: _make_pointer(folder, "tokenizer.json"), r"tokenizer\.json is a Git LFS pointer"),
+        (
+            lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
+            "has no model.safetensors",
+        ),
+        (_lose_shard, r"model-00002-of-.*\.safetensors is missing"),
+        (
+            lambda folder: _edit(folder / "config.json", lambda config: config.pop("max_position_embeddings")),
+            "config.json has no max_position_embeddings",
+        ),
+    ],
+)
+def test_a_damaged_folder_is_refused_by_name(folder: Path, tmp_path: Path, damage: Callable, sentence: str) -> None:
+    damage(folder)
+    with pytest.raises(UserError, match=sentence):
+        import_model(str(folder), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

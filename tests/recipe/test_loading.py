@@ -115,3 +115,44 @@ def test_every_field_is_documented() -> None:
     for part in sections.values():
         for name, field in part.model_fields.items():
             assert field.description or name == "type", f"{part.__name__}.{name}"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("name: x\nname: y\n", "the key `name` occurs twice"),
+        ("name: x\ntrain: {tokens: 1e6, tokens: 2e6}\n", "the key `tokens` occurs twice"),
+        ("name: " + "[" * 5_000, "not valid YAML"),
+        ("name: x\nseed: " + "9" * 5_000 + "\n", "not valid YAML"),
+        ("name: x\ntrain: {optimizer: {weight_decay: .nan}}\n", "finite"),
+        ("name: x\ntrain: {optimizer: {weight_decay: .inf}}\n", "finite"),
+    ],
+)
+def test_what_yaml_takes_in_silence_is_refused(tmp_path, text, sentence):
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(UserError, match=sentence) as caught:
+        load_recipe(tmp_path / "recipe.yaml")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_another_encoding_is_refused(tmp_path, encoding):
+    (tmp_path / "recipe.yaml").write_text("name: x\ntitle: Grüße\n", encoding=encoding)
+    with pytest.raises(UserError, match="not UTF-8"):
+        load_recipe(tmp_path / "recipe.yaml")
+
+
+@pytest.mark.parametrize(
+    "override", ["name=[a", "train.tokens=" + "9" * 5_000, "name=" + "[" * 5_000, "train={a: 1, a: 2}"]
+)
+def test_an_override_that_is_not_yaml_is_refused(tmp_path, override):
+    (tmp_path / "recipe.yaml").write_text("name: x\n")
+    with pytest.raises(UserError, match="the value is not valid YAML") as caught:
+        load_recipe(tmp_path / "recipe.yaml", [override])
+    assert len(str(caught.value)) < 600
+
+
+def test_merge_keys_and_anchors_are_no_second_keys(tmp_path):
+    text = "name: x\nsft: &sizes {sequence_length: 128}\ntrain: {<<: *sizes, <<: *sizes, sequence_length: 64}\n"
+    (tmp_path / "recipe.yaml").write_text(text)
+    assert load_recipe(tmp_path / "recipe.yaml").train.sequence_length == 64

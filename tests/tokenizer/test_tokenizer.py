@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from keylm.common.errors import UserError
 from keylm.tokenizer.tokenizer import CONTROL_TOKENS, SPLIT_REGEX, Tokenizer, read_merges
-from keylm.tokenizer.training import train_tokenizer
+from keylm.tokenizer.training import MAX_WORD, drop_long_words, train_tokenizer
 
 VOCAB_SIZE = 400
 TEXT = (
@@ -118,3 +118,17 @@ def test_too_little_text_is_an_error():
 def test_a_folder_without_a_tokenizer_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"no tokenizer.json: run the `tokenizer` stage first"):
         Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("letter", ["a", "ß", "7", "-", "_", " ", "\u00a0"])
+def test_long_words_are_left_out_of_training(letter: str) -> None:
+    longest = letter * MAX_WORD
+    assert drop_long_words(f"x{longest}y" if letter.isspace() else f"x {longest} y")[1] == 0
+    text, count = drop_long_words(f"The end. {letter * 2_000_000}\nNext {letter * 3_000}")
+    assert count == 2
+    assert text.split() == ["The", "end.", "Next"]
+
+
+def test_text_without_spaces_keeps_its_words() -> None:
+    text = "我爱北京天安门，天安门上太阳升。" * 500
+    assert drop_long_words(text) == (text, 0)

@@ -24,7 +24,6 @@ _MIN_MEMORY_BYTES = 4 * _GIB
 _MIN_DISK_BYTES = 5 * _GIB
 
 PURPOSES = {
-    "codespell": "sources of typos",
     "datasets": "data sets from the hub",
     "datatrove": "prepare, on several workers and for its filters",
     "fasteners": "data.clean.language_model",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tokenizers import Tokenizer as Backend
 from tokenizers import models
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from keylm import run as runs
 from keylm.common.errors import UserError
-from keylm.common.files import read_json, write_json
+from keylm.common.files import is_lfs_pointer, read_json, write_json
 from keylm.model.transformer import weight_shapes
 from keylm.recipe import MIXTURE_STAGES, Recipe
 from keylm.recipe.error_messages import first_problem
@@ -45,6 +46,11 @@ _BPE = {
     "ignore_merges": False,
 }
 """The same for `model` in `tokenizer.json`."""
+_SIZES = (
+    *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
+    *("intermediate_size", "max_position_embeddings"),
+)
+"""Fields that `config.json` must have."""
 
 
 def import_model(source: str, folder: Path | None = None, tune: bool = False) -> Run:
@@ -126,6 +132,8 @@ def _derive_recipe(model_folder: Path, name: str, title: str) -> Recipe:
     """A recipe with the sizes of the imported model, and with training settings that suit a first fine-tuning."""
     path = model_folder / "config.json"
     config = _read_model_file(path)
+    if missing := [key for key in _SIZES if key not in config]:
+        raise UserError(f"{path} has no {missing[0]}: import a folder that transformers saved")
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     _check_values(path, config, _GRAPH)
     _check_values(path, {"rope_type": rope.get("rope_type", rope.get("type", "default"))}, _ROPE)
@@ -151,7 +159,9 @@ def _derive_recipe(model_folder: Path, name: str, title: str) -> Recipe:
         "tokenizer": {"pre_tokenizer": _pre_tokenizer_name(model_folder)},
         "train": training,
         "sft": {**training, "batch_tokens": 16_384, "optimizer": {"learning_rate_scale": 0.25, "weight_decay": 0.01}},
-        "export": {key: generation[key] for key in ("temperature", "repetition_penalty") if key in generation},
+        "export": {
+            key: generation[key] for key in ("temperature", "repetition_penalty") if generation.get(key) is not None
+        },
     }
     try:
         return Recipe.model_validate(values)
@@ -182,25 +192,43 @@ def _load_tokenizer(model_folder: Path, recipe: Recipe) -> Tokenizer:
     path = model_folder / "tokenizer.json"
     saved = _read_model_file(path)
     _check_values(path, saved["model"], _BPE)
-    if saved["normalizer"] or (saved["decoder"] or {}).get("type") != "ByteLevel":
+    if saved.get("normalizer") or (saved.get("decoder") or {}).get("type") != "ByteLevel":
         raise UserError(f"{path} changes text before or after its tokens, which a byte-level tokenizer does not")
-    if (saved["post_processor"] or {"type": "ByteLevel"})["type"] != "ByteLevel":
+    if _adds_tokens(saved.get("post_processor")):
         raise UserError(f"{path} puts tokens around every text, and training here puts none")
     added = sorted(token["content"] for token in saved["added_tokens"])
     if added != sorted(CONTROL_TOKENS):
         raise UserError(
             f"{path} has the control tokens {', '.join(added) or 'none'}; KeyLM's are {', '.join(CONTROL_TOKENS)}"
         )
-    tokenizer = Tokenizer(Backend.from_file(str(path)))
+    backend = Backend.from_file(str(path))
+    # A fine-tuning may leave its own settings in the file, and text would be cut or padded without a word.
+    backend.no_truncation()
+    backend.no_padding()
+    tokenizer = Tokenizer(backend)
     if tokenizer.vocab_size != recipe.model.vocab_size:
         raise UserError(f"{path} has {tokenizer.vocab_size:,} tokens, and the model {recipe.model.vocab_size:,}")
     return tokenizer
 
 
+def _adds_tokens(post_processor: dict[str, Any] | None) -> bool:
+    """Whether a post-processor of `tokenizer.json` puts tokens around a text."""
+    match post_processor:
+        case None | {"type": "ByteLevel"}:
+            return False
+        case {"type": "Sequence", "processors": list(processors)}:
+            return any(map(_adds_tokens, processors))
+        case {"type": "TemplateProcessing", "single": list(pieces)}:
+            # transformers 5 writes one that consists of the text alone.
+            return [list(piece) for piece in pieces] != [["Sequence"]]
+    return True
+
+
 def _load_weights(model_folder: Path, recipe: Recipe) -> dict[str, Tensor]:
     """Load the tensors of all safetensors files in float32, under transformers' names, and check their shapes."""
-    paths = sorted(model_folder.glob("*.safetensors"))
-    weights = {name: tensor.float() for path in paths for name, tensor in load_file(path).items()}
+    weights = {
+        name: tensor.float() for path in _weight_files(model_folder) for name, tensor in _load_tensors(path).items()
+    }
     is_tied = _read_model_file(model_folder / "config.json").get("tie_word_embeddings")
     if is_tied and "lm_head.weight" not in weights:
         # A clone, because safetensors refuses tensors that share memory.
@@ -216,6 +244,33 @@ def _load_weights(model_folder: Path, recipe: Recipe) -> dict[str, Tensor]:
     return weights
 
 
+def _weight_files(model_folder: Path) -> list[Path]:
+    """The file with the weights, or those that their index names; others, such as an adapter's, are not the model."""
+    single, index = model_folder / "model.safetensors", model_folder / "model.safetensors.index.json"
+    if single.exists():
+        return [single]
+    if index.exists():
+        return [model_folder / name for name in sorted(set(_read_model_file(index).get("weight_map", {}).values()))]
+    if (model_folder / "adapter_config.json").exists():
+        raise UserError(f"{model_folder} holds an adapter (LoRA), not a model: merge it into its model and save that")
+    raise UserError(
+        f"{model_folder} has no model.safetensors: save the model with `save_pretrained(folder)` of transformers, "
+        f"which no longer writes pytorch_model.bin"
+    )
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    if not path.exists():
+        raise UserError(f"{path} is missing, although the index of the weights names it: download it again")
+    if is_lfs_pointer(path):
+        raise UserError(f"{path} is a Git LFS pointer, not the weights: run `git lfs pull` in its folder")
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged or was cut off ({error}): download it again") from error
+    return tensors
+
+
 def _check_values(path: Path, values: dict[str, Any], allowed: dict[str, Any]) -> None:
     """Check that every field of `allowed` that is present has its only allowed value."""
     for key, only in allowed.items():
@@ -228,4 +283,6 @@ def _check_values(path: Path, values: dict[str, Any], allowed: dict[str, Any]) -
 def _read_model_file(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"{path.parent} has no {path.name}: import a folder that transformers loads")
+    if is_lfs_pointer(path):
+        raise UserError(f"{path} is a Git LFS pointer, not the file: run `git lfs pull` in its folder")
     return read_json(path)

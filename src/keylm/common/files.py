@@ -15,6 +15,7 @@ from keylm.common.errors import UserError
 
 CHECKSUMS = "SHA256SUMS"
 """The file with the hashes of the other files in a folder, in the format of `sha256sum`."""
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -28,6 +29,12 @@ def read_json(path: Path) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged ({error}): delete its folder and run the stage again") from error
     return value
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file is what Git leaves in place of a large one if its extension LFS is not installed."""
+    with path.open("rb") as file:
+        return file.read(len(_LFS_POINTER)) == _LFS_POINTER
 
 
 def write_json(path: Path, value: Any) -> None:

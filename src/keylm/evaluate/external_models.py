@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keylm.common.errors import UserError
+from keylm.common.files import is_lfs_pointer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -33,6 +33,9 @@ def load_external(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
     if not path.exists():
         raise UserError(f"{path} does not exist: name a GGUF file or a transformers folder")
+    for file in [path] if path.is_file() else path.glob("*.safetensors"):
+        if is_lfs_pointer(file):
+            raise UserError(f"{file} is a Git LFS pointer, not the weights: run `git lfs pull` in its folder")
     utils.logging.disable_progress_bar()
     source = {"gguf_file": path.name} if path.is_file() else {}
     folder = path.parent if path.is_file() else path
@@ -42,7 +45,7 @@ def load_external(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
         if path.is_file():
             config.update(_gguf_head_dim(path))
         model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32, **source)
-    except (OSError, ValueError, KeyError, struct.error) as error:
+    except Exception as error:  # a damaged file makes errors of many types, some of libraries that are not imported
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"transformers cannot load {path}: {reason}") from error
     # Evaluation decodes greedily; sampling settings and penalties of the folder's generation_config are for chatting.

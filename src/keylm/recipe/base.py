@@ -25,7 +25,7 @@ class Config(BaseModel):
     """Base class of every recipe section. Unknown keys are rejected, and instances are immutable."""
 
     # `forbid`, because a misspelled key would silently leave the default. docs/recipe.md is made from the docstrings.
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
     renamed_keys: ClassVar[dict[str, str]] = {}
     """Keys of earlier versions, with their present names. A subclass lists only its own."""

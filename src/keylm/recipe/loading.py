@@ -28,13 +28,13 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
         if not path.exists():
             raise UserError(f"{path.parent} is not a run: it has no recipe.yaml")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = _parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read the recipe {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text, as a recipe must be ({error})") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} is not a recipe: it must hold keys and values, such as `name: my-model`")
     for override in overrides or []:
@@ -51,15 +51,44 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
+def _parse_yaml(text: str) -> Any:
+    """Parse YAML.
+
+    Raises:
+        ValueError: it is not valid, has a key twice, or is nested too deeply; the message is one line.
+    """
+    try:
+        return yaml.load(text, _UniqueKeyLoader)
+    except (yaml.YAMLError, ValueError) as error:
+        # A `ValueError` comes from Python, which parses no integer of thousands of digits.
+        raise ValueError(" ".join(str(error).split())) from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, which would take the last of two equal keys and drop the first in silence."""
+
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        keys = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"):
+            if key.value in keys:
+                problem = f"the key `{key.value}` occurs twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            keys.add(key.value)
+        return node
+
+
 def _apply_override(values: dict[str, Any], override: str) -> None:
     """Set one field of `values` in place; sections that are missing on the way to it are added."""
     key, separator, text = override.partition("=")
     if not separator:
         raise UserError(f"--set {override}: write it as key=value, such as --set train.tokens=2e6")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {override}: the value is not valid YAML: {' '.join(str(error).split())}") from error
+        value = _parse_yaml(text)
+    except ValueError as error:
+        raise UserError(f"--set {override:.80}: the value is not valid YAML: {error}") from error
     *parents, last = key.split(".")
     section: Any = values
     for parent in parents:

@@ -85,7 +85,8 @@ class FilesConfig(BaseSourceConfig):
     text_column: str = "text"
     """Column (or JSON key) of plain text."""
     messages_column: str = "messages"
-    """Column (or JSON key) of chat messages: a list of `{role, content}`; used where the text column is absent."""
+    """Column (or JSON key) of chat messages: a list of `{role, content}`. Pretraining uses it where the text column is
+    absent, SFT always. Other forms of conversations are found by themselves; docs/sources.md lists them."""
 
 
 class HubConfig(BaseSourceConfig):
@@ -113,7 +114,7 @@ class HubConfig(BaseSourceConfig):
     text_column: str = "text"
     """Column of plain text."""
     messages_column: str = "messages"
-    """Column of chat messages; used where the text column is absent."""
+    """Column of chat messages. Pretraining uses it where the text column is absent, SFT always."""
     system_column: str | None = None
     """Column of the system message, where conversations store it separately (with a dot for a field of a struct)."""
     include_rows: dict[str, str | int | bool] = {}

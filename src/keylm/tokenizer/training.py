@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from tokenizers import AddedToken, models, pre_tokenizers, trainers
 
 from keylm.common.errors import UserError
 from keylm.tokenizer.tokenizer import CONTROL_TOKENS, Tokenizer, byte_level_backend
+
+MAX_WORD = 1_000
+"""Characters of the longest word that is trained on. The time of a merge grows with the square of a word's length."""
+_LONG_RUNS = re.compile(
+    rf"(?<![^\W_])[^\W_]{{{MAX_WORD + 1},}}"  # letters and digits, such as a gene or a key
+    rf"|(?<!\s)\s{{{MAX_WORD + 1},}}"
+    rf"|(?<![^\w\s])(?<!_)(?:[^\w\s]|_){{{MAX_WORD + 1},}}"
+)
+"""The classes of characters that no split regex splits, each from the beginning of a run."""
+
+
+def drop_long_words(text: str) -> tuple[str, int]:
+    """A text with a space in place of each word of more than `MAX_WORD` characters, and their number."""
+    return _LONG_RUNS.subn(" ", text)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, pre_tokenizer: str) -> Tokenizer:

@@ -68,7 +68,10 @@ def _cut_into_sequences(run: Run, stage: str, source: SourceConfig, config: Trai
         else PackedSequences(store, config.sequence_length, conversations=stage == "sft")
     )
     if not sequences.num_blocks:
-        raise UserError(f"source `{source.name}` of {stage} is empty after preparation: give it text, or weight 0")
+        raise UserError(
+            f"source `{source.name}` of {stage} has nothing to train on within its sequence_length "
+            f"({config.sequence_length:,} tokens): raise it, give the source other text, or weight 0"
+        )
     return sequences
 
 

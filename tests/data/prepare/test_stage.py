@@ -14,6 +14,7 @@ import yaml
 
 from keylm.common.documents import Document, is_held_out
 from keylm.common.errors import UserError
+from keylm.data.loading.packing import PackedSequences
 from keylm.data.prepare.stage import run_prepare
 from keylm.data.prepare.token_store import TokenStore
 from keylm.run import open_run
@@ -202,4 +203,55 @@ def test_a_source_that_changed_meanwhile_is_refused(tmp_path, change):
 def test_a_source_that_cannot_be_used_is_one_sentence(tmp_path, pretrain, sft, sentence):
     run = make_run(tmp_path, pretrain, sft)
     with pytest.raises(UserError, match=sentence):
+        run_prepare(run)
+
+
+def test_a_source_of_few_documents_has_both_splits_and_says_so(tmp_path, capsys):
+    generator = random.Random(5)
+    texts = [{"text": sentence(generator)} for _ in range(2)]
+    run = make_run(tmp_path, texts, [{"messages": conversation(generator)} for _ in range(3)])
+    metadata = run_prepare(run)
+    assert (
+        metadata["pretrain"]["rows"]["train"]["documents"]
+        == metadata["pretrain"]["rows"]["validation"]["documents"]
+        == 1
+    )
+    assert metadata["sft"]["talk"]["validation"]["documents"] == 1
+    assert "rows: 1 documents to train on, 1 for validation" in capsys.readouterr().err
+
+
+def test_what_is_left_out_is_counted_and_shown(tmp_path, capsys):
+    generator = random.Random(6)
+    talks = [{"messages": conversation(generator)} for _ in range(9)]
+    tool = {"messages": [*conversation(generator), {"role": "tool", "content": "42"}]}
+    run = make_run(tmp_path, [{"text": sentence(generator)} for _ in range(9)], [*talks, tool, tool])
+    assert run_prepare(run)["sft"]["talk"]["dropped"] == {"tool call": 2}
+    assert "left out: 2 tool call" in capsys.readouterr().err
+    samples = json.loads((run.stage("prepare") / "sft" / "talk" / "dropped.json").read_text())["samples"]
+    assert "line 10, message 3" in samples["tool call"][0]
+
+
+def test_conversations_longer_than_a_sequence_are_counted(tmp_path, capsys):
+    generator = random.Random(7)
+    short = [{"messages": conversation(generator)} for _ in range(20)]
+    long = [
+        {"messages": [{"role": "user", "content": sentence(generator, 3_000)}, *conversation(generator)[1:]]}
+        for _ in range(20)
+    ]
+    run = make_run(tmp_path / "half", [{"text": sentence(generator)} for _ in range(9)], [*short, *long])
+    counts = run_prepare(run)["sft"]["talk"]["long_conversations"]
+    sequences = PackedSequences(TokenStore(run.stage("prepare") / "sft" / "talk" / "train"), 2048, conversations=True)
+    assert counts == {"left_out": sequences.num_skipped, "cut": 0}
+    assert 10 <= counts["left_out"] <= 20
+    assert "do not come to an answer within sft.sequence_length (2,048 tokens)" in capsys.readouterr().err
+    run = make_run(tmp_path / "all", [{"text": sentence(generator)} for _ in range(9)], long)
+    with pytest.raises(UserError, match=r"no conversation of `talk` comes to .* within sft\.sequence_length \(2,048"):
+        run_prepare(run)
+
+
+def test_plain_text_in_sft_names_its_file(tmp_path):
+    generator = random.Random(8)
+    texts = [{"text": sentence(generator)} for _ in range(9)]
+    run = make_run(tmp_path, texts, texts)
+    with pytest.raises(UserError, match=r"`talk` of sft\.sources holds plain text \(.*b\.jsonl\)"):
         run_prepare(run)

@@ -132,17 +132,12 @@ def test_progress_counts_the_bytes_on_disk(tmp_path):
     ("name", "content", "sentence"),
     [
         ("a.jsonl", b'{"text": "ok"}\n{"text": ', r"a\.jsonl, line 2: this is not JSON"),
-        ("a.jsonl", b'{"text": "\xff"}', r"a\.jsonl, line 1: this is not JSON"),
+        ("a.jsonl", b'{"text": "\xff"}', r"a\.jsonl, line 1: this is not UTF-8"),
         ("a.jsonl", b'["ok"]', r"a\.jsonl, line 1: a line must be a JSON object"),
         ("a.jsonl", b'{"text": 3}', r"a\.jsonl, line 1: `text` is not text but int"),
         ("a.jsonl", b'{"body": "ok"}', r"line 1: there is no `text` and no `messages` among body; name the right one"),
         ("a.jsonl", b'{"messages": "Hi"}', r"line 1: `messages` is not a list of messages but str"),
         ("a.jsonl", b'{"messages": [{"role": "user"}]}', r"line 1, message 1: a message must have a `role` and a"),
-        (
-            "a.jsonl",
-            b'\n{"messages": [{"role": "robot", "content": "Hi"}]}',
-            r"line 2, message 1: the role 'robot' is not one of system, user, assistant",
-        ),
         ("a.jsonl.gz", b"no gzip", r"cannot read .*a\.jsonl\.gz: Not a gzipped file"),
         (
             "a.jsonl.gz",

@@ -65,7 +65,7 @@ def outcomes(tmp_path_factory):
         "first": {"dataset": "some/data", "config": "en", "limit": 1},
         "many": {"dataset": "some/many", "split": "*"},
         **{f"slice {index}": {"dataset": "some/many", "split": "*", "slice": [index, 3]} for index in range(3)},
-        "no column": {"dataset": "some/data", "config": "talk"},
+        "no column": {"dataset": "some/data", "config": "en", "text_column": "body"},
         "no filter": {"dataset": "some/data", "config": "en", "include_rows": {"language": "English"}},
         "no split": {"dataset": "some/data", "config": "en", "split": "dev"},
         "no config": {"dataset": "some/data", "config": "de"},
@@ -125,7 +125,7 @@ def test_a_file_outside_of_large_file_storage_is_read(outcomes):
 @pytest.mark.parametrize(
     ("case", "missing", "words"),
     [
-        ("no column", False, "there is no `text` and no `messages` among conversation"),
+        ("no column", False, "there is no `body` and no `messages` among text"),
         ("no filter", False, "there is no column `language` among text"),
         ("no split", False, "some/data has no split `dev`; it has train, test"),
         ("no config", False, "BuilderConfig 'de' not found. Available: ['en', 'talk', 'lines']"),

@@ -7,6 +7,7 @@ import pytest
 
 from keylm.common.documents import Document
 from keylm.common.errors import UserError
+from keylm.data.sources.progress import ReadProgress
 from keylm.data.sources.rows import Row, RowFormat, columns_to_read, documents_of_rows
 
 TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]
@@ -14,7 +15,7 @@ TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hel
 
 def read(values, **settings):
     rows = [Row(value, f"row {number}", number) for number, value in enumerate(values, start=1)]
-    return list(documents_of_rows(rows, RowFormat(**settings)))
+    return list(documents_of_rows(rows, RowFormat(**settings), ReadProgress()))
 
 
 def test_rows_are_kept_and_dropped_by_their_columns():

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from keylm.common.arrays import IGNORE_INDEX, Array
+from keylm.data.prepare.long_conversations import document_spans, has_targets_within
 from keylm.data.prepare.token_store import TokenStore
 
 
@@ -164,20 +165,11 @@ def pack(sizes: Array, length: int) -> Array:
     return blocks
 
 
-def _document_spans(store: TokenStore) -> tuple[Array, Array]:
-    """Where documents start and stop: two arrays (num_documents,) int64."""
-    ends = store.document_ends
-    return np.concatenate([np.zeros(1, np.int64), ends[:-1]])[: len(ends)], ends
-
-
 def _first_pieces(store: TokenStore, length: int) -> Array:
     """The pieces of conversations as rows of start, stop and known stop, which are the same: (n, 3) int64."""
-    starts, stops = _document_spans(store)
+    starts, stops = document_spans(store)
     stops = np.minimum(stops, starts + length)
-    num_targets = np.concatenate([[0], np.cumsum(store.loss_mask(0, store.num_tokens), dtype=np.int64)])
-    # The first token of a document is never predicted, so it does not count.
-    has_targets = num_targets[stops] > num_targets[np.minimum(starts + 1, stops)]
-    return np.asarray(np.stack([starts, stops, stops], axis=1)[has_targets])
+    return np.asarray(np.stack([starts, stops, stops], axis=1)[has_targets_within(store, length)])
 
 
 def _all_pieces(store: TokenStore, length: int) -> Array:
@@ -185,7 +177,7 @@ def _all_pieces(store: TokenStore, length: int) -> Array:
 
     The known stop is one token after the piece, where the document continues.
     """
-    starts, stops = _document_spans(store)
+    starts, stops = document_spans(store)
     counts = -(-(stops - starts) // length)
     index = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     begin, end = np.repeat(starts, counts) + index * length, np.repeat(stops, counts)

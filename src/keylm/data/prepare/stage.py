@@ -15,12 +15,13 @@ from typing import Any, TypeVar
 
 from keylm.common.console import console
 from keylm.common.console import progress as progress_bar
-from keylm.common.documents import is_held_out
 from keylm.common.errors import MissingSourceError, UserError
 from keylm.common.files import write_json
+from keylm.common.held_out import HeldOut
 from keylm.data.cleaning.deduplication import DigestSet, ExactDeduplicator
 from keylm.data.cleaning.drop_log import DropLog
 from keylm.data.prepare.freshness import begin_sources, describe_files
+from keylm.data.prepare.long_conversations import count_long_conversations
 from keylm.data.prepare.outputs import source_folder, work_folder
 from keylm.data.prepare.token_store import StoreWriter, TokenStore, read_manifest
 from keylm.data.prepare.tokenization import CleanedDocument, TokenizedDocument, tokenize_documents
@@ -104,6 +105,7 @@ class _SourcePreparation:
         self.tokenizer, self.duplicates = tokenizer, duplicates
         self.folder = source_folder(run, stage, source.name)
         self.progress, self.dropped = ReadProgress(), DropLog(run.recipe.data.clean.samples)
+        self.held_out = HeldOut(run.recipe.data.validation_fraction)
 
     def run_or_load(self) -> dict[str, Any]:
         """Prepare the source unless an earlier call has; returns its manifest."""
@@ -146,12 +148,42 @@ class _SourcePreparation:
             split: {key: totals[key] for key in ("documents", "tokens", "bytes", "fingerprint")}
             for split, totals in ((split, writer.finish()) for split, writer in self.writers.items())
         }
+        left_out = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.dropped.counts.items()))
         if not stores["train"]["documents"]:
-            reasons = [f"{count:,} {reason}" for reason, count in sorted(self.dropped.counts.items())]
-            why = "left out: " + ", ".join(reasons) if reasons else "it has no documents"
+            why = f"left out: {left_out}" if left_out else "it has no documents"
             raise UserError(f"the source `{self.source.name}` gives nothing to train on ({why})")
+        console.print(
+            f"  {self.source.name}: {stores['train']['documents']:,} documents to train on, "
+            f"{stores['validation']['documents']:,} for validation{f'; left out: {left_out}' if left_out else ''}",
+            soft_wrap=True,
+        )
         self.dropped.save(self.folder / "dropped.json")
-        return {**self.progress.metadata, "dropped": self.dropped.counts, **stores}
+        return {**self.progress.metadata, "dropped": self.dropped.counts, **stores, **self._long_conversations()}
+
+    def _long_conversations(self) -> dict[str, Any]:
+        """How many conversations SFT will leave out or cut, which is said now and not after hours of pretraining.
+
+        Raises:
+            UserError: nothing would be left of a source that is trained on.
+        """
+        config = self.run.recipe.sft
+        if self.stage != "sft" or config.packing == "concat":
+            return {}
+        store = TokenStore(self.folder / "train")
+        left_out, cut = count_long_conversations(store, config.sequence_length)
+        limit = f"sft.sequence_length ({config.sequence_length:,} tokens)"
+        if left_out == store.num_documents and self.source.weight:
+            raise UserError(
+                f"no conversation of `{self.source.name}` comes to its first answer within {limit}: raise it, or give "
+                f"shorter conversations"
+            )
+        if left_out or cut:
+            console.print(
+                f"  [yellow]![/] {self.source.name}: of {store.num_documents:,} conversations, {left_out:,} do not "
+                f"come to an answer within {limit} and will not be trained on, and {cut:,} will be cut there",
+                soft_wrap=True,
+            )
+        return {"long_conversations": {"left_out": left_out, "cut": cut}}
 
     def _tokenized_documents(self) -> Iterator[TokenizedDocument]:
         """The documents that are not stored yet: tokenized by the tasks, or here and now."""
@@ -163,7 +195,13 @@ class _SourcePreparation:
         return tokenize_documents(self._new_documents(cleaned), self.tokenizer)
 
     def _new_documents(self, documents: Iterable[DocumentT]) -> Iterator[DocumentT]:
-        """The documents that are no duplicates and not stored yet, under a progress bar."""
+        """The documents that are no duplicates and not stored yet."""
+        for document in self.held_out.settle(self._unique_documents(documents)):
+            if not self.writers[self._split(document)].has(document.digest):
+                yield document
+
+    def _unique_documents(self, documents: Iterable[DocumentT]) -> Iterator[DocumentT]:
+        """The documents that are no duplicates, under a progress bar."""
         with progress_bar(f"prepare {self.stage}/{self.source.name}", None, "MB") as bar:
             megabytes = 0.0
             for document in documents:
@@ -173,15 +211,15 @@ class _SourcePreparation:
                 if self.progress.fraction:
                     bar.set_total(megabytes / self.progress.fraction)
                 reason = self.duplicates.drop_reason(document.digest)
-                if reason:
-                    # Tasks store tokens only, so the text of what they prepared has to be decoded for the samples.
-                    if isinstance(document, CleanedDocument):
-                        text = document.document.plain
-                    else:
-                        text = self.tokenizer.decode(document.tokens.tolist())
-                    self.dropped.add(reason, text)
-                elif not self.writers[self._split(document)].has(document.digest):
+                if not reason:
                     yield document
+                    continue
+                # Tasks store tokens only, so the text of what they prepared has to be decoded for the samples.
+                if isinstance(document, CleanedDocument):
+                    text = document.document.plain
+                else:
+                    text = self.tokenizer.decode(document.tokens.tolist())
+                self.dropped.add(reason, text)
 
     def _split(self, document: CleanedDocument | TokenizedDocument) -> str:
-        return "validation" if is_held_out(document.digest, self.run.recipe.data.validation_fraction) else "train"
+        return "validation" if document.digest in self.held_out else "train"

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from keylm.common.console import Bar
+from keylm.common.console import Bar, console
 from keylm.common.console import progress as progress_bar
 from keylm.common.documents import is_held_out
 from keylm.data.cleaning.cleaner import Cleaner
@@ -14,11 +14,11 @@ from keylm.data.sources.progress import ReadProgress
 from keylm.data.sources.registry import read_available
 from keylm.recipe.sources import SourceConfig
 from keylm.run import Run
-from keylm.tokenizer.training import train_tokenizer
+from keylm.tokenizer.training import MAX_WORD, drop_long_words, train_tokenizer
 
 
 def run_tokenizer(run: Run) -> dict[str, Any]:
-    """Train the tokenizer and write its folder; returns the vocabulary size and the bytes sampled from each source.
+    """Train the tokenizer and write its folder; returns its size, and the bytes sampled from each source.
 
     Each source gives its weight's share of `tokenizer.sample_bytes`, or all it has. Left out are validation documents,
     and sources that are made from others, whose words are in the sample already.
@@ -26,16 +26,22 @@ def run_tokenizer(run: Run) -> dict[str, Any]:
     Raises:
         UserError: a source is unusable, or all of them hold too little text for the vocabulary.
     """
-    recipe, sampled_bytes = run.recipe, Counter[str]()
+    recipe, sampled_bytes, long_words = run.recipe, Counter[str](), Counter[str]()
     with progress_bar("tokenizer", recipe.tokenizer.sample_bytes / 1e6, "MB") as bar:
-        texts = _sample_mixture(run, sampled_bytes, bar)
+        texts = _sample_mixture(run, sampled_bytes, long_words, bar)
         tokenizer = train_tokenizer(texts, recipe.model.vocab_size, recipe.tokenizer.pre_tokenizer)
     tokenizer.save(run.stage("tokenizer"), recipe.model.max_position_embeddings)
-    return {"vocab_size": tokenizer.vocab_size, "sampled_bytes": dict(sampled_bytes)}
+    for name, count in long_words.items():
+        console.print(f"  {name}: {count:,} words of more than {MAX_WORD:,} characters are left out of the sample")
+    return {
+        "vocab_size": tokenizer.vocab_size,
+        "sampled_bytes": dict(sampled_bytes),
+        "long_words": dict(long_words),
+    }
 
 
-def _sample_mixture(run: Run, sampled_bytes: Counter[str], bar: Bar) -> Iterator[str]:
-    """Texts of all sources, one source after the other; counts their bytes in `sampled_bytes`."""
+def _sample_mixture(run: Run, sampled_bytes: Counter[str], long_words: Counter[str], bar: Bar) -> Iterator[str]:
+    """Texts of all sources, one source after the other; counts their bytes, and the words that are too long."""
     recipe = run.recipe
     # Without derived sources, which would only repeat words of the others, or their misspellings.
     sources = [source for source in recipe.data.sources if not source.parent_names]
@@ -46,7 +52,10 @@ def _sample_mixture(run: Run, sampled_bytes: Counter[str], bar: Bar) -> Iterator
             num_bytes = len(text.encode())
             sampled_bytes[source.name] += num_bytes
             bar.advance(num_bytes / 1e6)
-            yield text
+            shorter, num_long = drop_long_words(text)
+            if num_long:
+                long_words[source.name] += num_long
+            yield shorter
     bar.set_description("tokenizer: merging")
 
 

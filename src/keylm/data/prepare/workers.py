@@ -76,6 +76,7 @@ def cleaned_documents(run: Run, unit: Unit, progress: ReadProgress, dropped: Dro
     """
     recipe, source = run.recipe, unit.source
     cleaner = Cleaner(run, source)
+    progress.skip = dropped.add
     remaining_bytes = (source.max_bytes or float("inf")) / unit.source_slice.count
     documents = read_source(
         source,
@@ -83,12 +84,14 @@ def cleaned_documents(run: Run, unit: Unit, progress: ReadProgress, dropped: Dro
         progress,
         source_slice=unit.source_slice,
         parents=ParentSources(recipe.sources_of(unit.stage), partial(Cleaner, run), recipe.data.validation_fraction),
+        prefer_messages=unit.stage == "sft",
     )
     for document in documents:
         if unit.stage == "sft" and document.messages is None:
+            place = f" ({progress.location})" if progress.location else ""
             raise UserError(
-                f"the source `{source.name}` of sft.sources holds plain text, in which there is no assistant to learn "
-                f"from: give it conversations, or move it to data.sources"
+                f"the source `{source.name}` of sft.sources holds plain text{place}, in which there is no assistant to "
+                f"learn from: give it conversations, or move it to data.sources"
             )
         cleaned = cleaner(document)
         if isinstance(cleaned, str):

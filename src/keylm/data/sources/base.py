@@ -28,6 +28,8 @@ class ReadRequest:
     """The slice to read; always the full source unless the config sets `is_divisible`."""
     parents: Iterable[Document]
     """Documents of the sources that this one is made from; empty for most types."""
+    prefer_messages: bool = False
+    """Whether a row with a text and a conversation gives the conversation, as SFT needs it."""
 
 
 class SourceType(ABC, Generic[ConfigT]):

@@ -7,13 +7,11 @@ is split at blank lines, into pieces of `SPLIT_BYTES` or a little more.
 from __future__ import annotations
 
 import codecs
-import gzip
-import io
 import json
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import pyarrow
 import pyarrow.parquet
@@ -21,6 +19,8 @@ import zstandard
 
 from keylm.common.documents import Document
 from keylm.common.errors import UserError
+from keylm.common.files import is_lfs_pointer
+from keylm.data.sources.compression import open_decompressed
 from keylm.data.sources.progress import ReadProgress
 from keylm.data.sources.rows import PositionedDocuments, Row, RowFormat, columns_to_read, documents_of_rows
 
@@ -29,8 +29,11 @@ SPLIT_BYTES = 16_384
 _MAX_SPLIT_BYTES = 4 * SPLIT_BYTES
 """Without a blank line, it is split here."""
 
+MAX_LINE_BYTES = 1 << 26
+"""A line of jsonl is refused beyond this: a small compressed file may hold one that fills the memory."""
+_MAX_DIGITS = 4_000
+"""Python refuses to parse longer integers."""
 _ROWS_PER_BATCH = 256
-_BUFFER_BYTES = 1 << 20
 
 
 def read_file(path: Path, row_format: RowFormat, progress: ReadProgress) -> Iterator[Document]:
@@ -39,13 +42,19 @@ def read_file(path: Path, row_format: RowFormat, progress: ReadProgress) -> Iter
     Raises:
         UserError: the file cannot be read, or a row is not a document.
     """
-    reader = next((reader for suffix, reader in _READERS.items() if path.name.endswith(suffix)), None)
-    if reader is None:
+    suffix = suffix_of(path)
+    if suffix is None:
         raise UserError(f"the format of {path} is not supported; supported are {', '.join(SUFFIXES)}")
+    progress.location = str(path)
     # Positions are those within the file; earlier files of the source have been counted already.
     start = progress.done
     try:
-        for document, position in reader(path, row_format):
+        if not path.is_file():
+            # To open a named pipe that nobody writes to would never end.
+            raise UserError(f"cannot read {path}: it is not a regular file")
+        if is_lfs_pointer(path):
+            raise UserError(f"cannot read {path}: it is a Git LFS pointer, not the data; run `git lfs pull`")
+        for document, position in _READERS[suffix](path, row_format, progress):
             progress.done = start + position
             yield document
     except (OSError, EOFError, zlib.error, zstandard.ZstdError, pyarrow.ArrowException) as error:
@@ -53,7 +62,12 @@ def read_file(path: Path, row_format: RowFormat, progress: ReadProgress) -> Iter
         raise UserError(f"cannot read {path}: {reason}") from error
 
 
-def _read_text(path: Path, _: RowFormat) -> PositionedDocuments:
+def suffix_of(path: Path) -> str | None:
+    """The ending by which a file is read, whatever its case; None if its format is not supported."""
+    return next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), None)
+
+
+def _read_text(path: Path, _: RowFormat, __: ReadProgress) -> PositionedDocuments:
     with path.open("rb") as file:
         lines: list[str] = []
         size = 0
@@ -85,38 +99,49 @@ def _text_lines(file: BinaryIO, path: Path) -> Iterator[str]:
         number += line.endswith(b"\n")
 
 
-def _read_jsonl(path: Path, row_format: RowFormat) -> PositionedDocuments:
-    return documents_of_rows(_jsonl_rows(path), row_format)
+def _read_jsonl(path: Path, row_format: RowFormat, progress: ReadProgress) -> PositionedDocuments:
+    return documents_of_rows(_jsonl_rows(path), row_format, progress)
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:
     with path.open("rb") as file:
-        stream: Any = file
-        if path.suffix == ".gz":
-            stream = gzip.GzipFile(fileobj=file)
-        elif path.suffix == ".zst":
-            # Parallel compressors and appended files make several frames; by default reading ends after the first.
-            stream = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-        lines = io.BufferedReader(cast(io.RawIOBase, stream), _BUFFER_BYTES)
-        for number, line in enumerate(lines, start=1):
+        lines = open_decompressed(file, path.suffix.lower())
+        number = 1
+        while line := lines.readline(MAX_LINE_BYTES):
+            location = f"{path}, line {number}"
+            if len(line) == MAX_LINE_BYTES:
+                raise UserError(f"{location}: the line is longer than {MAX_LINE_BYTES >> 20} MiB; split it")
             if line.strip():
-                location = f"{path}, line {number}"
                 # The position is that of the compressed file, whose size is the total.
                 yield Row(_parse_json(line, location), location, file.tell())
+            number += 1
 
 
 def _parse_json(line: bytes, location: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
+        # `sig` removes the byte order mark of Windows' editors.
+        row = _DECODER.decode(line.decode("utf-8-sig", errors="surrogatepass"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{location}: this is not UTF-8 ({error.reason}); convert the file") from error
     except ValueError as error:
         raise UserError(f"{location}: this is not JSON ({error})") from error
+    except RecursionError as error:
+        raise UserError(f"{location}: the JSON is nested too deeply to be read") from error
     if not isinstance(row, dict):
         raise UserError(f'{location}: a line must be a JSON object, such as {{"text": "..."}}')
     return row
 
 
-def _read_parquet(path: Path, row_format: RowFormat) -> PositionedDocuments:
-    return documents_of_rows(_parquet_rows(path, row_format), row_format)
+def _parse_int(digits: str) -> int | float:
+    """A number that may stand in a column that nobody asked for: it must not stop the file, however long it is."""
+    return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
+
+
+_DECODER = json.JSONDecoder(parse_int=_parse_int)
+
+
+def _read_parquet(path: Path, row_format: RowFormat, progress: ReadProgress) -> PositionedDocuments:
+    return documents_of_rows(_parquet_rows(path, row_format), row_format, progress)
 
 
 def _parquet_rows(path: Path, row_format: RowFormat) -> Iterator[Row]:
@@ -132,7 +157,7 @@ def _parquet_rows(path: Path, row_format: RowFormat) -> Iterator[Row]:
                     yield Row(values, f"{path}, row {number}", size * number // num_rows)
 
 
-_READERS: dict[str, Callable[[Path, RowFormat], PositionedDocuments]] = {
+_READERS: dict[str, Callable[[Path, RowFormat, ReadProgress], PositionedDocuments]] = {
     ".txt": _read_text,
     ".md": _read_text,
     ".jsonl": _read_jsonl,
@@ -142,3 +167,5 @@ _READERS: dict[str, Callable[[Path, RowFormat], PositionedDocuments]] = {
 }
 SUFFIXES = tuple(_READERS)
 """Endings of the names of files that can be read."""
+TEXT_SUFFIXES = tuple(suffix for suffix, reader in _READERS.items() if reader is _read_text)
+"""Those of plain text; the others are rows."""

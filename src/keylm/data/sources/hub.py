@@ -31,7 +31,11 @@ huggingface_hub raises depends on its version."""
 
 
 def read_hub(
-    source: HubConfig, progress: ReadProgress, source_slice: SourceSlice = FULL, retries: Retries | None = None
+    source: HubConfig,
+    progress: ReadProgress,
+    source_slice: SourceSlice = FULL,
+    retries: Retries | None = None,
+    prefer_messages: bool = False,
 ) -> Iterator[Document]:
     """The documents of one configuration and split, or of a slice of its files.
 
@@ -55,6 +59,7 @@ def read_hub(
         source.include_rows,
         source.exclude_rows,
         source.message_trees,
+        prefer_messages,
     )
     bytes_done = 0
     # Closing stops the download that is ahead when the caller takes no more documents.
@@ -222,7 +227,7 @@ class HubSource(SourceType[HubConfig]):
 
     def read_documents(self, source: HubConfig, request: ReadRequest) -> Iterator[Document]:
         """See `read_hub`."""
-        return read_hub(source, request.progress, request.source_slice)
+        return read_hub(source, request.progress, request.source_slice, prefer_messages=request.prefer_messages)
 
     def availability(self, source: HubConfig) -> str:
         """How many files and gigabytes are in the cache."""

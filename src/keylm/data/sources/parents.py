@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
 
-from keylm.common.documents import Document, is_held_out
+from keylm.common.documents import Document
+from keylm.common.held_out import HeldOut
 from keylm.recipe.sources import SourceConfig
 
 T = TypeVar("T")
@@ -37,13 +38,18 @@ class ParentSources:
     def training_documents(self, source: SourceConfig, documents: Iterable[Document]) -> Iterator[Document]:
         """A source's `documents`, cleaned, without those that are dropped or held out, up to `source.max_bytes`."""
         # The same steps as in `prepare`: text that it drops or holds out must not come back inside another source.
+        held_out = HeldOut(self.validation_fraction)
+        for document in held_out.settle(self._cleaned_documents(source, documents)):
+            if document.digest not in held_out:
+                yield document
+
+    def _cleaned_documents(self, source: SourceConfig, documents: Iterable[Document]) -> Iterator[Document]:
         clean, remaining_bytes = self.make_cleaner(source), source.max_bytes or float("inf")
         for document in documents:
             cleaned = clean(document)
             if isinstance(cleaned, str):
                 continue
-            if not is_held_out(cleaned.digest, self.validation_fraction):
-                yield cleaned
+            yield cleaned
             # Held-out documents count too: `prepare` stops at the same document.
             remaining_bytes -= cleaned.num_bytes
             if remaining_bytes <= 0:

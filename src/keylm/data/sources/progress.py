@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -38,6 +38,10 @@ class ReadProgress:
     """How much there is in all, in the same unit; None while unknown."""
     metadata: dict[str, str] = field(default_factory=dict)
     """What belongs in the manifest, such as the commit that a hub revision resolved to."""
+    location: str = ""
+    """The file that is read, for error messages; empty for sources that read none."""
+    skip: Callable[[str, str], None] = field(default=lambda reason, sample: None)  # noqa: ARG005
+    """Called with the reason and a sample of every file, row and conversation that the reader leaves out."""
 
     @property
     def fraction(self) -> float | None:

@@ -57,6 +57,7 @@ def read_source(
     *,
     source_slice: SourceSlice = FULL,
     parents: ParentSources = NO_PARENTS,
+    prefer_messages: bool = False,
 ) -> Iterator[Document]:
     """The documents of a source, always in the same order, at most `source.max_documents` of them.
 
@@ -66,6 +67,7 @@ def read_source(
         progress: updated while the documents are taken.
         source_slice: the slice to read, with its share of `max_documents`, if the source is divisible.
         parents: the mixture that the source belongs to, for sources that are made from others of it.
+        prefer_messages: of a row with a text and a conversation, read the conversation.
 
     Raises:
         MissingSourceError: the source is not available.
@@ -73,7 +75,8 @@ def read_source(
         KeyLMError: it became unavailable while it was read.
     """
     progress = progress or ReadProgress()
-    request = ReadRequest(seed, progress, source_slice, _parent_documents(source, seed, progress, parents))
+    parent_documents = _parent_documents(source, seed, progress, parents)
+    request = ReadRequest(seed, progress, source_slice, parent_documents, prefer_messages)
     documents = source_type(source).read_documents(source, request)
     # Rounded up, so that no slice is left without documents.
     limit = None if source.max_documents is None else -(-source.max_documents // source_slice.count)
@@ -115,7 +118,8 @@ def _parent_documents(
     """
     origin = source_type(source).origin(source)
     if origin is not source:
-        documents = read_source(origin, seed, progress, parents=parents)
+        # What is made from plain text takes plain text; constraints are added to conversations.
+        documents = read_source(origin, seed, progress, parents=parents, prefer_messages=not source.uses_training_text)
         return parents.training_documents(origin, documents) if source.uses_training_text else documents
     return interleave(
         parents.training_documents(parent, read_available(parent, seed))

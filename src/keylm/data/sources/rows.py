@@ -7,8 +7,17 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from keylm.common.documents import ROLES, Document, Message
+from keylm.common.documents import Document, Message
 from keylm.common.errors import UserError
+from keylm.data.sources.conversations import (
+    FORM_COLUMNS,
+    FORMS,
+    UnusableConversationError,
+    conversation_of_form,
+    find_form,
+    parse_turn,
+)
+from keylm.data.sources.progress import ReadProgress
 
 PositionedDocuments = Iterator[tuple[Document, int]]
 """Documents, each with the number of bytes of the file that have been read up to its end."""
@@ -28,6 +37,8 @@ class RowFormat:
     include_rows: Mapping[str, str | int | bool] = field(default_factory=dict)
     exclude_rows: Mapping[str, Sequence[str]] = field(default_factory=dict)
     message_trees: bool = False
+    prefer_messages: bool = False
+    """Whether a row with a text and a conversation gives the conversation."""
 
     @property
     def required_columns(self) -> list[str]:
@@ -52,6 +63,8 @@ def columns_to_read(row_format: RowFormat, available: list[str], location: str) 
         UserError: there is neither text nor messages, or a column to select rows by is missing.
     """
     names = [name for name in available if name in (row_format.text_column, row_format.messages_column)]
+    if row_format.messages_column not in names and (not names or row_format.prefer_messages) and find_form(available):
+        names += [name for name in available if name in FORM_COLUMNS]
     if not names:
         raise _missing_column(location, available, row_format)
     _check_columns(available, row_format, location)
@@ -59,8 +72,11 @@ def columns_to_read(row_format: RowFormat, available: list[str], location: str) 
     return list(dict.fromkeys([*names, *row_format.required_columns, *system]))
 
 
-def documents_of_rows(rows: Iterable[Row], row_format: RowFormat) -> PositionedDocuments:
+def documents_of_rows(rows: Iterable[Row], row_format: RowFormat, progress: ReadProgress) -> PositionedDocuments:
     """The documents of the selected rows: one per row, or one per message tree.
+
+    Conversations of which the model could learn only a part, such as those with calls of tools, are left out and given
+    to `progress.skip`.
 
     Message trees are held in memory, because the messages of a tree need not be next to each other.
 
@@ -77,7 +93,7 @@ def documents_of_rows(rows: Iterable[Row], row_format: RowFormat) -> PositionedD
     selected = filter(is_selected, rows)
     if row_format.message_trees:
         return _documents_of_trees(selected, row_format.text_column)
-    return ((_document_of_row(row, row_format), row.position) for row in selected)
+    return _documents_of_selected(selected, row_format, progress)
 
 
 def _check_columns(available: Collection[str], row_format: RowFormat, location: str) -> None:
@@ -86,15 +102,29 @@ def _check_columns(available: Collection[str], row_format: RowFormat, location: 
             raise UserError(f"{location}: there is no column `{name}` among {', '.join(available)}")
 
 
+def _documents_of_selected(rows: Iterable[Row], row_format: RowFormat, progress: ReadProgress) -> PositionedDocuments:
+    for row in rows:
+        try:
+            document = _document_of_row(row, row_format)
+        except UnusableConversationError as error:
+            progress.skip(error.reason, f"{row.location}: {error}")
+            continue
+        yield document, row.position
+
+
 def _document_of_row(row: Row, row_format: RowFormat) -> Document:
     values, location = row.values, row.location
     text, messages = values.get(row_format.text_column), values.get(row_format.messages_column)
-    if isinstance(text, str):
+    form = find_form(values) if messages is None else None
+    has_conversation = messages is not None or form is not None
+    if isinstance(text, str) and not (has_conversation and (row_format.prefer_messages or not text)):
         return Document(text=text)
-    if text is not None:
+    if not isinstance(text, str | None):
         raise UserError(f"{location}: `{row_format.text_column}` is not text but {type(text).__name__}")
+    if form:
+        return Document(messages=conversation_of_form(form, values, location))
     if isinstance(messages, list):
-        turns = [_parse_message(turn, f"{location}, message {number}") for number, turn in enumerate(messages, start=1)]
+        turns = [parse_turn(turn, f"{location}, message {number}") for number, turn in enumerate(messages, start=1)]
         if row_format.system_column and not any(turn["role"] == "system" for turn in turns):
             turns = [*_system_message(values, row_format.system_column), *turns]
         return Document(messages=tuple(turns))
@@ -108,17 +138,6 @@ def _document_of_row(row: Row, row_format: RowFormat) -> Document:
     if row_format.text_column in values:
         return Document(text="")
     raise _missing_column(location, list(values), row_format)
-
-
-def _parse_message(turn: Any, location: str) -> Message:
-    """Check one turn. Null content becomes empty, so that cleaning drops the conversation."""
-    # 0 stands for a missing content, which is an error, while null is not.
-    content = turn.get("content", 0) if isinstance(turn, dict) else 0
-    if not isinstance(content, str | None):
-        raise UserError(f"{location}: a message must have a `role` and a `content` of text")
-    if turn.get("role") not in ROLES:
-        raise UserError(f"{location}: the role {turn.get('role')!r} is not one of {', '.join(ROLES)}")
-    return {"role": turn["role"], "content": content or ""}
 
 
 def _system_message(values: dict[str, Any], column: str) -> list[Message]:
@@ -163,7 +182,9 @@ def _best_path(messages: list[dict[str, Any]], text_column: str) -> tuple[Messag
 
 
 def _missing_column(location: str, names: list[str], row_format: RowFormat) -> UserError:
+    forms = ", ".join(" and ".join(form) for form in FORMS)
     return UserError(
         f"{location}: there is no `{row_format.text_column}` and no `{row_format.messages_column}` among "
-        f"{', '.join(names) or 'its columns'}; name the right one as text_column or messages_column in the recipe"
+        f"{', '.join(names) or 'its columns'}; name the right one as text_column or messages_column in the recipe, or "
+        f"use one of the forms that are read without it ({forms})"
     )
