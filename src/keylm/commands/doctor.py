@@ -34,6 +34,7 @@ PURPOSES = {
     "httpx": "data sets from the hub",
     "huggingface_hub": "data sets from the hub, push, import",
     "jinja2": "report",
+    "llguidance": "serve",
     "lm_eval": "lm_eval tasks in eval",
     "markupsafe": "report",
     "matplotlib": "report",
