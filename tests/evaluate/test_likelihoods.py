@@ -51,18 +51,30 @@ def test_the_likeliest_answer_is_greedy(model: KeyLM) -> None:
     ]
 
 
-def test_a_question_is_computed_once(model: KeyLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    num_tokens: list[int] = []
+@pytest.fixture
+def batch_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The tokens of every forward pass, padding included."""
+    sizes: list[int] = []
     forward = KeyLM.forward
 
     def count(self, tokens, *rest, **options):
-        num_tokens.append(tokens.numel())
+        sizes.append(tokens.numel())
         return forward(self, tokens, *rest, **options)
 
     monkeypatch.setattr(KeyLM, "forward", count)
+    return sizes
+
+
+def test_a_question_is_computed_once(model: KeyLM, batch_sizes: list[int]) -> None:
     log_likelihoods(model, [([9] * 15, [1, 2]), ([9] * 15, [3, 4]), ([9] * 15, [5])])
     log_likelihoods(model, [([9] * 15, [1, 2, 3, 4]), ([9] * 15, [1, 2, 5, 6, 7])])
-    assert num_tokens == [15 + 1 + 1 + 0, 15 + 2 + 1 + 2]
+    assert batch_sizes == [15 + 1 + 1 + 0, 15 + 2 + 1 + 2]
+
+
+def test_many_answers_to_one_question_do_not_share_a_pass(model: KeyLM, batch_sizes: list[int]) -> None:
+    """As where a task is scored without its questions: memory would grow with the square of their number."""
+    log_likelihoods(model, [([9], [number % 300, 1, 2]) for number in range(500)], batch_tokens=64)
+    assert max(batch_sizes) <= 64
 
 
 @pytest.mark.parametrize("request_", [([], [1]), ([1], []), ([1], [2] * (CONTEXT + 1))])

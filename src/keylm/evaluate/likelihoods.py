@@ -1,6 +1,6 @@
 """Log-likelihoods of answers, with the question they share computed once.
 
-All answers to one question form one row of the batch: the prefix (the question and the tokens with which all answers
+The answers to one question form one row of the batch: the prefix (the question and the tokens with which all answers
 begin), followed by the remainder of each answer. A tree attention mask, as in SpecInfer (Miao et al. 2023), lets each
 answer see the prefix and itself, and its positions continue from the end of the prefix, so each is scored as if it were
 alone. The last token of an answer is predicted but not fed. For the question `q r` with the answers `a b c` and `a d`:
@@ -15,7 +15,7 @@ Rows are sorted by length, so that there is little padding.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import takewhile
 
@@ -40,6 +40,11 @@ class _Row:
     question: tuple[int, ...]
     answers: list[Sequence[int]]
     request_indices: list[int]
+    num_tokens: int = field(init=False)
+    """Tokens of the question and all answers: at least `length`."""
+
+    def __post_init__(self) -> None:
+        self.num_tokens = len(self.question)
 
     @cached_property
     def num_shared(self) -> int:
@@ -85,7 +90,9 @@ def log_likelihoods(
         ValueError: A question or an answer is empty, or an answer is longer than the context.
     """
     results: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
-    for batch in _batches(_group_by_question(requests, model.config.max_position_embeddings), batch_tokens):
+    for batch in _batches(
+        _group_by_question(requests, model.config.max_position_embeddings, batch_tokens), batch_tokens
+    ):
         indices = [index for row in batch for index in row.request_indices]
         for index, result in zip(indices, _score_batch(model, batch), strict=True):
             results[index] = result
@@ -93,18 +100,24 @@ def log_likelihoods(
     return results
 
 
-def _group_by_question(requests: Sequence[Request], context_length: int) -> list[_Row]:
-    """The requests in rows by question, the longest first."""
-    rows: dict[tuple[int, ...], _Row] = {}
+def _group_by_question(requests: Sequence[Request], context_length: int, row_tokens: int) -> list[_Row]:
+    """The requests in rows by question, the longest first; answers beyond `row_tokens` go into another row."""
+    rows: list[_Row] = []
+    row_of_question: dict[tuple[int, ...], _Row] = {}
     for index, (question, answer) in enumerate(requests):
         if not question or not answer or len(answer) > context_length:
             raise ValueError(f"request {index} needs a question, and an answer of 1 to {context_length} tokens")
         # The last token of an answer is not fed, so one more than the context fits.
         truncated = tuple(question[-(context_length + 1 - len(answer)) :])
-        row = rows.setdefault(truncated, _Row(truncated, [], []))
+        row = row_of_question.get(truncated)
+        # A task may ask the same of everything, and the mask grows with the square of the row.
+        if row is None or row.num_tokens + len(answer) > row_tokens:
+            row = row_of_question[truncated] = _Row(truncated, [], [])
+            rows.append(row)
         row.answers.append(answer)
         row.request_indices.append(index)
-    return sorted(rows.values(), key=lambda row: -row.length)
+        row.num_tokens += len(answer)
+    return sorted(rows, key=lambda row: -row.length)
 
 
 def _batches(rows: Sequence[_Row], batch_tokens: int) -> Iterator[list[_Row]]:
