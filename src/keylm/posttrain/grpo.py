@@ -8,6 +8,7 @@ topic. trl computes the updates; our own generator samples the answers, several 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from random import Random
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,8 @@ def run_grpo(run: Run) -> dict[str, Any]:
         from trl import GRPOConfig, GRPOTrainer
 
         examples = sample_examples(run, "grpo.steps", num_prompts, sources, lambda example, _: example)
+        # They come source by source, and no step should see one alone.
+        Random(run.recipe.seed).shuffle(examples)
         rows = [{"prompt": example.task.messages, "number": number} for number, example in enumerate(examples)]
         num_micro_batches = config.batch_answers // config.micro_batch_answers
         arguments = GRPOConfig(
