@@ -29,12 +29,6 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def server(engine: Engine) -> Iterator[Server]:
-    with running(engine) as server:
-        yield server
-
-
 @pytest.fixture
 def page(browser: Any, server: Server) -> Iterator[Any]:
     """A new browser profile at the page, which may ask nobody but the server and may print no error."""

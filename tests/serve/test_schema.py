@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import urllib.request
-from collections.abc import Iterator
 
 import jsonschema
 import openai
 import pytest
-from helpers.tiny_server import post, running
+from helpers.tiny_server import post
 
 from keylm.serve.engine import Engine
 from keylm.serve.schema import ChatCompletionRequest, CompletionRequest
@@ -18,18 +17,6 @@ from keylm.serve.server import Server
 MESSAGES = [{"role": "user", "content": "What is a tide?"}]
 CHAT = {"messages": MESSAGES, "temperature": 0, "max_tokens": 8, "ignore_eos": True}
 UNKNOWN_FIELDS = ("audio", "prediction", "web_search_options", "anything_that_comes")
-
-
-@pytest.fixture(scope="module")
-def server(engine: Engine) -> Iterator[Server]:
-    with running(engine) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def client(server: Server) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from keylm import run as runs
 from keylm.common.errors import UserError
-from keylm.common.files import is_lfs_pointer, read_json, write_json
+from keylm.common.files import read_json, refuse_lfs_pointer, write_json
 from keylm.model.transformer import weight_shapes
 from keylm.recipe import MIXTURE_STAGES, Recipe
 from keylm.recipe.error_messages import first_problem
@@ -262,8 +262,7 @@ def _weight_files(model_folder: Path) -> list[Path]:
 def _load_tensors(path: Path) -> dict[str, Tensor]:
     if not path.exists():
         raise UserError(f"{path} is missing, although the index of the weights names it: download it again")
-    if is_lfs_pointer(path):
-        raise UserError(f"{path} is a Git LFS pointer, not the weights: run `git lfs pull` in its folder")
+    refuse_lfs_pointer(path)
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except SafetensorError as error:
@@ -283,6 +282,5 @@ def _check_values(path: Path, values: dict[str, Any], allowed: dict[str, Any]) -
 def _read_model_file(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"{path.parent} has no {path.name}: import a folder that transformers loads")
-    if is_lfs_pointer(path):
-        raise UserError(f"{path} is a Git LFS pointer, not the file: run `git lfs pull` in its folder")
+    refuse_lfs_pointer(path)
     return read_json(path)

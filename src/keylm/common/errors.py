@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 
 _USERS_MISTAKES = {
     *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EROFS),
@@ -47,6 +48,12 @@ def as_keylm_error(error: Exception) -> KeyLMError:
             kind = UserError if error.errno in _USERS_MISTAKES else KeyLMError
             return kind(f"{_subject(error)}: {error.strerror or _reason(error)}")
     return KeyLMError(f"unexpected {type(error).__name__} ({_reason(error)}): `keylm --debug ...` shows where")
+
+
+def name_some(names: Sequence[str], limit: int) -> str:
+    """The first `limit` names in a row, and how many more there are, for a message."""
+    rest = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _subject(error: OSError) -> str:

@@ -31,10 +31,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def is_lfs_pointer(path: Path) -> bool:
-    """Whether a file is what Git leaves in place of a large one if its extension LFS is not installed."""
+def refuse_lfs_pointer(path: Path) -> None:
+    """Refuse a file that is what Git leaves in place of a large one if its extension LFS is not installed.
+
+    Raises:
+        UserError: it is.
+    """
     with path.open("rb") as file:
-        return file.read(len(_LFS_POINTER)) == _LFS_POINTER
+        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise UserError(f"{path} is a Git LFS pointer, not the data; run `git lfs pull` in its folder")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -58,9 +58,9 @@ class HeldOut:
                 return
 
     def _settle(self, digests: set[int]) -> None:
-        held_out = {digest for digest in digests if is_held_out(digest, self.fraction)}
-        if digests and not held_out:
-            held_out = {min(digests)}
+        if not digests:
+            return
+        held_out = {digest for digest in digests if is_held_out(digest, self.fraction)} or {min(digests)}
         if held_out == digests:
-            held_out = held_out - {max(digests)} if digests else set()
+            held_out.remove(max(digests))
         self._settled = {digest: digest in held_out for digest in digests}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keylm.common.errors import UserError
-from keylm.common.files import is_lfs_pointer
+from keylm.common.files import refuse_lfs_pointer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -34,8 +34,7 @@ def load_external(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
     if not path.exists():
         raise UserError(f"{path} does not exist: name a GGUF file or a transformers folder")
     for file in [path] if path.is_file() else path.glob("*.safetensors"):
-        if is_lfs_pointer(file):
-            raise UserError(f"{file} is a Git LFS pointer, not the weights: run `git lfs pull` in its folder")
+        refuse_lfs_pointer(file)
     utils.logging.disable_progress_bar()
     source = {"gguf_file": path.name} if path.is_file() else {}
     folder = path.parent if path.is_file() else path

@@ -15,7 +15,7 @@ Rows are sorted by length, so that there is little padding.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
 
@@ -40,11 +40,6 @@ class _Row:
     question: tuple[int, ...]
     answers: list[Sequence[int]]
     request_indices: list[int]
-    num_tokens: int = field(init=False)
-    """Tokens of the question and all answers: at least `length`."""
-
-    def __post_init__(self) -> None:
-        self.num_tokens = len(self.question)
 
     @cached_property
     def num_shared(self) -> int:
@@ -90,9 +85,8 @@ def log_likelihoods(
         ValueError: A question or an answer is empty, or an answer is longer than the context.
     """
     results: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
-    for batch in _batches(
-        _group_by_question(requests, model.config.max_position_embeddings, batch_tokens), batch_tokens
-    ):
+    rows = _group_by_question(requests, model.config.max_position_embeddings, batch_tokens)
+    for batch in _batches(rows, batch_tokens):
         indices = [index for row in batch for index in row.request_indices]
         for index, result in zip(indices, _score_batch(model, batch), strict=True):
             results[index] = result
@@ -111,12 +105,11 @@ def _group_by_question(requests: Sequence[Request], context_length: int, row_tok
         truncated = tuple(question[-(context_length + 1 - len(answer)) :])
         row = row_of_question.get(truncated)
         # A task may ask the same of everything, and the mask grows with the square of the row.
-        if row is None or row.num_tokens + len(answer) > row_tokens:
+        if row is None or len(truncated) + sum(map(len, row.answers)) + len(answer) > row_tokens:
             row = row_of_question[truncated] = _Row(truncated, [], [])
             rows.append(row)
         row.answers.append(answer)
         row.request_indices.append(index)
-        row.num_tokens += len(answer)
     return sorted(rows, key=lambda row: -row.length)
 
 

@@ -11,7 +11,7 @@ from keylm.common.errors import UserError
 from keylm.common.files import read_json, sha256
 from keylm.common.hardware import describe_hardware
 from keylm.data.cleaning.cleaner import CONTAMINATED
-from keylm.data.prepare.outputs import missing_sources
+from keylm.data.prepare.outputs import missing_sources, source_folder
 from keylm.evaluate import provenance
 from keylm.instructions.splits import SPLITS
 from keylm.model.flops import num_parameters
@@ -119,7 +119,7 @@ def dropped_documents(run: Run) -> dict[str, dict[str, dict[str, Any]]]:
     dropped: dict[str, dict[str, dict[str, Any]]] = {}
     for stage in MIXTURE_STAGES:
         for source in run.recipe.sources_of(stage):
-            path = run.stage("prepare") / stage / source.name / "dropped.json"
+            path = source_folder(run, stage, source.name) / "dropped.json"
             if path.exists():
                 dropped.setdefault(stage, {})[source.name] = read_json(path)
     return dropped

@@ -56,9 +56,10 @@ def measure_quantization(run: Run, weights: dict[str, torch.Tensor]) -> dict[str
 
 def _held_out_tokens(run: Run) -> Array:
     """`NUM_TOKENS` validation tokens (n,) of uint16, an equal number from each pretraining source that has any."""
+    from keylm.data.prepare.outputs import source_folder
     from keylm.data.prepare.token_store import TokenStore
 
-    folders = [run.stage("prepare") / "pretrain" / source.name / "validation" for source in run.recipe.data.sources]
+    folders = [source_folder(run, "pretrain", source.name) / "validation" for source in run.recipe.data.sources]
     # Of a source with few documents, none may be held out.
     stores = [store for folder in folders if folder.exists() and (store := TokenStore(folder)).num_documents]
     parts = [store.tokens(0, min(int(store.document_ends[-1]), NUM_TOKENS // len(stores))) for store in stores]

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 
 from keylm import __version__
 from keylm.common.errors import KeyLMError, UserError
-from keylm.common.files import CHECKSUMS, cache_folder, changed_files, sha256
+from keylm.common.file_cache import cached_file
+from keylm.common.files import CHECKSUMS, cache_folder, changed_files
 from keylm.shipped import ShippedModel
 
 
 def cached_gguf(model: ShippedModel, file_type: str) -> Path:
     """The GGUF of a shipped model, which is made if the cache lacks it or holds a damaged one.
 
-    Its name has two hashes: one of what it is made from (the model's files and this version of the package), and one of
-    its own content, by which damage is noticed.
+    Its name has a hash of what it is made from: the model's files and this version of the package.
 
     Args:
         model: The model.
@@ -28,17 +28,9 @@ def cached_gguf(model: ShippedModel, file_type: str) -> Path:
         KeyLMError: A file of the model is damaged.
     """
     made_from = (model.folder / CHECKSUMS).read_text(encoding="utf-8") + __version__
-    prefix = f"{model.name}-{file_type}-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}"
-    for path in cache_folder().glob(f"{prefix}-*.gguf"):
-        if path == _final_path(prefix, path):
-            return path
+    name = f"{model.name}-{file_type}-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}"
     try:
-        cache_folder().mkdir(parents=True, exist_ok=True)
-        # Several processes may make it at once: each does so in a folder of its own, and renames the result.
-        with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
-            made = Path(folder) / "model.gguf"
-            _write_gguf(model, file_type, made)
-            return made.replace(_final_path(prefix, made))
+        return cached_file(name, ".gguf", partial(_write_gguf, model, file_type))
     except OSError as error:
         reason = error.strerror or error
         raise UserError(
@@ -68,8 +60,3 @@ def _write_gguf(model: ShippedModel, file_type: str, path: Path) -> None:
         upper_half = np.frombuffer(tensor["data"], np.uint16).astype(np.uint32)
         weights[name] = (upper_half << 16).view(np.float32).reshape(tensor["shape"])
     write_gguf(load_recipe(model.folder), model.folder, weights, file_type, path)
-
-
-def _final_path(prefix: str, path: Path) -> Path:
-    """Where a GGUF with the content of `path` belongs."""
-    return cache_folder() / f"{prefix}-{sha256(path)[:16]}.gguf"

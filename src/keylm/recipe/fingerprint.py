@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from keylm.common.errors import name_some
 from keylm.recipe.base import Config
 from keylm.recipe.recipe import Recipe
 from keylm.recipe.sources import SourceConfig
@@ -128,8 +129,7 @@ def changed_fields(recorded: Settings, now: Settings) -> list[str]:
 
 def name_fields(changed: list[str]) -> str:
     """The first few changed fields in a row, for a sentence."""
-    rest = len(changed) - _MAX_NAMED_FIELDS
-    return ", ".join(changed[:_MAX_NAMED_FIELDS]) + (f" and {rest} more" if rest > 0 else "")
+    return name_some(changed, _MAX_NAMED_FIELDS)
 
 
 def _shared_inputs(recipe: Recipe) -> Settings:

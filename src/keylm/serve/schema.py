@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, Literal, Self, cast
@@ -194,8 +195,13 @@ class CompletionParameters(BaseModel):
             parameters["stop"] = [text for text in stop if text]  # an empty one would end every answer
         return [{**parameters, "prompt": prompt} for prompt in self._prompts(engine)]
 
+    @abstractmethod
     def _prompts(self, engine: Engine) -> Sequence[str | list[int]]:
-        raise NotImplementedError
+        """The texts or token ids to complete.
+
+        Raises:
+            RequestError: One cannot be encoded or is longer than the context.
+        """
 
     def _check_grammar(self, context_length: int) -> None:
         """Refuse a grammar or a schema that counts beyond the context: it would be unrolled in memory.

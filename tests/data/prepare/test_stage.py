@@ -217,7 +217,7 @@ def test_a_source_of_few_documents_has_both_splits_and_says_so(tmp_path, capsys)
         == 1
     )
     assert metadata["sft"]["talk"]["validation"]["documents"] == 1
-    assert "rows: 1 documents to train on, 1 for validation" in capsys.readouterr().err
+    assert "rows: 1 documents, 1 held out" in capsys.readouterr().err
 
 
 def test_what_is_left_out_is_counted_and_shown(tmp_path, capsys):

@@ -30,10 +30,9 @@ def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """The kernels compiled for this processor, and as if it had fewer instructions."""
     if request.param and platform.machine() != "x86_64":
         pytest.skip("the flags are those of x86-64")
-    flags, folder = [*build._FLAGS, *request.param.split()], tmp_path_factory.mktemp("kernels")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "cache_folder", lambda: folder)
-        return ctypes.CDLL(str(build._compile_kernels(os.environ.get("CXX", "g++"), flags, "kernels")))
+    path = tmp_path_factory.mktemp("kernels") / "kernels.so"
+    build._compile_kernels(os.environ.get("CXX", "g++"), [*build._FLAGS, *request.param.split()], path)
+    return ctypes.CDLL(str(path))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from keylm.common.console import console
-from keylm.common.errors import KeyLMError, MissingSourceError, UserError
+from keylm.common.errors import KeyLMError, MissingSourceError, UserError, name_some
 from keylm.common.files import discard_folder, read_json, sha256, write_json
 from keylm.data.prepare.outputs import source_folder, work_folder
 from keylm.data.prepare.token_store import TokenStore, read_manifest
@@ -139,7 +139,7 @@ def _changed_files(run: Run, stage: str, source: SourceConfig) -> str:
         "new": [name for name in files if name not in recorded],
         "gone": [name for name in recorded if name not in files],
     }
-    return "; ".join(f"{kind}: {_name_some(names)}" for kind, names in changes.items() if names)
+    return "; ".join(f"{kind}: {name_some(names, _MAX_NAMED_FILES)}" for kind, names in changes.items() if names)
 
 
 def _is_unchanged(path: Path, recorded: dict[str, Any]) -> bool:
@@ -148,11 +148,6 @@ def _is_unchanged(path: Path, recorded: dict[str, Any]) -> bool:
         return False
     # A copy of the same text has another time, so only then is it read.
     return bool(status.st_mtime_ns == recorded["mtime_ns"] or sha256(path) == recorded["sha256"])
-
-
-def _name_some(names: list[str]) -> str:
-    rest = len(names) - _MAX_NAMED_FILES
-    return ", ".join(names[:_MAX_NAMED_FILES]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _source_files(source: BaseSourceConfig) -> list[Path]:

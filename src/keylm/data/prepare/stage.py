@@ -153,8 +153,8 @@ class _SourcePreparation:
             why = f"left out: {left_out}" if left_out else "it has no documents"
             raise UserError(f"the source `{self.source.name}` gives nothing to train on ({why})")
         console.print(
-            f"  {self.source.name}: {stores['train']['documents']:,} documents to train on, "
-            f"{stores['validation']['documents']:,} for validation{f'; left out: {left_out}' if left_out else ''}",
+            f"  {self.source.name}: {stores['train']['documents']:,} documents, "
+            f"{stores['validation']['documents']:,} held out{f'; left out: {left_out}' if left_out else ''}",
             soft_wrap=True,
         )
         self.dropped.save(self.folder / "dropped.json")

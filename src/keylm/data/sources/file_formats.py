@@ -19,7 +19,7 @@ import zstandard
 
 from keylm.common.documents import Document
 from keylm.common.errors import UserError
-from keylm.common.files import is_lfs_pointer
+from keylm.common.files import refuse_lfs_pointer
 from keylm.data.sources.compression import open_decompressed
 from keylm.data.sources.progress import ReadProgress
 from keylm.data.sources.rows import PositionedDocuments, Row, RowFormat, columns_to_read, documents_of_rows
@@ -52,8 +52,7 @@ def read_file(path: Path, row_format: RowFormat, progress: ReadProgress) -> Iter
         if not path.is_file():
             # To open a named pipe that nobody writes to would never end.
             raise UserError(f"cannot read {path}: it is not a regular file")
-        if is_lfs_pointer(path):
-            raise UserError(f"cannot read {path}: it is a Git LFS pointer, not the data; run `git lfs pull`")
+        refuse_lfs_pointer(path)
         for document, position in _READERS[suffix](path, row_format, progress):
             progress.done = start + position
             yield document

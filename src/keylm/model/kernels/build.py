@@ -9,14 +9,13 @@ import os
 import platform
 import shutil
 import subprocess
-import tempfile
 import warnings
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from keylm.common.files import cache_folder
+from keylm.common.file_cache import cached_file
 from keylm.common.hardware import describe_hardware
 
 _SOURCE = Path(__file__).with_name("kernels.cpp")
@@ -38,8 +37,7 @@ def kernel_library() -> ctypes.CDLL | None:
     """Load the compiled kernels, compiling them first if needed.
 
     The library is cached in `$XDG_CACHE_HOME/keylm` (default: `~/.cache/keylm`), under a hash of everything that it
-    depends on (source, compiler, flags, processor and its instruction sets) and one of its content: what is empty or
-    damaged is compiled anew.
+    depends on: source, compiler, flags, processor and its instruction sets.
 
     Returns:
         None if there is no C++ compiler (`$CXX`, `g++` or `c++`), or, with a warning, if it fails.
@@ -50,9 +48,9 @@ def kernel_library() -> ctypes.CDLL | None:
     flags = [*_FLAGS, *(_X86_FLAGS if platform.machine() == "x86_64" else [])]
     processor = [describe_hardware()["processor"], instruction_sets()]
     key = repr([_SOURCE.read_text(encoding="utf-8"), compiler, flags, processor])
-    name = f"kernels-{_digest(key.encode())}"
+    name = f"kernels-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     try:
-        return ctypes.CDLL(str(_cached_kernels(name) or _compile_kernels(compiler, flags, name)))
+        return ctypes.CDLL(str(cached_file(name, ".so", functools.partial(_compile_kernels, compiler, flags))))
     except (OSError, subprocess.CalledProcessError) as error:
         reason = getattr(error, "stderr", None) or error
         warnings.warn(f"cannot build {_SOURCE.name}, training is slower without it: {reason}", stacklevel=2)
@@ -115,26 +113,8 @@ def instruction_sets() -> list[str]:
     return sorted(flags[0].split()) if flags else []
 
 
-def _cached_kernels(name: str) -> Path | None:
-    """The compiled library of this name that is what was written, if there is one; others are deleted."""
-    for path in cache_folder().glob(f"{name}-*.so"):
-        if path.stem == f"{name}-{_digest(path.read_bytes())}":
-            return path
-        path.unlink(missing_ok=True)
-    return None
-
-
-def _compile_kernels(compiler: str, flags: list[str], name: str) -> Path:
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    # Several processes may compile at once: each does so in a folder of its own, and renames the result.
-    with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
-        compiled, linked = Path(folder) / "kernels.o", Path(folder) / "kernels.so"
-        subprocess.run([compiler, *flags, "-c", _SOURCE, "-o", compiled], check=True, capture_output=True, text=True)
-        # Link without OpenMP, so that its symbols resolve to the runtime that torch has loaded: one thread pool, not
-        # two.
-        subprocess.run([compiler, "-shared", compiled, "-o", linked], check=True, capture_output=True, text=True)
-        return linked.replace(cache_folder() / f"{name}-{_digest(linked.read_bytes())}.so")
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:16]
+def _compile_kernels(compiler: str, flags: list[str], path: Path) -> None:
+    compiled = path.with_suffix(".o")
+    subprocess.run([compiler, *flags, "-c", _SOURCE, "-o", compiled], check=True, capture_output=True, text=True)
+    # Link without OpenMP, so that its symbols resolve to the runtime that torch has loaded: one thread pool, not two.
+    subprocess.run([compiler, "-shared", compiled, "-o", path], check=True, capture_output=True, text=True)
