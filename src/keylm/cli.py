@@ -104,11 +104,9 @@ def root(
 
     - `keylm doctor` checks this machine
 
-    - `keylm chat` talks to the model that comes with it
-
     - `keylm run recipes/quickstart.yaml` trains a small model in minutes
 
-    - `keylm chat runs/quickstart` talks to that one
+    - `keylm chat runs/quickstart` talks to it
     """
 
 
