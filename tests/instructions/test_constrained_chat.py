@@ -23,6 +23,7 @@ from keylm.instructions.constraints.catalog import (
     FewerSentences,
     FirstWordOfParagraph,
     Frequency,
+    Highlights,
     Keywords,
     MinSentences,
     MinWords,
@@ -91,13 +92,19 @@ def test_every_applicable_constraint_is_used(constraint_type: type[Constraint]) 
     assert all(example.task.constraint_names == [constraint_type.name] for example in examples)
 
 
-def test_words_that_the_answer_lacks_are_worked_in() -> None:
-    """Half of the requests ask for words of the answer, half for any word."""
+def test_words_that_the_beginning_lacks_are_worked_in_behind_it() -> None:
+    """Half of the requests ask for words of the first sentence, half for any word."""
+    assert 15 < sum(example.answer == ANSWER for example in many(60, [Keywords])) < 45
+    first, rest = ANSWER.split(". ", 1)
     for constraint_type in (Keywords, Frequency):
-        examples = many(60, [constraint_type])
-        answers_own = [example for example in examples if example.answer == ANSWER]
-        assert 15 < len(answers_own) < 45
-        assert all(example.answer.startswith("Honey bees live in large colonies") for example in examples)
+        answers = [example.answer for example in many(60, [constraint_type])]
+        assert all(answer.startswith(f"{first}. ") and answer.endswith(rest) for answer in answers)
+
+
+def test_highlights_leave_bullets_whole() -> None:
+    answers = [example.answer for example in many(100, [Bullets, Highlights]) if len(example.task.checks) == 2]
+    assert answers
+    assert all(re.match(r"[-*] \*\w", answer) for answer in answers)
 
 
 def test_an_answer_can_be_asked_to_end_as_it_does_or_with_any_phrase() -> None:

@@ -30,6 +30,17 @@ def test_a_phrase_comes_five_times_or_more() -> None:
         assert text.casefold().count(head) >= 5, text
 
 
+def test_half_of_the_documents_with_words_of_sources_are_as_long_as_sentences() -> None:
+    words = [f"Zq{number}" for number in range(500)]
+    texts = list(repetition.generate_repetition(300, seed=0, source_words=words))
+    assert list(repetition.generate_repetition(300, seed=0, source_words=words)) == texts
+    num_distinct = [len(set(re.findall(r"\w+", text.lower()))) for text in texts]
+    num_words = [len(re.findall(r"\w+", text)) for text in texts]
+    long = [total / distinct for distinct, total in zip(num_distinct, num_words, strict=True) if distinct > 10]
+    assert 100 < len(long) < 200
+    assert all(repeats < 6 for repeats in long)
+
+
 def test_no_held_out_word_is_repeated() -> None:
     drilled = set(re.findall(r"[a-z]+", " ".join(repetition.generate_repetition(3000, seed=0)).lower()))
     held_out = {word.lower() for name in ("words", "nouns", "modifiers") for word in word_list(name, held_out=True)}

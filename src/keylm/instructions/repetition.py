@@ -49,10 +49,15 @@ def words_of(documents: Iterable[Document]) -> list[str]:
 
 
 def repetition_document(rng: Random, source_words: Sequence[str]) -> str:
-    """One to eight words, of `source_words` or the package's own lists, repeated five to nine times."""
+    """One to eight words, of `source_words` or the package's own lists, repeated five to nine times.
+
+    Half of the documents with source words are eight to thirty words, repeated one to three times.
+    """
     sampler = Sampler(rng)
     words: list[str] = []
-    for _ in range(rng.randint(1, 8)):
+    # A sentence of the request, to be repeated in the answer, is that long.
+    is_long = bool(source_words) and sampler.chance(0.5)
+    for _ in range(rng.randint(8, 30) if is_long else rng.randint(1, 8)):
         if source_words and sampler.chance(0.6):
             words.append(sampler.choice(source_words))
         else:
@@ -60,4 +65,5 @@ def repetition_document(rng: Random, source_words: Sequence[str]) -> str:
             letters = "".join(rng.choices(ascii_lowercase, k=sampler.number(2, 6)))
             words.append(sampler.choice((sampler.word(), sampler.noun(), sampler.modifier(), sampler.name(), letters)))
     phrase = " ".join(words)
-    return rng.choice(_SEPARATORS).join([rng.choice((phrase, phrase.capitalize()))] * rng.randint(5, 9))
+    separator, first = rng.choice(_SEPARATORS), rng.choice((phrase, phrase.capitalize()))
+    return separator.join([first] * (rng.randint(2, 4) if is_long else rng.randint(5, 9)))

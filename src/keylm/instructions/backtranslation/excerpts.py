@@ -1,4 +1,4 @@
-"""Cutting excerpts: runs of whole sentences that can stand alone, of 10 to 400 words, half of them under 80."""
+"""Cutting excerpts: runs of whole sentences that can stand alone, of 10 to 400 words, half of them under 90."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keylm.instructions.backtranslation.prose import Paragraph, Section
 from keylm.instructions.backtranslation.subjects import Subject, find_film, find_subject
 
 MIN_WORDS, MAX_WORDS = 10, 400
-_MIN_TARGET_WORDS = 30
+_MIN_TARGET_WORDS = 12
 # The first sentence of an answer must not go on from something that is not there.
 _DEPENDENT_WORDS = """
     He She It They We You I His Her Its Their Our My Your This These That Those Such However But And Or Nor So Yet Also
@@ -100,7 +100,7 @@ def cut_excerpts(
 
 
 def _target_words(rng: Random, max_words: int) -> int:
-    """A length with a uniform logarithm. Many passages end before it: half of the excerpts have under 80 words."""
+    """A length with a uniform logarithm. Sentences of books are long: half of the excerpts have under 90 words."""
     return round(math.exp(rng.uniform(math.log(_MIN_TARGET_WORDS), math.log(max_words))))
 
 

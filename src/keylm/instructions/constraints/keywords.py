@@ -16,6 +16,7 @@ from keylm.instructions.constraints.base import (
     split_sentences,
 )
 from keylm.instructions.constraints.violations import MENTIONS, add_sentence, match_case, mention, swap_word
+from keylm.instructions.content_words import content_words
 from keylm.instructions.sampler import Sampler
 
 
@@ -30,10 +31,13 @@ class Keywords(Constraint):
 
     @classmethod
     def sample(cls, context: ConstraintContext) -> Self:
-        """Draw one to three ordinary words, or as often up to six content words of the real answer."""
-        # People ask for words that an answer has by itself and for words that have to be worked in.
-        if context.is_real and context.sampler.chance(0.5):
-            return cls(tuple(context.sample_words(context.sampler.number(1, min(6, len(context.known_words))))))
+        """Draw one to three ordinary words, or as often up to six content words of the real answer's first sentence."""
+        # People ask for words that an answer has by itself and for words that have to be worked in. Where a later
+        # sentence has them cannot be predicted, and a model would learn that words asked for may stay away.
+        opening_words = content_words(context.sentences[0]) if context.is_real else []
+        if opening_words and context.sampler.chance(0.5):
+            count = context.sampler.number(1, min(6, len(opening_words)))
+            return cls(tuple(context.sampler.rng.sample(opening_words, count)))
         return cls(tuple(context.sampler.words(context.sampler.number(1, 3))))
 
     @property
@@ -42,10 +46,12 @@ class Keywords(Constraint):
         return {"words": f"the {'word' if len(self.words) == 1 else 'words'} {join_words(self.words)}"}
 
     def apply_to_draft(self, draft: Draft) -> None:
-        """Replace the last sentence by one with the words. A real answer gets one with those it lacks."""
+        """Replace the last sentence by one with the words. A real answer gets one with those its beginning lacks."""
         if not draft.context.is_real:
             draft.sentences[-1] = draft.context.sampler.choice(MENTIONS).format(join_words(self.words))
-        elif missing := tuple(word for word in self.words if not re.search(word, draft.text, re.IGNORECASE)):
+            return
+        opening = draft.before + draft.sentences[0]
+        if missing := tuple(word for word in self.words if not re.search(word, opening, re.IGNORECASE)):
             _insert_mentions(draft, join_words(missing), 1)
 
     def check(self, answer: str) -> bool:
@@ -59,10 +65,10 @@ class Keywords(Constraint):
 
 
 def _insert_mentions(draft: Draft, words: str, count: int) -> None:
-    """Insert `count` sentences with the words, at random places behind the first sentence."""
-    sampler = draft.context.sampler
-    for template in sampler.rng.sample(MENTIONS, count):
-        draft.sentences.insert(sampler.number(1, len(draft.sentences)), template.format(words))
+    """Insert `count` sentences with the words behind the first sentence."""
+    # Always there: at a random place, the sentence is never the likeliest continuation, and greedy answers lack it.
+    mentions = (template.format(words) for template in draft.context.sampler.rng.sample(MENTIONS, count))
+    draft.sentences[1:1] = mentions
 
 
 @dataclass(frozen=True)
@@ -103,17 +109,16 @@ class Frequency(_Times):
 
     @classmethod
     def sample(cls, context: ConstraintContext) -> Self:
-        """Draw any word and two or three times, or as often the real answer's most frequent word and its count."""
+        """Draw any word and two or three times, or as often the real answer's most frequent word and up to five."""
         if not context.is_real or context.sampler.chance(0.5):
             return cls(context.sampler.word(), context.sampler.number(2, 3))
-        word = context.known_words[0]
-        # If even the most frequent word occurs once, the check fails and other constraints are drawn.
-        return cls(word, max(2, min(5, context.text.count(word))))
+        return cls(context.known_words[0], context.sampler.number(2, 5))
 
     def apply_to_draft(self, draft: Draft) -> None:
-        """Replace sentences by some with the word; a real answer gets as many as it lacks."""
+        """Replace sentences by some with the word; a real answer gets as many as its beginning lacks."""
         super().apply_to_draft(draft)
-        _insert_mentions(draft, self.word, max(0, self.times - self.occurrences(draft.text)))
+        text = draft.before + draft.sentences[0] if draft.context.is_real else draft.text
+        _insert_mentions(draft, self.word, max(0, self.times - self.occurrences(text)))
 
     def check(self, answer: str) -> bool:
         """True if the word occurs often enough."""

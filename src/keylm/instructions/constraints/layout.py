@@ -150,8 +150,9 @@ class Highlights(_Parts):
         return max(2, self.count)
 
     def apply_to_draft(self, draft: Draft) -> None:
-        """Highlight the first two words of N sentences."""
-        highlighted = [re.sub(r"^(\S+ \S+)(?= )", r"*\1*", sentence) for sentence in draft.sentences[: self.count]]
+        """Highlight the first two words of N sentences, behind a bullet or number."""
+        first_words = re.compile(r"^((?:[-*]|\d+\.) )?(\S+ \S+)(?= )")
+        highlighted = [first_words.sub(r"\1*\2*", sentence) for sentence in draft.sentences[: self.count]]
         draft.sentences[: self.count] = highlighted
 
     def check(self, answer: str) -> bool:
