@@ -118,8 +118,10 @@ def compose_natural_prompt(request: str, constraints: Sequence[Constraint], samp
     writer = _Writer(voice, sampler)
     is_kept = any(isinstance(constraint, RepeatRequest) for constraint in constraints)
     if is_kept or "\n" in request or len(request) > MAX_STYLED_LENGTH:
-        arrange_after: _Arrangement = sampler.choice((_instructions, _instructions, _clauses, _rules, _notes))
-        return arrange_after(_Request(request, "", takes_modifiers=False), constraints, writer)
+        arrange_around: _Arrangement = sampler.choice(
+            (_instructions, _instructions, _instructions_first, _clauses, _rules, _notes)
+        )
+        return arrange_around(_Request(request, "", takes_modifiers=False), constraints, writer)
     styled = _style_request(request, writer)
     arrange = sampler.choice((_modifiers, _modifiers, _modifiers, *_ARRANGEMENTS))
     return surround(arrange(styled, constraints, writer), voice, sampler)
