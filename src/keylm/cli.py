@@ -6,16 +6,30 @@ Every import of that code is inside of the functions, so that `keylm --help` tak
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from keylm.common.errors import UserError, as_keylm_error
+from keylm.common.errors import StoppedError, UserError, as_keylm_error
+
+
+class _Commands(TyperGroup):
+    """The commands. Ctrl-C in one is a failure with a sentence, where typer would print "Aborted!"."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise StoppedError("stopped", signal.SIGINT) from None
+
 
 app = typer.Typer(
     name="keylm",
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     # `main` prints errors, and `--debug` shows Python's own traceback.
@@ -112,9 +126,16 @@ def root(
 
 @app.command(rich_help_panel=_STAGES)
 def run(
-    recipe: RecipeOrRun,
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(help="Recipe (.yaml), or run folder, which contains its recipe (default: that of --from)."),
+    ] = None,
     set_: Overrides = None,
     run_: Folder = None,
+    from_: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="RUN", help="Take from this run what the recipe would make again the same."),
+    ] = None,
     remake: Remake = None,
     offline: Offline = False,
 ) -> None:
@@ -122,10 +143,15 @@ def run(
     _set_offline(offline)
     from keylm import stages
     from keylm.commands.report import write_results
+    from keylm.commands.reuse import reuse_stages
     from keylm.common import ranks
     from keylm.run import open_run
 
-    opened = open_run(recipe, set_, run_)
+    if not (named := recipe or from_):
+        raise UserError("name a recipe or a run folder, such as `keylm run recipes/quickstart.yaml`")
+    opened = open_run(named, set_, run_)
+    if from_:
+        reuse_stages(from_, opened)
     stages.run_all(opened, remake)
     if ranks.is_main_process():
         write_results(opened)

@@ -69,9 +69,9 @@ class Run:
         """
         if changed := self.changed_settings(stage):
             raise UserError(
-                f"{self.stage(stage)} was made from other settings than this recipe's: {name_fields(changed)}; "
-                f"make it again, and what follows from it, with `--remake {stage}`, or name another run folder with "
-                f"--run"
+                f"{self.stage(stage)} is out of date: {name_fields(changed)}; `--remake {stage}` makes it again, and "
+                f"what follows from it, and `keylm run --from {self.folder} --run ANOTHER` keeps this run and makes "
+                f"another from what still holds"
             )
         return self.is_finished(stage)
 

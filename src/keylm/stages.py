@@ -10,14 +10,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
+
+from rich.markup import escape
 
 from keylm.common import hardware, ranks
 from keylm.common.console import console
 from keylm.common.errors import UserError
 from keylm.common.files import discard_folder
+from keylm.common.interrupts import stop_on_interrupt
 from keylm.recipe.base import Config
 from keylm.recipe.dpo import DpoConfig
+from keylm.recipe.fingerprint import name_fields
 from keylm.recipe.grpo import GrpoConfig
 from keylm.recipe.train import TrainConfig
 from keylm.run import Run
@@ -51,6 +56,8 @@ class Stage:
     plan_remake: str = ""
     """`module:function` that takes a run and returns the folders to delete and the later stages to make again where the
     stage is to be made again. By default its own folder, and all later stages."""
+    is_cheap: bool = False
+    """Whether it is made again without being asked where the recipe changed, since it takes little beside training."""
 
     def config(self, run: Run) -> Config | None:
         """The stage's section of the recipe; None if the recipe skips the stage."""
@@ -60,6 +67,24 @@ class Stage:
     def load_entry_point(self) -> Callable[[Run], dict[str, Any]]:
         """Import the entry point."""
         return _load(self.entry_point)
+
+    def is_done(self, run: Run) -> bool:
+        """Whether the stage is finished with the settings of the recipe.
+
+        Raises:
+            UserError: it was made from other settings, and is not cheap.
+        """
+        if self.is_cheap and run.changed_settings(self.name):
+            return False
+        return run.is_done(self.name)
+
+    def outdated_parts(self, run: Run) -> tuple[list[Path], list[str]]:
+        """The folders to delete, and the later stages to make again, where this stage is to be made again."""
+        if self.plan_remake:
+            folders, later = _load(self.plan_remake)(run)
+            return folders, later
+        names = [stage.name for stage in STAGES]
+        return [run.stage(self.name)], names[names.index(self.name) + 1 :]
 
 
 def _load(name: str) -> Callable[[Run], Any]:
@@ -125,8 +150,8 @@ STAGES = (
         "whether they follow the request and are about its topic.",
     ),
     # Before the export, whose model card shows the scores.
-    Stage("eval", "evaluate", "keylm.evaluate.stage:run_eval", "eval"),
-    Stage("export", "export and verify the release", "keylm.export.stage:run_export", "export"),
+    Stage("eval", "evaluate", "keylm.evaluate.stage:run_eval", "eval", is_cheap=True),
+    Stage("export", "export and verify the release", "keylm.export.stage:run_export", "export", is_cheap=True),
 )
 
 TRAINING_STAGES = tuple(stage for stage in STAGES if stage.trains)
@@ -197,11 +222,11 @@ def run_until(run: Run, name: str, remake: str | None = None) -> None:
         )
     _review(run, remake)
     position = names.index(name)
-    for earlier in names[:position]:
+    for earlier in stages[:position]:
         # An imported run lacks some stages for good, such as `prepare`. There the stage itself reports what it misses.
-        if not run.is_done(earlier) and not run.imported_from("tokenizer"):
+        if not earlier.is_done(run) and not run.imported_from("tokenizer"):
             raise UserError(
-                f"`{name}` needs `{earlier}` first: run `keylm {earlier} {run.folder}`, "
+                f"`{name}` needs `{earlier.name}` first: run `keylm {earlier.name} {run.folder}`, "
                 f"or `keylm run {run.folder}` for everything that is missing"
             )
     with run.lock():
@@ -220,7 +245,7 @@ def _review(run: Run, remake: str | None) -> None:
     for stage in stages_of(run):
         if stage.name == remake:
             return
-        run.is_done(stage.name)
+        stage.is_done(run)
         if stage.review and run.stage(stage.name).exists():
             _load(stage.review)(run)
 
@@ -230,9 +255,7 @@ def _discard(run: Run, remake: str | None) -> None:
     if not remake:
         return
     if ranks.is_main_process():
-        position = [stage.name for stage in STAGES].index(remake)
-        stage, later = STAGES[position], [stage.name for stage in STAGES[position + 1 :]]
-        folders, outdated = _load(stage.plan_remake)(run) if stage.plan_remake else ([run.stage(remake)], later)
+        folders, outdated = next(stage for stage in STAGES if stage.name == remake).outdated_parts(run)
         # The latest first, and the mark of the stage before its parts: if this is stopped, what is left is consistent.
         for name in reversed(outdated):
             if not run.imported_from(name):
@@ -254,16 +277,24 @@ def run_stage(run: Run, stage: Stage) -> None:
 
 
 def _run_on_this_rank(run: Run, stage: Stage) -> None:
-    if run.is_done(stage.name):
+    if stage.is_done(run):
         console.print(f"[green]✓[/] {stage.name:<10} already done in {run.stage(stage.name)}")
         return
     console.print(f"[bold]{stage.name}[/]: {stage.title}")
     if ranks.is_main_process():
+        if changed := run.changed_settings(stage.name):
+            console.print(f"  made again: {escape(name_fields(changed))}", soft_wrap=True)
+            discard_folder(run.stage(stage.name))
         run.begin(stage.name)
     # `keylm run` runs all stages in one process: without this, each would report the largest peak so far.
     hardware.reset_peak_memory()
     start = time.monotonic()
-    metadata = stage.load_entry_point()(run)
+    with stop_on_interrupt(
+        f"stopped in `{stage.name}`, what is done is kept: run the same command to resume",
+        # Training ends in its own time, after it has saved the last step.
+        may_be_killed=not stage.trains,
+    ):
+        metadata = stage.load_entry_point()(run)
     seconds, peak_bytes = time.monotonic() - start, hardware.peak_memory_bytes()
     if ranks.is_main_process():
         run.finish(stage.name, {**metadata, "seconds": round(seconds, 2), "peak_memory_bytes": peak_bytes})
