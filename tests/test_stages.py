@@ -111,7 +111,7 @@ def test_ctrl_c_in_a_stage_says_how_to_go_on(tiny_run: Run, monkeypatch: pytest.
 
 
 def test_imported_weights_are_not_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = made_up_run(tmp_path / "run")
+    run = open_run(made_up_run(tmp_path / "run").folder, ["data.sources=[]"])
     run.finish("pretrain", {"imported": "someone/model"})
     monkeypatch.setattr(stages, "run_stage", lambda *_: None)
     with pytest.raises(UserError, match="--remake pretrain: it was imported from someone/model; import it again"):

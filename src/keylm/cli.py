@@ -380,15 +380,18 @@ def import_(
             "keylm-nano-base, or the name of a model on the Hugging Face hub."
         ),
     ],
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(help="Recipe (.yaml) with what is yours: name, sources, tokens. The sizes are the model's."),
+    ] = None,
     run_: Folder = None,
-    tune: Annotated[
-        bool, typer.Option("--tune", help="To fine-tune the model: sft remains to be run, on the imported weights.")
-    ] = False,
 ) -> None:
-    """Make a run from an existing Qwen3 model, to tune, evaluate, export or serve it."""
-    from keylm.commands.import_model import import_model
+    """Make a run from an existing Qwen3 model, to train it further, evaluate, export or serve it."""
+    from keylm.commands.import_model import import_model, show_next_steps
 
-    print(import_model(source, run_, tune).folder)
+    run = import_model(source, run_, recipe)
+    print(run.folder)
+    show_next_steps(run)
 
 
 @app.command(rich_help_panel=_INSPECT)

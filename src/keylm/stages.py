@@ -20,6 +20,7 @@ from keylm.common.console import console
 from keylm.common.errors import UserError
 from keylm.common.files import discard_folder
 from keylm.common.interrupts import stop_on_interrupt
+from keylm.recipe import MIXTURE_STAGES
 from keylm.recipe.base import Config
 from keylm.recipe.dpo import DpoConfig
 from keylm.recipe.fingerprint import name_fields
@@ -158,8 +159,14 @@ TRAINING_STAGES = tuple(stage for stage in STAGES if stage.trains)
 
 
 def stages_of(run: Run) -> list[Stage]:
-    """The stages of the run's recipe, in order."""
-    return [stage for stage in STAGES if not stage.optional or stage.config(run)]
+    """The stages of the run's recipe, in order: without those that lack their section, or sources to train on."""
+    return [stage for stage in STAGES if not _is_skipped(run, stage)]
+
+
+def _is_skipped(run: Run, stage: Stage) -> bool:
+    if stage.name in MIXTURE_STAGES:
+        return not run.recipe.sources_of(stage.name) and not run.imported_from(stage.name)
+    return stage.optional and not stage.config(run)
 
 
 def training_stages(run: Run) -> list[str]:
@@ -215,6 +222,10 @@ def run_until(run: Run, name: str, remake: str | None = None) -> None:
     stages = stages_of(run)
     names = [stage.name for stage in stages]
     if name not in names:
+        if name in MIXTURE_STAGES:
+            raise UserError(
+                f"the recipe of {run.folder} has no sources for `{name}`: docs/sources.md lists their types"
+            )
         raise UserError(f"the recipe of {run.folder} has no `{name}`: add the section, docs/{name}.md says how")
     if remake not in (None, name):
         raise UserError(
@@ -266,6 +277,13 @@ def _discard(run: Run, remake: str | None) -> None:
     ranks.barrier()
 
 
+def _discard_superseded(run: Run) -> None:
+    """Delete the imported weights of stages that are now to be trained; `imported` keeps what training starts from."""
+    for stage in reversed(TRAINING_STAGES):
+        if run.is_superseded(stage.name):
+            discard_folder(run.stage(stage.name))
+
+
 def run_stage(run: Run, stage: Stage) -> None:
     """Run one stage unless it is done, and record its metadata, its duration in seconds and its peak memory in bytes.
 
@@ -285,6 +303,8 @@ def _run_on_this_rank(run: Run, stage: Stage) -> None:
         if changed := run.changed_settings(stage.name):
             console.print(f"  made again: {escape(name_fields(changed))}", soft_wrap=True)
             discard_folder(run.stage(stage.name))
+        if stage.trains:
+            _discard_superseded(run)
         run.begin(stage.name)
     # `keylm run` runs all stages in one process: without this, each would report the largest peak so far.
     hardware.reset_peak_memory()

@@ -68,9 +68,10 @@ def test_every_training_stage_has_a_paragraph(tmp_path: Path) -> None:
 
 
 def test_imported_stages_are_not_described(tmp_path: Path) -> None:
-    run = tiny_run(tmp_path / "run")
-    run.begin("pretrain")
-    run.finish("pretrain", {"imported": "someone/model"})
+    run = tiny_run(tmp_path / "run", data={"sources": []})
+    for stage in ("tokenizer", "pretrain"):
+        run.begin(stage)
+        run.finish(stage, {"imported": "someone/model"})
     card = render_model_card(run, 1, {}, {"texts": 1, "conversations": 1, "differences": {}})
     assert "fine-tuned with KeyLM" in card
     assert "imported from `someone/model`" in card

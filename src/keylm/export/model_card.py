@@ -60,8 +60,8 @@ def render_model_card(run: Run, num_parameters: int, quality: dict[str, Any], ve
     model = recipe.model
     # Of an imported chat model nothing was trained here, so the card must not claim more than the export.
     origin = "trained from scratch"
-    if run.imported_from("pretrain"):
-        origin = "exported" if run.imported_from("sft") else "fine-tuned"
+    if run.imported_from("tokenizer"):
+        origin = "fine-tuned" if _stages_trained_here(run) else "exported"
     template = Template(resources.files("keylm.export").joinpath("card.md").read_text(encoding="utf-8"))
     # Not `safe_substitute`: a placeholder without a value should fail here, not be published.
     body = template.substitute(
@@ -89,10 +89,10 @@ def render_model_card(run: Run, num_parameters: int, quality: dict[str, Any], ve
 
 def shipped_card(run: Run) -> str | None:
     """The card of the shipped model whose weights a run exports unchanged; None if they are others."""
-    is_shipped = run.imported_from("pretrain") and run.metadata("pretrain").get("shipped")
-    if not is_shipped or _stages_trained_here(run):
+    name = run.imported_from("tokenizer")
+    if not name or not run.metadata("tokenizer").get("shipped") or _stages_trained_here(run):
         return None
-    return (SHIPPED[run.metadata("pretrain")["imported"]].folder / "README.md").read_text(encoding="utf-8")
+    return (SHIPPED[name].folder / "README.md").read_text(encoding="utf-8")
 
 
 def quantization_section(quality: dict[str, Any]) -> str:
@@ -141,7 +141,7 @@ def _gguf_usage(recipe: Recipe) -> str:
 def _training(run: Run) -> str:
     """One paragraph per training stage, with a table of sources where the stage has a mixture."""
     paragraphs = []
-    if imported_from := run.imported_from("pretrain"):
+    if imported_from := run.imported_from("tokenizer"):
         name = _published_name(imported_from)
         paragraphs.append(f"The weights were imported from `{name}`; see there for their training.\n")
     # The text of each stage is in the table of stages, so that a new one cannot be forgotten here.

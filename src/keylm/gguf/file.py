@@ -77,7 +77,7 @@ def read_gguf_weights(path: Path, model: ModelConfig, names: Iterable[str]) -> d
 
 def license_of(run: Run) -> str:
     """The license of a run's weights as a Hugging Face license identifier; `other` if it is that of another model."""
-    is_ours = not run.imported_from("pretrain") or run.metadata("pretrain").get("shipped")
+    is_ours = not run.imported_from("tokenizer") or run.metadata("tokenizer").get("shipped")
     return "apache-2.0" if is_ours else "other"
 
 

@@ -27,6 +27,18 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
         path = path / "recipe.yaml"
         if not path.exists():
             raise UserError(f"{path.parent} is not a run: it has no recipe.yaml")
+    values = read_recipe_values(path)
+    for override in overrides or []:
+        _apply_override(values, override)
+    return validate_recipe(values, path)
+
+
+def read_recipe_values(path: Path) -> dict[str, Any]:
+    """The keys and values of a recipe file, as they are given there.
+
+    Raises:
+        UserError: the file is missing, not valid YAML, or holds something else.
+    """
     try:
         values = _parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -37,8 +49,15 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
         raise UserError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} is not a recipe: it must hold keys and values, such as `name: my-model`")
-    for override in overrides or []:
-        _apply_override(values, override)
+    return values
+
+
+def validate_recipe(values: dict[str, Any], path: Path) -> Recipe:
+    """Make a recipe of keys and values.
+
+    Raises:
+        UserError: a key or a value is wrong; the message names it, and `path`.
+    """
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
