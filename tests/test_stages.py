@@ -26,7 +26,7 @@ def test_a_stage_has_an_entry_point_and_a_section(stage: Stage) -> None:
 
 
 def test_a_stage_that_the_recipe_lacks_is_named(prepared: Run) -> None:
-    with pytest.raises(UserError, match=r"has no `dpo`: add the section, docs/dpo.md says how"):
+    with pytest.raises(UserError, match=r"has no `dpo`: add the section, `keylm docs dpo` says how"):
         run_until(prepared, "dpo")
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from keylm import __version__
 from keylm.common.errors import StoppedError, UserError, as_keylm_error
 
 
@@ -54,7 +55,13 @@ def _within(
     return check
 
 
-RecipeOrRun = Annotated[Path, typer.Argument(help="Recipe (.yaml), or run folder, which contains its recipe.")]
+RecipeOrRun = Annotated[
+    Path,
+    typer.Argument(
+        help="Recipe (.yaml, or the name of one that comes with KeyLM, such as quickstart), or run folder, which "
+        "contains its recipe."
+    ),
+]
 EvaluatedModel = Annotated[
     Path,
     typer.Argument(
@@ -103,9 +110,19 @@ _USE = "Use a model"
 _INSPECT = "Inspect"
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"keylm {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def root(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
+    ] = False,
 ) -> None:
     """Train a small language model from raw text, evaluate it, export it and chat with it.
 
@@ -118,9 +135,11 @@ def root(
 
     - `keylm doctor` checks this machine
 
-    - `keylm run recipes/quickstart.yaml` trains a small model in minutes
+    - `keylm run quickstart` trains a small model in minutes
 
     - `keylm chat runs/quickstart` talks to it
+
+    - `keylm docs` lists the pages of the documentation
     """
 
 
@@ -128,7 +147,10 @@ def root(
 def run(
     recipe: Annotated[
         Path | None,
-        typer.Argument(help="Recipe (.yaml), or run folder, which contains its recipe (default: that of --from)."),
+        typer.Argument(
+            help="Recipe (.yaml, or the name of one that comes with KeyLM, such as quickstart), or run folder, which "
+            "contains its recipe (default: that of --from)."
+        ),
     ] = None,
     set_: Overrides = None,
     run_: Folder = None,
@@ -148,7 +170,7 @@ def run(
     from keylm.run import open_run
 
     if not (named := recipe or from_):
-        raise UserError("name a recipe or a run folder, such as `keylm run recipes/quickstart.yaml`")
+        raise UserError("name a recipe or a run folder, such as `keylm run quickstart`")
     opened = open_run(named, set_, run_)
     if from_:
         reuse_stages(from_, opened)
@@ -470,6 +492,16 @@ def doctor(
 
     if not show_doctor(folder):
         raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=_INSPECT)
+def docs(
+    page: Annotated[str, typer.Argument(help="Page, such as recipe or sources (default: the list of all).")] = "index",
+) -> None:
+    """Show a page of the documentation."""
+    from keylm.commands.docs import show_page
+
+    show_page(page)
 
 
 def main() -> None:

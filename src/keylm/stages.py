@@ -224,9 +224,9 @@ def run_until(run: Run, name: str, remake: str | None = None) -> None:
     if name not in names:
         if name in MIXTURE_STAGES:
             raise UserError(
-                f"the recipe of {run.folder} has no sources for `{name}`: docs/sources.md lists their types"
+                f"the recipe of {run.folder} has no sources for `{name}`: `keylm docs sources` has their types"
             )
-        raise UserError(f"the recipe of {run.folder} has no `{name}`: add the section, docs/{name}.md says how")
+        raise UserError(f"the recipe of {run.folder} has no `{name}`: add the section, `keylm docs {name}` says how")
     if remake not in (None, name):
         raise UserError(
             f"--remake {remake}: `keylm {name}` makes only `{name}`, use `keylm run {run.folder} --remake {remake}`"

@@ -94,7 +94,7 @@ def test_a_model_brings_no_sources(folder: Path, tmp_path: Path, capsys: pytest.
     assert [run.is_done(stage) for stage in ("tokenizer", "prepare", "pretrain", "sft")] == [True, False, True, True]
     show_next_steps(run)
     screen = capsys.readouterr().err
-    assert f"keylm run {run.folder} --set sft.tokens=2e5 --set 'sft.sources=[{{name: chats," in screen
+    assert f"keylm run {run.folder} --set sft.tokens=2e5 --set 'sft.sources=[{{name: chats.jsonl," in screen
     changed = open_run(run.folder, ["sft.sources=[{name: chats, type: files, path: chats.jsonl}]"])
     assert [changed.is_done(stage) for stage in ("pretrain", "sft")] == [True, False]
     show_next_steps(changed)

@@ -94,12 +94,13 @@ def show_next_steps(run: Run) -> None:
     if names:
         steps = {f"train it on {names}, evaluate and export it:": f"keylm run {run.folder}"}
     else:
+        train = f"keylm run {run.folder}"
+        chats, texts = (f"[{{name: {name}, type: files, path: {name}}}]" for name in ("chats.jsonl", "texts"))
         steps = {
-            "evaluate and export it as it is, then chat:": f"keylm run {run.folder} && keylm chat {run.folder}",
-            "teach it your conversations (docs/data.md has the forms):": f"keylm run {run.folder} --set sft.tokens=2e5 "
-            "--set 'sft.sources=[{name: chats, type: files, path: chats.jsonl}]'",
-            "teach it your texts:": f"keylm run {run.folder} --set train.tokens=1e6 "
-            "--set 'data.sources=[{name: texts, type: files, path: texts}]'",
+            "evaluate and export it as it is, then chat:": f"{train} && keylm chat {run.folder}",
+            "teach it your conversations (`keylm docs sources` has the forms):": f"{train} --set sft.tokens=2e5 "
+            f"--set 'sft.sources={chats}'",
+            "teach it your texts:": f"{train} --set train.tokens=1e6 --set 'data.sources={texts}'",
         }
     for purpose, command in steps.items():
         console.print(f"  {purpose}\n    [bold]{escape(command)}[/]", soft_wrap=True)

@@ -11,18 +11,21 @@ from pydantic import ValidationError
 from keylm.common.errors import UserError
 from keylm.recipe.error_messages import first_problem
 from keylm.recipe.recipe import Recipe
+from keylm.shipped import recipe_names, shipped_recipe
 
 
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     """Load a recipe file and apply overrides.
 
     Args:
-        path: A YAML file, or a run folder, which holds its recipe as `recipe.yaml`.
+        path: A YAML file, the name of a recipe that comes with the package, or a run folder, which holds its recipe as
+            `recipe.yaml`.
         overrides: Single fields to change, as `key.subkey=value`.
 
     Raises:
         UserError: the file is missing or not valid YAML, or a key, a value or an override is wrong.
     """
+    path = shipped_recipe(path) or path
     if path.is_dir():
         path = path / "recipe.yaml"
         if not path.exists():
@@ -41,6 +44,9 @@ def read_recipe_values(path: Path) -> dict[str, Any]:
     """
     try:
         values = _parse_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        names = ", ".join(recipe_names())
+        raise UserError(f"there is no recipe {path}; those that come with KeyLM are {names}") from error
     except OSError as error:
         raise UserError(f"cannot read the recipe {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
