@@ -50,7 +50,7 @@ class Stage:
     label: str = ""
     """Name of its weights in tables of scores, such as `after SFT`."""
     card_text: str = ""
-    """Its sentence on the model card; `config` stands for its section of the recipe."""
+    """Its sentence on the model card; `config` stands for its section of the recipe, `tokens` for those it read."""
     review: str = ""
     """`module:function` that takes a run in which the stage was begun, before a command writes anything: it refuses
     what cannot go on, and says what is out of date."""
@@ -114,8 +114,7 @@ STAGES = (
         trains=True,
         distributed=True,
         label="before SFT",
-        card_text="Pretraining used {config.tokens:,} tokens, with {config.optimizer.type}. Mixture, by share of "
-        "tokens:",
+        card_text="Pretraining read {tokens:,} tokens, with {config.optimizer.type}.",
     ),
     Stage(
         "sft",
@@ -125,8 +124,7 @@ STAGES = (
         trains=True,
         distributed=True,
         label="after SFT",
-        card_text="Supervised fine-tuning used {config.tokens:,} tokens, with the loss on the assistant's tokens only. "
-        "Mixture:",
+        card_text="Supervised fine-tuning read {tokens:,} tokens, with the loss on the assistant's tokens only.",
     ),
     Stage(
         "dpo",
@@ -285,7 +283,7 @@ def _discard_superseded(run: Run) -> None:
 
 
 def run_stage(run: Run, stage: Stage) -> None:
-    """Run one stage unless it is done, and record its metadata, its duration in seconds and its peak memory in bytes.
+    """Run one stage unless it is done, and record its metadata: its own, time in seconds, peak memory, and machine.
 
     With several ranks, every rank calls this.
     """
@@ -317,7 +315,8 @@ def _run_on_this_rank(run: Run, stage: Stage) -> None:
         metadata = stage.load_entry_point()(run)
     seconds, peak_bytes = time.monotonic() - start, hardware.peak_memory_bytes()
     if ranks.is_main_process():
-        run.finish(stage.name, {**metadata, "seconds": round(seconds, 2), "peak_memory_bytes": peak_bytes})
+        costs = {"seconds": round(seconds, 2), "peak_memory_bytes": peak_bytes}
+        run.finish(stage.name, {**metadata, **costs, "machine": hardware.describe_hardware()})
     minutes, rest = divmod(round(seconds), 60)
     duration = f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
     console.print(f"[green]✓[/] {stage.name:<10} {duration}, peak memory {peak_bytes / 2**30:.2f} GiB")

@@ -139,7 +139,7 @@ def test_three_lines_train_a_model_further(
     card = (run.stage("export") / "README.md").read_text()
     assert "fine-tuned with KeyLM" in card
     assert "imported from `Tiny Model`" in card
-    assert ("Pretraining used" in card, "Supervised fine-tuning used" in card) == (
+    assert ("Pretraining read" in card, "Supervised fine-tuning read" in card) == (
         "data" in sections,
         "sft" in sections,
     )
