@@ -158,12 +158,20 @@ def run(
         Path | None,
         typer.Option("--from", metavar="RUN", help="Take from this run what the recipe would make again the same."),
     ] = None,
+    more: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME|TOKENS",
+            help="Pretrain a finished run longer, such as 30m or 2e6, from its last weights, in RUN-more.",
+        ),
+    ] = None,
     remake: Remake = None,
     offline: Offline = False,
 ) -> None:
     """Run all stages that are not done yet, then write results.json and report.html."""
     _set_offline(offline)
     from keylm import stages
+    from keylm.commands.lengthen import lengthen_training
     from keylm.commands.report import write_results
     from keylm.commands.reuse import reuse_stages
     from keylm.common import ranks
@@ -171,7 +179,9 @@ def run(
 
     if not (named := recipe or from_):
         raise UserError("name a recipe or a run folder, such as `keylm run quickstart`")
-    opened = open_run(named, set_, run_)
+    opened = open_run(named, set_, None if more else run_)
+    if more:
+        opened = lengthen_training(opened, more, run_)
     if from_:
         reuse_stages(from_, opened)
     stages.run_all(opened, remake)

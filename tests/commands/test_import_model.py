@@ -123,7 +123,12 @@ def test_three_lines_train_a_model_further(
     recipe.write_text("\n".join(["name: mine", *(lines[section] for section in sections)]))
     run = import_model(str(folder), tmp_path / "run", recipe)
     assert (run.recipe.name, run.recipe.title) == ("mine", "")
-    short = ["tokens=512", "batch_tokens=256", "micro_batch_tokens=256", "optimizer.learning_rate_scale=1e-6"]
+    short = [
+        "tokens=512",
+        "batch_tokens=256",
+        "micro_batch_tokens=256",
+        "optimizer={type: adamw, learning_rate_scale: 1e-6}",
+    ]
     quick = ["eval.instructions=0", "eval.typo_passages=0", "eval.typo_instructions=0", "eval.num_answers=0"]
     run = open_run(run.folder, [f"{section}.{override}" for section in ("train", "sft") for override in short] + quick)
     run_all(run)

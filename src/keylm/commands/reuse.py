@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from keylm.common import ranks
 from keylm.common.console import console
 from keylm.common.errors import UserError
-from keylm.common.files import discard_folder, replace_folder
+from keylm.common.files import discard_folder, link_or_copy, replace_folder
 from keylm.run import Run, open_run
 from keylm.stages import Stage, stages_of
 
@@ -42,22 +41,22 @@ def _take_stages(other: Run, run: Run) -> None:
         if run.stage(stage.name).exists() or not other.is_finished(stage.name):
             continue
         if not other.changed_settings(stage.name):
-            _take_stage(other, run, stage)
+            take_stage(other, run, stage)
             console.print(f"[green]✓[/] {stage.name:<10} taken from {other.folder}")
         elif stage.plan_remake:
-            _take_stage(other, run, stage, is_outdated=True)
+            take_stage(other, run, stage, is_outdated=True)
             console.print(f"  {stage.name:<10} taken from {other.folder}, as far as it is up to date")
         else:
             # Later stages are made from this one. Tokens, for one, mean nothing to another tokenizer.
             return
 
 
-def _take_stage(other: Run, run: Run, stage: Stage, is_outdated: bool = False) -> None:
+def take_stage(other: Run, run: Run, stage: Stage, is_outdated: bool = False) -> None:
     """Copy the folder of a stage, without what is out of date in it."""
     # In another folder first, so that a kill leaves no half of the stage in its place.
     partial = Run(run.folder / ".taken", run.recipe)
     discard_folder(partial.folder)
-    shutil.copytree(other.stage(stage.name), partial.stage(stage.name), copy_function=_link_or_copy)
+    shutil.copytree(other.stage(stage.name), partial.stage(stage.name), copy_function=link_or_copy)
     if is_outdated:
         (partial.stage(stage.name) / "stage.json").unlink()
         folders, _ = stage.outdated_parts(partial)
@@ -65,14 +64,3 @@ def _take_stage(other: Run, run: Run, stage: Stage, is_outdated: bool = False) -
             discard_folder(folder)
     replace_folder(partial.stage(stage.name), run.stage(stage.name))
     discard_folder(partial.folder)
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    """Link large files, which are never changed in place, where the disk has hard links; copy the others."""
-    if source.endswith((".npy", ".safetensors")):
-        try:
-            os.link(source, target)
-            return
-        except OSError:
-            pass
-    shutil.copy2(source, target)
