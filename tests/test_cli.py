@@ -64,6 +64,10 @@ def test_every_command_explains_itself(name: str, monkeypatch: pytest.MonkeyPatc
         assert parameter.name == "help" or parameter.opts[0] in words
 
 
+def test_the_version_is_printed() -> None:
+    assert keylm("--version").stdout == f"keylm {version('keylm')}\n"
+
+
 def test_every_stage_has_a_command() -> None:
     assert {stage.name for stage in STAGES} <= set(COMMANDS)
 
@@ -73,7 +77,7 @@ def test_a_users_mistake_exits_with_code_2(tmp_path: Path) -> None:
     recipe.write_text("name: x\nmodell: {}\n")
     result = keylm("run", str(recipe))
     assert result.returncode == 2
-    assert result.stderr.strip().endswith("`modell` is not a key of a recipe; docs/recipe.md lists them all")
+    assert result.stderr.strip().endswith("`modell` is not a key of a recipe; did you mean `model`?")
     assert "Traceback" not in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
 

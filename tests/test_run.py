@@ -27,8 +27,8 @@ def change(run: Run, *overrides: str) -> Run:
 
 def test_a_stage_made_from_other_settings_is_refused_by_the_fields_that_differ(prepared: Run) -> None:
     sentence = (
-        r"run/tokenizer was made from other settings than this recipe's: `seed` \(0, now 99\), `model\.vocab_size` "
-        r"\(400, now 512\); make it again, and what follows from it, with `--remake tokenizer`"
+        r"run/tokenizer is out of date: `seed: 0 -> 99`, `model\.vocab_size: 400 -> 512`; `--remake tokenizer` makes "
+        r"it again, and what follows from it, and `keylm run --from .*/run --run ANOTHER` keeps this run"
     )
     with pytest.raises(UserError, match=sentence):
         run_until(change(prepared, "seed=99", "model.vocab_size=512"), "prepare")
@@ -38,9 +38,9 @@ def test_a_stage_made_from_other_settings_is_refused_by_the_fields_that_differ(p
 def test_a_refused_command_writes_nothing(prepared: Run, override: str) -> None:
     before = contents(prepared.folder)
     for name in ("tokenizer", "prepare", "pretrain"):
-        with pytest.raises(UserError, match="was made from other settings"):
+        with pytest.raises(UserError, match="is out of date"):
             run_until(change(prepared, override), name)
-    with pytest.raises(UserError, match="was made from other settings"):
+    with pytest.raises(UserError, match="is out of date"):
         run_all(change(prepared, override))
     assert contents(prepared.folder) == before
 
@@ -61,7 +61,7 @@ def test_a_command_that_is_refused_in_a_new_folder_makes_none(tmp_path: Path) ->
 
 def test_a_later_stage_with_other_settings_is_not_left_behind(tmp_path: Path) -> None:
     run = made_up_run(tmp_path / "run")
-    with pytest.raises(UserError, match=r"sft was made from other settings than this recipe's: `sft\.tokens`"):
+    with pytest.raises(UserError, match=r"sft is out of date: `sft\.tokens: \d+ -> 1000`"):
         run_until(change(run, "sft.tokens=1000"), "pretrain")
 
 
@@ -85,7 +85,7 @@ def test_a_stage_that_left_nothing_is_begun_anew(prepared: Run, tmp_path: Path) 
     mended = open_run(tmp_path, ["train.tokens=1000"])
     assert not mended.is_done("pretrain")
     (tmp_path / "pretrain" / "checkpoints" / "step-00000001").write_text("")
-    with pytest.raises(UserError, match=r"`train\.tokens` \(15360, now 1000\)"):
+    with pytest.raises(UserError, match=r"`train\.tokens: 15360 -> 1000`"):
         mended.is_done("pretrain")
 
 
@@ -95,7 +95,7 @@ def test_a_run_of_an_earlier_version_is_compared_with_its_recipe(prepared: Run, 
     run.finish("tokenizer", {})
     (tmp_path / "tokenizer" / "begun.json").write_text(json.dumps({"stage": "tokenizer", "fingerprint": "0123456789"}))
     assert open_run(tmp_path, ["train.tokens=1000"]).is_done("tokenizer")
-    with pytest.raises(UserError, match=r"`model\.vocab_size` \(400, now 512\)"):
+    with pytest.raises(UserError, match=r"`model\.vocab_size: 400 -> 512`"):
         open_run(tmp_path, ["model.vocab_size=512"]).is_done("tokenizer")
 
 

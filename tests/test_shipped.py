@@ -46,6 +46,7 @@ from keylm.tokenizer.tokenizer import Tokenizer
 ROOT = Path(__file__).parents[1]
 PLACED = "from pathlib import Path; from keylm import shipped; shipped.MODELS = Path('{}')"
 """Code by which another process looks for the models in the same folder as this one."""
+QUICK = {"tokens": 4096, "batch_tokens": 1024, "micro_batch_tokens": 1024}
 QUESTIONS = ["What is a tide?", "Write two sentences about dogs.", "Naïve 🦊: name 3 animals, please."]
 
 
@@ -247,13 +248,17 @@ def test_export_does_not_write_into_another_run(stand_in: ShippedModel, tmp_path
 
 
 @pytest.mark.parametrize("num_chats", [5, 300])
-def test_it_is_tuned_on_own_conversations(stand_in: ShippedModel, num_chats: int) -> None:
-    """By the commands of docs/export.md, with settings that take seconds; of five conversations, none is held out."""
+def test_it_is_trained_further_on_own_files(stand_in: ShippedModel, num_chats: int) -> None:
+    """By the commands and the recipe of docs/export.md, with settings that take seconds."""
     chats = [[user_message(f"What is {n}?"), assistant_message(f"It is {n}, I think. " * 3)] for n in range(num_chats)]
     Path("chats.jsonl").write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
-    section = (ROOT / "docs" / "export.md").read_text().partition("## Fine-tuning")[2]
+    Path("texts").mkdir()
+    for number in range(9):
+        Path("texts", f"{number}.txt").write_text(f"{number} is one more than {number - 1}, as everybody knows. " * 99)
+    section = (ROOT / "docs" / "export.md").read_text().partition("## Training a model further")[2]
+    Path("mine.yaml").write_text(section.split("```yaml\n")[1].split("```")[0])
     commands = [shlex.split(line)[1:] for line in section.splitlines() if line.startswith("    .venv/bin/keylm ")]
-    sizes = ["sft.tokens=4096", "sft.batch_tokens=1024", "data.sources.installed-docs.max_bytes=1e5"]
+    sizes = [f"{part}.{name}={size}" for part in ("train", "sft") for name, size in QUICK.items()]
     sizes += ["eval.instructions=2", "eval.max_new_tokens=4", "eval.typo_passages=2", "eval.typo_instructions=1"]
     quick = [argument for size in sizes for argument in ("--set", size)]
     assert [command[0] for command in commands] == ["import", "run", "chat"]
@@ -264,7 +269,7 @@ def test_it_is_tuned_on_own_conversations(stand_in: ShippedModel, num_chats: int
     before, after = load_file(stand_in.folder / "model.safetensors"), load_file(run.weights("sft"))
     assert not torch.equal(before["lm_head.weight"].float(), after["lm_head.weight"])
     metadata = read_gguf_metadata(find_gguf(run.folder))
-    assert metadata["general.name"] == "Mine"
+    assert metadata["general.name"] == "mine"
     assert metadata["general.license"] == "apache-2.0"
     assert "fine-tuned with KeyLM" in (run.stage("export") / "README.md").read_text()
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from helpers.made_up_run import made_up_run
 
 from keylm import stages
-from keylm.common.errors import UserError
+from keylm.common.errors import StoppedError, UserError
 from keylm.common.folder_lock import lock_folder
 from keylm.recipe import Recipe
-from keylm.run import Run
-from keylm.stages import STAGES, Stage, run_all, run_until
+from keylm.run import Run, open_run
+from keylm.stages import STAGES, Stage, run_all, run_until, stages_of
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
@@ -24,7 +26,7 @@ def test_a_stage_has_an_entry_point_and_a_section(stage: Stage) -> None:
 
 
 def test_a_stage_that_the_recipe_lacks_is_named(prepared: Run) -> None:
-    with pytest.raises(UserError, match=r"has no `dpo`: add the section, docs/dpo.md says how"):
+    with pytest.raises(UserError, match=r"has no `dpo`: add the section, `keylm docs dpo` says how"):
         run_until(prepared, "dpo")
 
 
@@ -76,8 +78,40 @@ def test_remake_deletes_a_stage_and_what_follows(
     assert {path.name for path in run.folder.iterdir() if path.is_dir()} == set(kept)
 
 
+@pytest.mark.parametrize(
+    ("override", "remade"), [("eval.instructions=7", ["eval", "export"]), ("export.temperature=1", ["export"])]
+)
+def test_cheap_stages_are_made_again_where_the_recipe_changed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    override: str,
+    remade: list[str],
+) -> None:
+    run = open_run(made_up_run(tmp_path / "run").folder, [override])
+    stale = [run.stage(stage) / "stale" for stage in ("eval", "export")]
+    for path in stale:
+        path.write_text("")
+    monkeypatch.setattr(Stage, "load_entry_point", lambda stage: lambda run: {"by": stage.name})
+    with pytest.raises(UserError, match=f"`export` needs `{remade[0]}` first") if "eval" in remade else nullcontext():
+        run_until(run, "export")
+    run_all(run)
+    assert [stage.name for stage in stages_of(run) if run.metadata(stage.name).get("by")] == remade
+    assert [path.parent.name for path in stale if not path.exists()] == remade
+    key = override.partition("=")[0]
+    assert capsys.readouterr().err.count(f"made again: `{key}:") == len(remade)
+
+
+def test_ctrl_c_in_a_stage_says_how_to_go_on(tiny_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stage, "load_entry_point", lambda stage: lambda run: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(StoppedError, match="stopped in `pretrain`, what is done is kept: run the same command") as stop:
+        run_until(tiny_run, "pretrain")
+    assert stop.value.exit_code == 130
+    assert not tiny_run.is_finished("pretrain")
+
+
 def test_imported_weights_are_not_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = made_up_run(tmp_path / "run")
+    run = open_run(made_up_run(tmp_path / "run").folder, ["data.sources=[]"])
     run.finish("pretrain", {"imported": "someone/model"})
     monkeypatch.setattr(stages, "run_stage", lambda *_: None)
     with pytest.raises(UserError, match="--remake pretrain: it was imported from someone/model; import it again"):

@@ -6,16 +6,31 @@ Every import of that code is inside of the functions, so that `keylm --help` tak
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from keylm.common.errors import UserError, as_keylm_error
+from keylm import __version__
+from keylm.common.errors import StoppedError, UserError, as_keylm_error
+
+
+class _Commands(TyperGroup):
+    """The commands. Ctrl-C in one is a failure with a sentence, where typer would print "Aborted!"."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise StoppedError("stopped", signal.SIGINT) from None
+
 
 app = typer.Typer(
     name="keylm",
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     # `main` prints errors, and `--debug` shows Python's own traceback.
@@ -40,7 +55,13 @@ def _within(
     return check
 
 
-RecipeOrRun = Annotated[Path, typer.Argument(help="Recipe (.yaml), or run folder, which contains its recipe.")]
+RecipeOrRun = Annotated[
+    Path,
+    typer.Argument(
+        help="Recipe (.yaml, or the name of one that comes with KeyLM, such as quickstart), or run folder, which "
+        "contains its recipe."
+    ),
+]
 EvaluatedModel = Annotated[
     Path,
     typer.Argument(
@@ -89,9 +110,19 @@ _USE = "Use a model"
 _INSPECT = "Inspect"
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"keylm {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def root(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
+    ] = False,
 ) -> None:
     """Train a small language model from raw text, evaluate it, export it and chat with it.
 
@@ -104,28 +135,55 @@ def root(
 
     - `keylm doctor` checks this machine
 
-    - `keylm run recipes/quickstart.yaml` trains a small model in minutes
+    - `keylm run quickstart` trains a small model in minutes
 
     - `keylm chat runs/quickstart` talks to it
+
+    - `keylm docs` lists the pages of the documentation
     """
 
 
 @app.command(rich_help_panel=_STAGES)
 def run(
-    recipe: RecipeOrRun,
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Recipe (.yaml, or the name of one that comes with KeyLM, such as quickstart), or run folder, which "
+            "contains its recipe (default: that of --from)."
+        ),
+    ] = None,
     set_: Overrides = None,
     run_: Folder = None,
+    from_: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="RUN", help="Take from this run what the recipe would make again the same."),
+    ] = None,
+    more: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME|TOKENS",
+            help="Pretrain a finished run longer, such as 30m or 2e6, from its last weights, in RUN-more.",
+        ),
+    ] = None,
     remake: Remake = None,
     offline: Offline = False,
 ) -> None:
     """Run all stages that are not done yet, then write results.json and report.html."""
     _set_offline(offline)
     from keylm import stages
+    from keylm.commands.lengthen import lengthen_training
     from keylm.commands.report import write_results
+    from keylm.commands.reuse import reuse_stages
     from keylm.common import ranks
     from keylm.run import open_run
 
-    opened = open_run(recipe, set_, run_)
+    if not (named := recipe or from_):
+        raise UserError("name a recipe or a run folder, such as `keylm run quickstart`")
+    opened = open_run(named, set_, None if more else run_)
+    if more:
+        opened = lengthen_training(opened, more, run_)
+    if from_:
+        reuse_stages(from_, opened)
     stages.run_all(opened, remake)
     if ranks.is_main_process():
         write_results(opened)
@@ -354,15 +412,18 @@ def import_(
             "keylm-nano-base, or the name of a model on the Hugging Face hub."
         ),
     ],
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(help="Recipe (.yaml) with what is yours: name, sources, tokens. The sizes are the model's."),
+    ] = None,
     run_: Folder = None,
-    tune: Annotated[
-        bool, typer.Option("--tune", help="To fine-tune the model: sft remains to be run, on the imported weights.")
-    ] = False,
 ) -> None:
-    """Make a run from an existing Qwen3 model, to tune, evaluate, export or serve it."""
-    from keylm.commands.import_model import import_model
+    """Make a run from an existing Qwen3 model, to train it further, evaluate, export or serve it."""
+    from keylm.commands.import_model import import_model, show_next_steps
 
-    print(import_model(source, run_, tune).folder)
+    run = import_model(source, run_, recipe)
+    print(run.folder)
+    show_next_steps(run)
 
 
 @app.command(rich_help_panel=_INSPECT)
@@ -441,6 +502,16 @@ def doctor(
 
     if not show_doctor(folder):
         raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=_INSPECT)
+def docs(
+    page: Annotated[str, typer.Argument(help="Page, such as recipe or sources (default: the list of all).")] = "index",
+) -> None:
+    """Show a page of the documentation."""
+    from keylm.commands.docs import show_page
+
+    show_page(page)
 
 
 def main() -> None:

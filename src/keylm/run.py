@@ -11,11 +11,15 @@ from keylm.common import ranks
 from keylm.common.errors import KeyLMError, UserError
 from keylm.common.files import cached_sha256, read_json, sha256, write_json, write_text
 from keylm.common.folder_lock import lock_folder
-from keylm.recipe import Recipe, dump_recipe, load_recipe
+from keylm.recipe import MIXTURE_STAGES, Recipe, dump_recipe, load_recipe
 from keylm.recipe.fingerprint import changed_fields, name_fields, stage_inputs
 
 _LOGS = {"begun.json", "metrics.jsonl", "tensorboard"}
 """What a stage leaves that is no part of its work: it is written anew when the stage begins again."""
+
+
+IMPORTED = "imported"
+"""The folder of imported weights, which is laid out like a training stage's."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Run:
 
     def is_finished(self, stage: str) -> bool:
         """Whether `stage` is finished, with whatever settings; for commands that only read."""
-        return (self.stage(stage) / "stage.json").exists()
+        return (self.stage(stage) / "stage.json").exists() and not self.is_superseded(stage)
 
     def is_done(self, stage: str) -> bool:
         """Whether `stage` is finished, with the settings of this recipe.
@@ -69,16 +73,16 @@ class Run:
         """
         if changed := self.changed_settings(stage):
             raise UserError(
-                f"{self.stage(stage)} was made from other settings than this recipe's: {name_fields(changed)}; "
-                f"make it again, and what follows from it, with `--remake {stage}`, or name another run folder with "
-                f"--run"
+                f"{self.stage(stage)} is out of date: {name_fields(changed)}; `--remake {stage}` makes it again, and "
+                f"what follows from it, and `keylm run --from {self.folder} --run ANOTHER` keeps this run and makes "
+                f"another from what still holds"
             )
         return self.is_finished(stage)
 
     def changed_settings(self, stage: str) -> list[str]:
         """The fields in which the recipe differs from the one that made what is in the folder of `stage`."""
         begun = self._read_record(stage, "begun.json")
-        if not begun or self.imported_from(stage) or not self._has_output(stage):
+        if not begun or "imported" in begun or not self._has_output(stage):
             return []
         # Earlier versions recorded a hash. The recipe that is saved in the run is the one that made it.
         recorded = begun["settings"] if "settings" in begun else stage_inputs(load_recipe(self.folder))[stage]
@@ -111,10 +115,15 @@ class Run:
         return metadata
 
     def imported_from(self, stage: str) -> str | None:
-        """Where a stage was imported from; None if it was run here, or is not done yet."""
-        metadata = self._read_record(stage, "stage.json") or {}
-        source: str | None = metadata.get("imported")
-        return source
+        """Where a stage was imported from; None if it was run here, or is not done yet.
+
+        That is also so of imported weights on which the recipe trains now.
+        """
+        return None if self._is_trained_here(stage) else self._import_record(stage)
+
+    def is_superseded(self, stage: str) -> bool:
+        """Whether a stage has imported weights, and the recipe has sources to train them, or those before them, on."""
+        return self._is_trained_here(stage) and self._import_record(stage) is not None
 
     def save_recipe(self) -> None:
         """Save the resolved recipe in the run, as `recipe.yaml`, unless it is there."""
@@ -131,6 +140,17 @@ class Run:
             UserError: another process has locked it.
         """
         return lock_folder(self.folder) if ranks.is_main_process() else nullcontext()
+
+    def _is_trained_here(self, stage: str) -> bool:
+        """Whether the recipe has sources for a stage that trains on some, or for one before it."""
+        if stage not in MIXTURE_STAGES:
+            return False
+        return any(self.recipe.sources_of(name) for name in MIXTURE_STAGES[: MIXTURE_STAGES.index(stage) + 1])
+
+    def _import_record(self, stage: str) -> str | None:
+        metadata = self._read_record(stage, "stage.json") or {}
+        source: str | None = metadata.get("imported")
+        return source
 
     def _has_output(self, stage: str) -> bool:
         """Whether a stage is finished, or was begun and left something that other settings must not continue."""

@@ -1,4 +1,4 @@
-"""The models that come with this package, by name."""
+"""What comes with this package besides code: models and recipes by name, and the documentation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 from keylm.common.errors import UserError
 from keylm.common.files import CHECKSUMS
 
-MODELS = Path(__file__).parent / "models"
+_PACKAGE = Path(__file__).parent
+
+MODELS = _PACKAGE / "models"
 """The folder with a folder for each model."""
 
 
@@ -51,3 +53,20 @@ SHIPPED = {model.name: model for model in (DEFAULT, ShippedModel("keylm-nano-bas
 def shipped_model(name: Path | str) -> ShippedModel | None:
     """The shipped model of that name; None if there is none, or if a file or folder of that name is here."""
     return None if Path(name).exists() else SHIPPED.get(str(name))
+
+
+def package_folder(name: str) -> Path:
+    """The folder `recipes` or `docs`: in the package of a wheel, at the root of a checkout."""
+    packaged = _PACKAGE / name
+    return packaged if packaged.exists() else _PACKAGE.parents[1] / name
+
+
+def shipped_recipe(name: Path | str) -> Path | None:
+    """The recipe of that name; None if there is none, or if a file or folder of that name is here."""
+    path = package_folder("recipes") / f"{name}.yaml"
+    return path if path.exists() and not Path(name).exists() and Path(name).name == str(name) else None
+
+
+def recipe_names() -> list[str]:
+    """The names of the recipes that come with this package."""
+    return sorted(path.stem for path in package_folder("recipes").glob("*.yaml"))

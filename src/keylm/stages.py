@@ -10,14 +10,20 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
+
+from rich.markup import escape
 
 from keylm.common import hardware, ranks
 from keylm.common.console import console
 from keylm.common.errors import UserError
 from keylm.common.files import discard_folder
+from keylm.common.interrupts import stop_on_interrupt
+from keylm.recipe import MIXTURE_STAGES
 from keylm.recipe.base import Config
 from keylm.recipe.dpo import DpoConfig
+from keylm.recipe.fingerprint import name_fields
 from keylm.recipe.grpo import GrpoConfig
 from keylm.recipe.train import TrainConfig
 from keylm.run import Run
@@ -44,13 +50,15 @@ class Stage:
     label: str = ""
     """Name of its weights in tables of scores, such as `after SFT`."""
     card_text: str = ""
-    """Its sentence on the model card; `config` stands for its section of the recipe."""
+    """Its sentence on the model card; `config` stands for its section of the recipe, `tokens` for those it read."""
     review: str = ""
     """`module:function` that takes a run in which the stage was begun, before a command writes anything: it refuses
     what cannot go on, and says what is out of date."""
     plan_remake: str = ""
     """`module:function` that takes a run and returns the folders to delete and the later stages to make again where the
     stage is to be made again. By default its own folder, and all later stages."""
+    is_cheap: bool = False
+    """Whether it is made again without being asked where the recipe changed, since it takes little beside training."""
 
     def config(self, run: Run) -> Config | None:
         """The stage's section of the recipe; None if the recipe skips the stage."""
@@ -60,6 +68,24 @@ class Stage:
     def load_entry_point(self) -> Callable[[Run], dict[str, Any]]:
         """Import the entry point."""
         return _load(self.entry_point)
+
+    def is_done(self, run: Run) -> bool:
+        """Whether the stage is finished with the settings of the recipe.
+
+        Raises:
+            UserError: it was made from other settings, and is not cheap.
+        """
+        if self.is_cheap and run.changed_settings(self.name):
+            return False
+        return run.is_done(self.name)
+
+    def outdated_parts(self, run: Run) -> tuple[list[Path], list[str]]:
+        """The folders to delete, and the later stages to make again, where this stage is to be made again."""
+        if self.plan_remake:
+            folders, later = _load(self.plan_remake)(run)
+            return folders, later
+        names = [stage.name for stage in STAGES]
+        return [run.stage(self.name)], names[names.index(self.name) + 1 :]
 
 
 def _load(name: str) -> Callable[[Run], Any]:
@@ -88,8 +114,7 @@ STAGES = (
         trains=True,
         distributed=True,
         label="before SFT",
-        card_text="Pretraining used {config.tokens:,} tokens, with {config.optimizer.type}. Mixture, by share of "
-        "tokens:",
+        card_text="Pretraining read {tokens:,} tokens, with {config.optimizer.type}.",
     ),
     Stage(
         "sft",
@@ -99,8 +124,7 @@ STAGES = (
         trains=True,
         distributed=True,
         label="after SFT",
-        card_text="Supervised fine-tuning used {config.tokens:,} tokens, with the loss on the assistant's tokens only. "
-        "Mixture:",
+        card_text="Supervised fine-tuning read {tokens:,} tokens, with the loss on the assistant's tokens only.",
     ),
     Stage(
         "dpo",
@@ -125,16 +149,22 @@ STAGES = (
         "whether they follow the request and are about its topic.",
     ),
     # Before the export, whose model card shows the scores.
-    Stage("eval", "evaluate", "keylm.evaluate.stage:run_eval", "eval"),
-    Stage("export", "export and verify the release", "keylm.export.stage:run_export", "export"),
+    Stage("eval", "evaluate", "keylm.evaluate.stage:run_eval", "eval", is_cheap=True),
+    Stage("export", "export and verify the release", "keylm.export.stage:run_export", "export", is_cheap=True),
 )
 
 TRAINING_STAGES = tuple(stage for stage in STAGES if stage.trains)
 
 
 def stages_of(run: Run) -> list[Stage]:
-    """The stages of the run's recipe, in order."""
-    return [stage for stage in STAGES if not stage.optional or stage.config(run)]
+    """The stages of the run's recipe, in order: without those that lack their section, or sources to train on."""
+    return [stage for stage in STAGES if not _is_skipped(run, stage)]
+
+
+def _is_skipped(run: Run, stage: Stage) -> bool:
+    if stage.name in MIXTURE_STAGES:
+        return not run.recipe.sources_of(stage.name) and not run.imported_from(stage.name)
+    return stage.optional and not stage.config(run)
 
 
 def training_stages(run: Run) -> list[str]:
@@ -190,18 +220,22 @@ def run_until(run: Run, name: str, remake: str | None = None) -> None:
     stages = stages_of(run)
     names = [stage.name for stage in stages]
     if name not in names:
-        raise UserError(f"the recipe of {run.folder} has no `{name}`: add the section, docs/{name}.md says how")
+        if name in MIXTURE_STAGES:
+            raise UserError(
+                f"the recipe of {run.folder} has no sources for `{name}`: `keylm docs sources` has their types"
+            )
+        raise UserError(f"the recipe of {run.folder} has no `{name}`: add the section, `keylm docs {name}` says how")
     if remake not in (None, name):
         raise UserError(
             f"--remake {remake}: `keylm {name}` makes only `{name}`, use `keylm run {run.folder} --remake {remake}`"
         )
     _review(run, remake)
     position = names.index(name)
-    for earlier in names[:position]:
+    for earlier in stages[:position]:
         # An imported run lacks some stages for good, such as `prepare`. There the stage itself reports what it misses.
-        if not run.is_done(earlier) and not run.imported_from("tokenizer"):
+        if not earlier.is_done(run) and not run.imported_from("tokenizer"):
             raise UserError(
-                f"`{name}` needs `{earlier}` first: run `keylm {earlier} {run.folder}`, "
+                f"`{name}` needs `{earlier.name}` first: run `keylm {earlier.name} {run.folder}`, "
                 f"or `keylm run {run.folder}` for everything that is missing"
             )
     with run.lock():
@@ -220,7 +254,7 @@ def _review(run: Run, remake: str | None) -> None:
     for stage in stages_of(run):
         if stage.name == remake:
             return
-        run.is_done(stage.name)
+        stage.is_done(run)
         if stage.review and run.stage(stage.name).exists():
             _load(stage.review)(run)
 
@@ -230,9 +264,7 @@ def _discard(run: Run, remake: str | None) -> None:
     if not remake:
         return
     if ranks.is_main_process():
-        position = [stage.name for stage in STAGES].index(remake)
-        stage, later = STAGES[position], [stage.name for stage in STAGES[position + 1 :]]
-        folders, outdated = _load(stage.plan_remake)(run) if stage.plan_remake else ([run.stage(remake)], later)
+        folders, outdated = next(stage for stage in STAGES if stage.name == remake).outdated_parts(run)
         # The latest first, and the mark of the stage before its parts: if this is stopped, what is left is consistent.
         for name in reversed(outdated):
             if not run.imported_from(name):
@@ -243,8 +275,15 @@ def _discard(run: Run, remake: str | None) -> None:
     ranks.barrier()
 
 
+def _discard_superseded(run: Run) -> None:
+    """Delete the imported weights of stages that are now to be trained; `imported` keeps what training starts from."""
+    for stage in reversed(TRAINING_STAGES):
+        if run.is_superseded(stage.name):
+            discard_folder(run.stage(stage.name))
+
+
 def run_stage(run: Run, stage: Stage) -> None:
-    """Run one stage unless it is done, and record its metadata, its duration in seconds and its peak memory in bytes.
+    """Run one stage unless it is done, and record its metadata: its own, time in seconds, peak memory, and machine.
 
     With several ranks, every rank calls this.
     """
@@ -254,19 +293,30 @@ def run_stage(run: Run, stage: Stage) -> None:
 
 
 def _run_on_this_rank(run: Run, stage: Stage) -> None:
-    if run.is_done(stage.name):
+    if stage.is_done(run):
         console.print(f"[green]✓[/] {stage.name:<10} already done in {run.stage(stage.name)}")
         return
     console.print(f"[bold]{stage.name}[/]: {stage.title}")
     if ranks.is_main_process():
+        if changed := run.changed_settings(stage.name):
+            console.print(f"  made again: {escape(name_fields(changed))}", soft_wrap=True)
+            discard_folder(run.stage(stage.name))
+        if stage.trains:
+            _discard_superseded(run)
         run.begin(stage.name)
     # `keylm run` runs all stages in one process: without this, each would report the largest peak so far.
     hardware.reset_peak_memory()
     start = time.monotonic()
-    metadata = stage.load_entry_point()(run)
+    with stop_on_interrupt(
+        f"stopped in `{stage.name}`, what is done is kept: run the same command to resume",
+        # Training ends in its own time, after it has saved the last step.
+        may_be_killed=not stage.trains,
+    ):
+        metadata = stage.load_entry_point()(run)
     seconds, peak_bytes = time.monotonic() - start, hardware.peak_memory_bytes()
     if ranks.is_main_process():
-        run.finish(stage.name, {**metadata, "seconds": round(seconds, 2), "peak_memory_bytes": peak_bytes})
+        costs = {"seconds": round(seconds, 2), "peak_memory_bytes": peak_bytes}
+        run.finish(stage.name, {**metadata, **costs, "machine": hardware.describe_hardware()})
     minutes, rest = divmod(round(seconds), 60)
     duration = f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
     console.print(f"[green]✓[/] {stage.name:<10} {duration}, peak memory {peak_bytes / 2**30:.2f} GiB")

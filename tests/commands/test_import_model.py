@@ -13,14 +13,16 @@ from helpers.tiny_run import TEXTS, tiny_run
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
-from keylm.commands.import_model import import_model
+from keylm.commands.import_model import import_model, show_next_steps
 from keylm.commands.report import write_results
-from keylm.common.errors import KeyLMError, UserError
+from keylm.common.errors import UserError
 from keylm.export.stage import run_export
+from keylm.instructions.task import assistant_message, user_message
 from keylm.model.transformer import load_model
-from keylm.run import Run
-from keylm.stages import run_until
+from keylm.run import IMPORTED, Run, open_run
+from keylm.stages import run_all, run_until, training_stages
 from keylm.tokenizer.tokenizer import Tokenizer
+from keylm.train.stages import run_pretrain
 
 
 @pytest.fixture(scope="module")
@@ -84,14 +86,84 @@ def test_the_report_says_what_was_imported(folder: Path, tmp_path: Path) -> None
         assert absent not in page
 
 
-def test_a_base_model_can_be_tuned(folder: Path, tmp_path: Path) -> None:
-    run = import_model(str(folder), tmp_path / "run", tune=True)
-    assert run.is_done("pretrain")
-    assert not run.is_done("sft")
-    with pytest.raises(KeyLMError, match="run the `prepare` stage"):
-        run_until(run, "sft")
-    with pytest.raises(UserError, match="run `keylm sft"):
-        run_until(run, "export")
+def test_a_model_brings_no_sources(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = import_model(str(folder), tmp_path / "run")
+    assert run.recipe.name == "tiny-model"
+    assert not run.recipe.data.sources
+    assert not run.recipe.sft.sources
+    assert [run.is_done(stage) for stage in ("tokenizer", "prepare", "pretrain", "sft")] == [True, False, True, True]
+    show_next_steps(run)
+    screen = capsys.readouterr().err
+    assert f"keylm run {run.folder} --set sft.tokens=2e5 --set 'sft.sources=[{{name: chats.jsonl," in screen
+    changed = open_run(run.folder, ["sft.sources=[{name: chats, type: files, path: chats.jsonl}]"])
+    assert [changed.is_done(stage) for stage in ("pretrain", "sft")] == [True, False]
+    show_next_steps(changed)
+    assert "train it on chats" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("sections", "trained"),
+    [(("data",), ["pretrain"]), (("sft",), ["sft"]), (("data", "sft"), ["pretrain", "sft"])],
+    ids=lambda part: "-".join(part),
+)
+def test_three_lines_train_a_model_further(
+    folder: Path, tmp_path: Path, sections: tuple[str, ...], trained: list[str]
+) -> None:
+    """At a learning rate of almost zero the weights stay where they were, so training began from the imported ones."""
+    (tmp_path / "texts").mkdir()
+    for number, text in enumerate(TEXTS[:60]):
+        (tmp_path / "texts" / f"{number}.txt").write_text(text)
+    chats = [[user_message(f"What is {number}?"), assistant_message(f"{number} is a number.")] for number in range(60)]
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
+    lines = {
+        "data": f"data: {{sources: [{{name: texts, type: files, path: {tmp_path}/texts/*.txt}}]}}",
+        "sft": f"sft: {{sources: [{{name: chats, type: files, path: {tmp_path}/chats.jsonl}}]}}",
+    }
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("\n".join(["name: mine", *(lines[section] for section in sections)]))
+    run = import_model(str(folder), tmp_path / "run", recipe)
+    assert (run.recipe.name, run.recipe.title) == ("mine", "")
+    short = [
+        "tokens=512",
+        "batch_tokens=256",
+        "micro_batch_tokens=256",
+        "optimizer={type: adamw, learning_rate_scale: 1e-6}",
+    ]
+    quick = ["eval.instructions=0", "eval.typo_passages=0", "eval.typo_instructions=0", "eval.num_answers=0"]
+    run = open_run(run.folder, [f"{section}.{override}" for section in ("train", "sft") for override in short] + quick)
+    run_all(run)
+    assert [
+        stage for stage in ("pretrain", "sft") if run.is_finished(stage) and not run.imported_from(stage)
+    ] == trained
+    imported, released = (load_file(run.weights(stage)) for stage in (IMPORTED, training_stages(run)[-1]))
+    assert training_stages(run)[-1] == trained[-1]
+    assert any(not torch.equal(tensor, released[name]) for name, tensor in imported.items())
+    for name, tensor in imported.items():
+        torch.testing.assert_close(released[name], tensor, atol=1e-4, rtol=1e-3)
+    write_results(run)
+    card = (run.stage("export") / "README.md").read_text()
+    assert "fine-tuned with KeyLM" in card
+    assert "imported from `Tiny Model`" in card
+    assert ("Pretraining read" in card, "Supervised fine-tuning read" in card) == (
+        "data" in sections,
+        "sft" in sections,
+    )
+
+
+def test_what_a_recipe_gets_wrong_is_named_by_its_file(folder: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("name: mine\nsft: {token: 5}\n")
+    with pytest.raises(UserError, match=r"mine\.yaml: `sft\.token` is not a key"):
+        import_model(str(folder), tmp_path / "run", recipe)
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_does_not_begin_without_the_imported_weights(folder: Path, tmp_path: Path) -> None:
+    """As in a run that an earlier version imported."""
+    run = import_model(str(folder), tmp_path / "run")
+    shutil.rmtree(run.stage(IMPORTED))
+    with pytest.raises(UserError, match="has no imported weights: import the model again, into another run folder"):
+        run_pretrain(run)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

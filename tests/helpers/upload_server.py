@@ -81,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _validate(self, card: str) -> None:
         header = yaml.safe_load(card.split("---")[1])
-        errors = [{"message": f"`{key}` is missing"} for key in ("license", "pipeline_tag") if key not in header]
+        errors = [{"message": f"`{key}` is missing"} for key in ("library_name", "pipeline_tag") if key not in header]
         self._send(400 if errors else 200, {"errors": errors, "warnings": []})
 
     def _upload(self, item: dict) -> dict:

@@ -84,7 +84,7 @@ def test_a_change_concerns_what_it_shapes(change: dict[str, Any], stages: list[s
 def test_the_number_of_tasks_concerns_sources_with_a_limit() -> None:
     limited = {"sft__sources__0__max_documents": 7}
     before, after = stage_inputs(recipe(**limited)), stage_inputs(recipe(**limited, prepare__tasks=7))
-    assert changed_fields(before["prepare"], after["prepare"]) == ["`prepare.tasks` (1, now 7)"]
+    assert changed_fields(before["prepare"], after["prepare"]) == ["`prepare.tasks: 1 -> 7`"]
     assert not changed_fields(before["pretrain"], after["pretrain"])
     assert changed_fields(before["sft"], after["sft"])
 
@@ -92,14 +92,14 @@ def test_the_number_of_tasks_concerns_sources_with_a_limit() -> None:
 def test_the_order_of_the_sources_counts() -> None:
     sources = [{"name": name, "type": "files", "path": name} for name in ("a", "b")]
     before, after = (stage_inputs(recipe(data__sources=part)) for part in (sources, sources[::-1]))
-    assert changed_fields(before["prepare"], after["prepare"]) == ['`data.sources` (["a", "b"], now ["b", "a"])']
+    assert changed_fields(before["prepare"], after["prepare"]) == ['`data.sources: ["a", "b"] -> ["b", "a"]`']
 
 
 def test_of_a_new_source_only_the_name_is_given() -> None:
     more = {"name": "more", "type": "files", "path": "c.jsonl"}
     before, after = recipe(), recipe(sft__sources=[{"name": "talk", "type": "files", "path": "b.jsonl"}, more])
     changed = changed_fields(stage_inputs(before)["prepare"], stage_inputs(after)["prepare"])
-    assert changed == ['`sft.sources` (["talk"], now ["talk", "more"])']
+    assert changed == ['`sft.sources: ["talk"] -> ["talk", "more"]`']
 
 
 def test_the_source_inside_another_one_counts() -> None:
@@ -108,7 +108,7 @@ def test_the_source_inside_another_one_counts() -> None:
         return recipe(sft__sources=[{"name": "talk", "type": "constrained-chat", "from_source": inner}])
 
     before, after = (stage_inputs(conversations(path)) for path in ("a", "b"))
-    assert changed_fields(before["sft"], after["sft"]) == ['`sft.sources.talk.from_source.path` ("a", now "b")']
+    assert changed_fields(before["sft"], after["sft"]) == ['`sft.sources.talk.from_source.path: "a" -> "b"`']
 
 
 def test_a_source_depends_on_those_before_it_and_on_those_it_is_made_from() -> None:
@@ -117,7 +117,7 @@ def test_a_source_depends_on_those_before_it_and_on_those_it_is_made_from() -> N
             source_inputs(recipe(), "pretrain", name), source_inputs(recipe(**changes), "pretrain", name)
         )
 
-    assert changed("typos", data__sources__0__path="c.txt") == ['`data.sources.prose.path` ("a.txt", now "c.txt")']
+    assert changed("typos", data__sources__0__path="c.txt") == ['`data.sources.prose.path: "a.txt" -> "c.txt"`']
     assert not changed("prose", data__sources__1__num_documents=7)
     assert changed("typos", data__sources__1__num_documents=7)
     assert not changed("prose", sft__sources__0__path="c.jsonl")
@@ -127,6 +127,6 @@ def test_long_values_and_long_lists_are_cut() -> None:
     before = {f"train.field{number}": number for number in range(9)}
     after = {**{key: value + 1 for key, value in before.items()}, "train.field0": "long " * 50}
     sentence = name_fields(changed_fields(before, after))
-    assert sentence.startswith('`train.field0` (0, now "long ')
-    assert sentence.endswith("`train.field4` (4, now 5) and 4 more")
+    assert sentence.startswith('`train.field0: 0 -> "long ')
+    assert sentence.endswith("`train.field4: 4 -> 5` and 4 more")
     assert len(sentence) < 250

@@ -9,6 +9,8 @@ import pytest
 
 from keylm.common.errors import UserError
 from keylm.recipe import dump_recipe, load_recipe
+from keylm.run import open_run
+from keylm.shipped import recipe_names
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -64,10 +66,17 @@ MISTAKES = {
     "train.phases=[{until: 1, sequence_length: 100}]": "sequence_length of 100 must divide",
     "sft.phases=[{until: 1, sequence_length: 64}]": "needs `packing: concat`",
     "data.sources.0.type=magic": r"`data.sources.0.type`: there is no source type `magic`, only 'files', 'hub'",
-    "data.sources.0={name: mine}": r"`data.sources.0` has no `type`; docs/recipe.md lists",
+    "data.sources.0={name: mine}": r"`data.sources.0` has no `type`; `keylm docs recipe` lists",
     "data.sources.0={name: mine, type: hub, dataset: a/b, weight: -1}": "`data.sources.0.weight`: .*greater than",
     "data.sources.0={name: mine, type: hub, preset: [a]}": r"`data.sources.0.preset`: Input should be a valid string",
     "data.sources.0={name: mine, type: hub}": r"`data.sources.0.dataset`: Field required",
+    "train.tokes=1": "`train.tokes` is not a key of a recipe; did you mean `tokens`",
+    "train.optimizer.weigth_decay=1": "did you mean `weight_decay`",
+    "tokens=1": "`tokens` is not a key of a recipe; did you mean `tokenizer`",
+    "learning_rate=1": "`learning_rate` is not a key of a recipe; did you mean `dpo.learning_rate`",
+    "data.sources.0={name: mine, type: files, pth: a}": r"`data.sources.0.pth` is not a key of a recipe; .* `path`",
+    "data.sources.0.num_documents=1": "did you mean `max_documents`",
+    "data.qqqq=1": "`data.qqqq` is not a key of a recipe; `keylm docs recipe` lists them all",
     "data.sources.nobody.weight=1": "the list has no item `nobody`",
     "train.tokens": "write it as key=value",
     "train.tokens=[": "the value is not valid YAML",
@@ -83,6 +92,19 @@ def test_a_mistake_gets_one_sentence(override: str, sentence: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_recipe_that_comes_with_the_package_is_loaded_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert recipe_names() == sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
+    assert load_recipe(Path("quickstart")).name == "quickstart"
+    assert open_run(Path("quickstart")).folder == Path("runs/quickstart")
+    # What is here goes first.
+    Path("quickstart").mkdir()
+    with pytest.raises(UserError, match="quickstart is not a run"):
+        load_recipe(Path("quickstart"))
+
+
 def test_an_override_within_a_value_is_refused() -> None:
     overrides = ["eval.tasks=[piqa]", "eval.tasks.0.x=1"]
     with pytest.raises(UserError, match="`0` is a value, not a section"):
@@ -90,7 +112,7 @@ def test_an_override_within_a_value_is_refused() -> None:
 
 
 def test_a_file_that_is_no_recipe_gets_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot read the recipe .*absent.yaml"):
+    with pytest.raises(UserError, match=r"no recipe .*absent.yaml; those that come with KeyLM are .*quickstart"):
         load_recipe(tmp_path / "absent.yaml")
     broken = tmp_path / "broken.yaml"
     broken.write_text("a: [")

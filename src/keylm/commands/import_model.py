@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from rich.markup import escape
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tokenizers import Tokenizer as Backend
@@ -19,13 +19,14 @@ from tokenizers import models
 from torch import Tensor
 
 from keylm import run as runs
+from keylm.common.console import console
 from keylm.common.errors import UserError
 from keylm.common.files import read_json, refuse_lfs_pointer, write_json
 from keylm.model.transformer import weight_shapes
 from keylm.recipe import MIXTURE_STAGES, Recipe
-from keylm.recipe.error_messages import first_problem
+from keylm.recipe.loading import read_recipe_values, validate_recipe
 from keylm.recipe.model import ModelConfig
-from keylm.run import Run
+from keylm.run import IMPORTED, Run
 from keylm.shipped import ShippedModel, shipped_model
 from keylm.tokenizer.tokenizer import CONTROL_TOKENS, SPLIT_REGEX, Tokenizer, byte_level_backend
 from keylm.train.checkpoint import save_weights
@@ -53,23 +54,24 @@ _SIZES = (
 """Fields that `config.json` must have."""
 
 
-def import_model(source: str, folder: Path | None = None, tune: bool = False) -> Run:
+def import_model(source: str, folder: Path | None = None, changes: Path | None = None) -> Run:
     """Make a run with the weights and the tokenizer of a transformers model.
 
-    Its `tokenizer`, `pretrain` and `sft` stages are done. The weights are converted to float32, and an output head that
-    is tied to the embedding becomes a copy of it.
+    Its `tokenizer` stage is done; so are `pretrain` and `sft`, unless the recipe has sources to train on. The weights
+    are converted to float32, and an output head that is tied to the embedding becomes a copy of it.
 
     Args:
         source: A transformers folder, or the name of a shipped model or of one on the Hugging Face hub.
         folder: The run folder; `runs/NAME` by default.
-        tune: Leave the `sft` stage to be run, on the imported weights.
+        changes: A file with what the recipe has besides the model: name, sources, lengths.
 
     Raises:
         UserError: there is no such model, it has another graph or tokenizer, or the run exists already.
     """
     shipped = shipped_model(source)
     model_folder = shipped.folder if shipped else _locate_model(source)
-    recipe = _derive_recipe(model_folder, *((shipped.name, shipped.title) if shipped else _names(source)))
+    names = (shipped.name, shipped.title) if shipped else _names(source)
+    recipe = _derive_recipe(model_folder, *names, changes)
     tokenizer = _load_tokenizer(model_folder, recipe)
     weights = _load_weights(model_folder, recipe)
 
@@ -78,12 +80,30 @@ def import_model(source: str, folder: Path | None = None, tune: bool = False) ->
         raise UserError(f"{run.folder} is a run already: name another one with --run")
     runs.create(recipe, run.folder)
     tokenizer.save(run.stage("tokenizer"), recipe.model.max_position_embeddings)
-    for stage in ("pretrain",) if tune else MIXTURE_STAGES:
+    for stage in (IMPORTED, *MIXTURE_STAGES):
         save_weights(run.weights(stage).parent, weights)
-        _mark_as_imported(run, stage, source, mixture={}, **({"shipped": True} if shipped else {}))
+        _mark_as_imported(run, stage, source, mixture={})
     # Last, because its mark is what makes the folder a run that exists: an import that was interrupted can be repeated.
-    _mark_as_imported(run, "tokenizer", source)
+    _mark_as_imported(run, "tokenizer", source, **({"shipped": True} if shipped else {}))
     return run
+
+
+def show_next_steps(run: Run) -> None:
+    """Print what can be done with an imported model."""
+    names = ", ".join(source.name for stage in MIXTURE_STAGES for source in run.recipe.sources_of(stage))
+    if names:
+        steps = {f"train it on {names}, evaluate and export it:": f"keylm run {run.folder}"}
+    else:
+        train = f"keylm run {run.folder}"
+        chats, texts = (f"[{{name: {name}, type: files, path: {name}}}]" for name in ("chats.jsonl", "texts"))
+        steps = {
+            "evaluate and export it as it is, then chat:": f"{train} && keylm chat {run.folder}",
+            "teach it your conversations (`keylm docs sources` has the forms):": f"{train} --set sft.tokens=2e5 "
+            f"--set 'sft.sources={chats}'",
+            "teach it your texts:": f"{train} --set train.tokens=1e6 --set 'data.sources={texts}'",
+        }
+    for purpose, command in steps.items():
+        console.print(f"  {purpose}\n    [bold]{escape(command)}[/]", soft_wrap=True)
 
 
 def open_shipped(model: ShippedModel, folder: Path | None = None) -> Run:
@@ -99,7 +119,7 @@ def open_shipped(model: ShippedModel, folder: Path | None = None) -> Run:
     run_folder = folder or Path("runs") / model.name
     if (run_folder / "recipe.yaml").exists():
         run = runs.open_run(run_folder)
-        if run.imported_from("sft") == model.name:
+        if run.imported_from("tokenizer") == model.name:
             return run
     return import_model(model.name, run_folder)
 
@@ -128,8 +148,8 @@ def _names(source: str) -> tuple[str, str]:
     return re.sub(r"[^a-z0-9._-]+", "-", title.lower()).strip("-._") or "imported", title
 
 
-def _derive_recipe(model_folder: Path, name: str, title: str) -> Recipe:
-    """A recipe with the sizes of the imported model, and with training settings that suit a first fine-tuning."""
+def _derive_recipe(model_folder: Path, name: str, title: str, changes: Path | None) -> Recipe:
+    """A recipe with the sizes of the imported model, training settings that suit a first fine-tuning, and `changes`."""
     path = model_folder / "config.json"
     config = _read_model_file(path)
     if missing := [key for key in _SIZES if key not in config]:
@@ -146,27 +166,39 @@ def _derive_recipe(model_folder: Path, name: str, title: str) -> Recipe:
     generation = read_json(generation_path) if generation_path.exists() else {}
     # The largest power of two within the context.
     sequence_length = min(2048, 1 << int(model["max_position_embeddings"]).bit_length() - 1)
-    training = {"sequence_length": sequence_length, "tokens": 10_000_000, "batch_tokens": 65_536}
+    training = {
+        "sequence_length": sequence_length,
+        "tokens": 1_000_000,
+        "batch_tokens": 16_384,
+        "optimizer": {"learning_rate_scale": 0.25, "weight_decay": 0.01},
+    }
     values = {
         "name": name,
         "title": title,
         "model": model,
-        # Pretraining is done: some text, so that validation shows what tuning forgets, and enough of few conversations.
-        "data": {
-            "sources": [{"name": "installed-docs", "type": "installed-docs", "max_bytes": 5_000_000}],
-            "validation_fraction": 0.05,
-        },
+        # Of few conversations, enough to see how training goes.
+        "data": {"sources": [], "validation_fraction": 0.05},
         "tokenizer": {"pre_tokenizer": _pre_tokenizer_name(model_folder)},
         "train": training,
-        "sft": {**training, "batch_tokens": 16_384, "optimizer": {"learning_rate_scale": 0.25, "weight_decay": 0.01}},
+        "sft": {**training, "sources": []},
         "export": {
             key: generation[key] for key in ("temperature", "repetition_penalty") if generation.get(key) is not None
         },
     }
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        raise UserError(f"{path}: {first_problem(error, values)}") from error
+    if changes:
+        own = read_recipe_values(changes)
+        # The title is another model's name.
+        values = _merge({**values, **({"title": ""} if "name" in own else {})}, own)
+    return validate_recipe(values, changes or path)
+
+
+def _merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`values` with those of `changes`, section by section."""
+    merged = dict(values)
+    for key, value in changes.items():
+        old = values.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _pre_tokenizer_name(model_folder: Path) -> str:

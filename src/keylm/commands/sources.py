@@ -42,7 +42,7 @@ def _print_sources(title: str, sources: Sequence[SourceConfig]) -> None:
     A table would leave the descriptions 30 columns of an 80-column terminal, and cut the ids of data sets.
     """
     output.print(Text(title, style="bold"))
-    width = max(len(source.name) for source in sources)
+    width = max((len(source.name) for source in sources), default=0)
     for source in sources:
         behavior = source_type(source)
         preset = behavior.preset(source)

@@ -26,6 +26,14 @@ class UserError(KeyLMError):
     exit_code = 2
 
 
+class StoppedError(KeyLMError):
+    """Someone stopped the work by a signal. The exit code is 128 plus its number, as in shells."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
+
+
 class MissingSourceError(UserError):
     """A source is not available: a gated or unknown data set, no network, no such file."""
 

@@ -78,6 +78,17 @@ def replace_folder(partial: Path, final: Path) -> None:
     _fsync(final.parent)
 
 
+def link_or_copy(source: str, target: str) -> None:
+    """Link a large file, which is never changed in place, where the disk has hard links; copy any other."""
+    if source.endswith((".npy", ".safetensors")):
+        try:
+            os.link(source, target)
+            return
+        except OSError:
+            pass
+    shutil.copy2(source, target)
+
+
 def discard_folder(folder: Path) -> None:
     """Delete a folder, if it exists."""
     discarded = folder.with_name(f".{folder.name}.discarded")

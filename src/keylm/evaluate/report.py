@@ -86,7 +86,7 @@ def _headlines(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
     tokens = {stage: sum(sources.values()) for stage, sources in results["tokens"]["trained"].items()}
     if tokens and results["imported"]:
-        yield short(tokens["sft"]), "tokens of SFT, on imported weights"
+        yield short(sum(tokens.values())), "tokens of training, on imported weights"
     elif tokens:
         yield short(tokens["pretrain"]), f"tokens of pretraining, {short(tokens.get('sft', 0))} of SFT"
 

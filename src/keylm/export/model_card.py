@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from importlib import resources
-from pathlib import Path
+from importlib.metadata import metadata
 from string import Template
 from typing import Any
 
-from huggingface_hub import ModelCardData
-
-from keylm.data.sources.registry import source_type
+from keylm.common.files import read_json
+from keylm.evaluate.results import last_finetuned_stage
+from keylm.export.card_header import card_header, is_chat_model
 from keylm.export.card_scores import scores_section
+from keylm.export.card_training import stages_trained_here, training_section
 from keylm.export.markdown import markdown_table
 from keylm.export.quantization_quality import NUM_TOKENS
 from keylm.gguf.file import license_of
 from keylm.gguf.locate import preferred_file_type
 from keylm.recipe import Recipe
-from keylm.recipe.train import TrainConfig
 from keylm.run import Run
 from keylm.shipped import SHIPPED
-from keylm.stages import Stage, stages_of
 
 _GGUF_USAGE = """
 With llama.cpp, using any of the GGUF files ($file_types):
@@ -39,13 +36,6 @@ ollama run $name
 ```
 """
 
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-
-_LICENSES = {
-    "apache-2.0": "The weights are licensed under Apache-2.0. The training texts have the licenses listed above.",
-    "other": "The weights have the license of the model that they were imported from.",
-}
-
 
 def render_model_card(run: Run, num_parameters: int, quality: dict[str, Any], verification: dict[str, Any]) -> str:
     """Render the card of a run's export, including its YAML header.
@@ -60,8 +50,8 @@ def render_model_card(run: Run, num_parameters: int, quality: dict[str, Any], ve
     model = recipe.model
     # Of an imported chat model nothing was trained here, so the card must not claim more than the export.
     origin = "trained from scratch"
-    if run.imported_from("pretrain"):
-        origin = "exported" if run.imported_from("sft") else "fine-tuned"
+    if run.imported_from("tokenizer"):
+        origin = "fine-tuned" if stages_trained_here(run) else "exported"
     template = Template(resources.files("keylm.export").joinpath("card.md").read_text(encoding="utf-8"))
     # Not `safe_substitute`: a placeholder without a value should fail here, not be published.
     body = template.substitute(
@@ -76,23 +66,28 @@ def render_model_card(run: Run, num_parameters: int, quality: dict[str, Any], ve
         context=f"{model.max_position_embeddings:,}",
         vocab=f"{model.vocab_size:,}",
         pre_tokenizer=recipe.tokenizer.pre_tokenizer,
+        kind="chat model" if is_chat_model(run) else "language model, not yet trained to chat,",
         made=origin,
+        maker=_maker(),
+        description=_description(recipe),
+        sampling=_sampling(recipe),
+        sample=_sample(run),
         gguf_usage=_gguf_usage(recipe),
         gguf_files=quantization_section(quality),
-        training=_training(run),
+        training=training_section(run),
         scores=scores_section(run),
         verification=_verification_section(verification),
-        license=_LICENSES[license_of(run)],
+        license=_license_text(run),
     )
-    return f"---\n{_header(run).to_yaml()}\n---\n\n{body}"
+    return f"---\n{card_header(run).to_yaml()}\n---\n\n{body}"
 
 
 def shipped_card(run: Run) -> str | None:
     """The card of the shipped model whose weights a run exports unchanged; None if they are others."""
-    is_shipped = run.imported_from("pretrain") and run.metadata("pretrain").get("shipped")
-    if not is_shipped or _stages_trained_here(run):
+    name = run.imported_from("tokenizer")
+    if not name or not run.metadata("tokenizer").get("shipped") or stages_trained_here(run):
         return None
-    return (SHIPPED[run.metadata("pretrain")["imported"]].folder / "README.md").read_text(encoding="utf-8")
+    return (SHIPPED[name].folder / "README.md").read_text(encoding="utf-8")
 
 
 def quantization_section(quality: dict[str, Any]) -> str:
@@ -115,21 +110,6 @@ def quantization_section(quality: dict[str, Any]) -> str:
     return f"\nThe GGUF files{measured}:\n\n{markdown_table(header, *rows)}"
 
 
-def _header(run: Run) -> ModelCardData:
-    recipe = run.recipe
-    sources = [source for stage in _stages_trained_here(run) for source in _sources(run, stage)]
-    datasets = {source_type(source).hub_dataset(source) for source in sources}
-    return ModelCardData(
-        model_name=recipe.title or recipe.name,
-        language="en",
-        license=license_of(run),
-        library_name="transformers",
-        pipeline_tag="text-generation",
-        tags=["keylm", "chat", "small-language-model", *(["gguf"] if recipe.export.gguf else [])],
-        datasets=sorted(dataset for dataset in datasets if dataset) or None,
-    )
-
-
 def _gguf_usage(recipe: Recipe) -> str:
     file_types = recipe.export.gguf
     if not file_types:
@@ -138,57 +118,50 @@ def _gguf_usage(recipe: Recipe) -> str:
     return Template(_GGUF_USAGE).substitute(name=recipe.name, file_type=best, file_types=", ".join(file_types))
 
 
-def _training(run: Run) -> str:
-    """One paragraph per training stage, with a table of sources where the stage has a mixture."""
-    paragraphs = []
-    if imported_from := run.imported_from("pretrain"):
-        name = _published_name(imported_from)
-        paragraphs.append(f"The weights were imported from `{name}`; see there for their training.\n")
-    # The text of each stage is in the table of stages, so that a new one cannot be forgotten here.
-    for stage in _stages_trained_here(run):
-        paragraphs.append(stage.card_text.format(config=stage.config(run)) + "\n")
-        if sources := _sources(run, stage):
-            paragraphs.append(_source_table(sources))
-    return "\n".join([*paragraphs, "The complete configuration is in `recipe.yaml` of the run."])
+def _license_text(run: Run) -> str:
+    license_id = license_of(run)
+    if license_id == "other":
+        return "The weights have the license of the model that they were imported from."
+    weights = (
+        f"The license of the weights is {license_id}." if license_id else "The license of the weights is not stated."
+    )
+    return f"{weights} The training texts have the licenses listed above."
 
 
-def _published_name(imported_from: str) -> str:
-    """The name of an imported model: that on the hub, or that of a folder, whose path is nobody else's business."""
-    if _HUB_NAME.fullmatch(imported_from) and not Path(imported_from).exists():
-        return imported_from
-    return Path(imported_from).resolve().name
+def _maker() -> str:
+    """KeyLM with its version, and a link to its home page if the installed package names one."""
+    package = metadata("keylm")
+    urls = dict(entry.split(", ", 1) for entry in package.get_all("Project-URL") or [])
+    name = f"[KeyLM]({urls['Homepage']})" if "Homepage" in urls else "KeyLM"
+    return f"{name} {package['Version']}"
 
 
-def _stages_trained_here(run: Run) -> list[Stage]:
-    """The training stages of the recipe, in order, without those whose weights were imported."""
-    return [stage for stage in stages_of(run) if stage.trains and not run.imported_from(stage.name)]
+def _description(recipe: Recipe) -> str:
+    author = f"Made by {recipe.export.author}." if recipe.export.author else ""
+    return "".join(f"\n{paragraph.strip()}\n" for paragraph in (recipe.export.description, author) if paragraph)
 
 
-def _sources(run: Run, stage: Stage) -> list[Any]:
-    """The sources of a stage that trains on a mixture; DPO and GRPO have none of their own."""
-    return run.recipe.sources_of(stage.name) if isinstance(stage.config(run), TrainConfig) else []
+def _sampling(recipe: Recipe) -> str:
+    """The sampling defaults that all formats carry."""
+    export = recipe.export
+    temperature = f"temperature {export.temperature:g}" if export.temperature else "greedy decoding"
+    penalty = f"repetition penalty {export.repetition_penalty:g}" if export.repetition_penalty != 1 else "no penalties"
+    return f"{temperature}, {penalty}"
 
 
-def _source_table(sources: Sequence[Any]) -> str:
-    total = sum(source.weight for source in sources)
-    rows = [
-        [
-            source_type(source).label(source),
-            source.category,
-            f"{source.weight / total:.1%}",
-            _license(source),
-        ]
-        for source in sources
-    ]
-    return markdown_table(["source", "category", "share", "license"], *rows)
-
-
-def _license(source: Any) -> str:
-    """The license of the text that a source is made from, however many sources stand in between."""
-    origin = source_type(source).origin(source)
-    if origin.license or origin is source:
-        return origin.license or "not stated"
-    return _license(origin)
+def _sample(run: Run) -> str:
+    """The first conversation of the evaluation, whatever it is; empty if there is none."""
+    path = run.stage("eval") / "instruction_following.json"
+    measured = read_json(path) if path.exists() else {}
+    stage = last_finetuned_stage(measured)
+    if not stage or not measured[stage].get("samples"):
+        return ""
+    messages = measured[stage]["samples"][0]["messages"]
+    lines = "\n".join(f"{message['role']}: {message['content']}" for message in messages).splitlines()
+    # Indented, because an answer may contain whatever would end another kind of block.
+    return "\nThe first held-out request of the evaluation, answered greedily:\n\n" + "".join(
+        f"    {line}\n" for line in lines
+    )
 
 
 def _verification_section(verification: dict[str, Any]) -> str:

@@ -27,6 +27,7 @@ def run_export(run: Run) -> dict[str, Any]:
 
     from keylm.export.model_card import render_model_card, shipped_card
     from keylm.export.ollama import write_modelfile
+    from keylm.export.published_recipe import published_recipe
     from keylm.export.quantization_quality import measure_quantization
     from keylm.export.transformers_folder import write_transformers_folder
     from keylm.export.verify import verify_export
@@ -50,6 +51,7 @@ def run_export(run: Run) -> dict[str, Any]:
     quality = measure_quantization(run, weights)
     verification = verify_export(run, weights)
     card = shipped_card(run) or render_model_card(run, num_parameters, quality, verification)
+    write_text(folder / "recipe.yaml", published_recipe(run.recipe))
     write_text(folder / "README.md", card)
     write_text(folder / "transformers" / "README.md", card)
     return {
@@ -62,6 +64,7 @@ def run_export(run: Run) -> dict[str, Any]:
 
 def _write_checksums(folder: Path) -> dict[str, dict[str, Any]]:
     """Write `SHA256SUMS`, and return the bytes and the SHA-256 of each exported file."""
-    paths = [*folder.glob("transformers/*"), *folder.glob("*.gguf"), *folder.glob("Modelfile"), folder / "README.md"]
+    patterns = ("transformers/*", "*.gguf", "Modelfile", "README.md", "recipe.yaml")
+    paths = [path for pattern in patterns for path in folder.glob(pattern)]
     hashes = write_checksums(folder, (path.relative_to(folder).as_posix() for path in paths))
     return {name: {"bytes": (folder / name).stat().st_size, "sha256": digest} for name, digest in hashes.items()}

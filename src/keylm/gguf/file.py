@@ -30,7 +30,7 @@ _ARCHITECTURE = gguf.MODEL_ARCH.QWEN3
 
 
 def write_gguf(
-    recipe: Recipe, tokenizer_folder: Path, weights: Weights, file_type: str, path: Path, license_id: str = "apache-2.0"
+    recipe: Recipe, tokenizer_folder: Path, weights: Weights, file_type: str, path: Path, license_id: str | None = None
 ) -> None:
     """Write a GGUF file atomically.
 
@@ -41,7 +41,7 @@ def write_gguf(
             arrays.
         file_type: A key of `tensor_types.FILE_TYPES`.
         path: The file to write.
-        license_id: License of the weights, as a Hugging Face license identifier.
+        license_id: License of the weights, as a Hugging Face license identifier; None if it is not stated.
     """
     partial = path.with_name(path.name + ".partial")
     writer = gguf.GGUFWriter(partial, gguf.MODEL_ARCH_NAMES[_ARCHITECTURE])
@@ -75,18 +75,29 @@ def read_gguf_weights(path: Path, model: ModelConfig, names: Iterable[str]) -> d
     return decoded
 
 
-def license_of(run: Run) -> str:
-    """The license of a run's weights as a Hugging Face license identifier; `other` if it is that of another model."""
-    is_ours = not run.imported_from("pretrain") or run.metadata("pretrain").get("shipped")
-    return "apache-2.0" if is_ours else "other"
+def license_of(run: Run) -> str | None:
+    """The license of a run's weights as a Hugging Face license identifier.
+
+    It is what the recipe says, or else that of the imported model: `other` if it is not one of ours. None if nobody
+    has stated any.
+    """
+    if run.recipe.export.license or not run.imported_from("tokenizer"):
+        return run.recipe.export.license or None
+    return "apache-2.0" if run.metadata("tokenizer").get("shipped") else "other"
 
 
-def _add_metadata(writer: gguf.GGUFWriter, recipe: Recipe, file_type: str, license_id: str) -> None:
+def _add_metadata(writer: gguf.GGUFWriter, recipe: Recipe, file_type: str, license_id: str | None) -> None:
     model = recipe.model
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_name(recipe.title or recipe.name)
-    writer.add_license(license_id)
-    writer.add_languages(["en"])
+    if license_id:
+        writer.add_license(license_id)
+    if recipe.export.author:
+        writer.add_author(recipe.export.author)
+    if recipe.export.description:
+        writer.add_description(recipe.export.description)
+    if recipe.export.language:
+        writer.add_languages(recipe.export.language)
     writer.add_file_type(FILE_TYPES[file_type])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_sampling_temp(recipe.export.temperature)

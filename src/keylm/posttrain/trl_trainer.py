@@ -93,11 +93,11 @@ def run_trl(
         ):
             trainer.add_callback(callback)
             trainer.train(resume_from_checkpoint=str(latest) if latest else None)
-    if trainer.state.global_step < config.num_steps:
-        raise TrainingStoppedError(
-            f"stopped after step {trainer.state.global_step:,}, saved: run the same command to resume", stop.number
-        )
-    save_weights(folder / "final", {name: tensor.cpu() for name, tensor in trainer.model.state_dict().items()})
+        if trainer.state.global_step < config.num_steps:
+            raise TrainingStoppedError(
+                f"stopped after step {trainer.state.global_step:,}, saved: run the same command to resume", stop.number
+            )
+        save_weights(folder / "final", {name: tensor.cpu() for name, tensor in trainer.model.state_dict().items()})
     return {
         "steps": trainer.state.global_step,
         "tokens": callback.tokens,

@@ -37,8 +37,8 @@ def _default_sources() -> list[SourceConfig]:
 class DataConfig(Config):
     """The pretraining text, and how it is cleaned and stored."""
 
-    sources: list[SourceConfig] = Field(default_factory=_default_sources, min_length=1)
-    """The pretraining mixture."""
+    sources: list[SourceConfig] = Field(default_factory=_default_sources)
+    """The pretraining mixture. Empty, in a run with imported weights: they are not pretrained further."""
     validation_fraction: float = Field(default=0.005, gt=0, lt=0.5)
     """Fraction of documents held out, chosen by a hash of the document's text."""
     min_document_bytes: Count = 64

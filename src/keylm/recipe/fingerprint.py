@@ -114,7 +114,7 @@ def source_inputs(recipe: Recipe, stage: str, name: str) -> Settings:
 
 
 def changed_fields(recorded: Settings, now: Settings) -> list[str]:
-    """The keys with another value than the recorded one, in the recipe's order, as `model.vocab_size (4096, now 512)`.
+    """The keys with another value than the recorded one, in the recipe's order, as `model.vocab_size: 4096 -> 512`.
 
     Of a source that was added or removed only the list of names is given.
     """
@@ -123,7 +123,7 @@ def changed_fields(recorded: Settings, now: Settings) -> list[str]:
         before, after = recorded.get(key), now.get(key)
         is_of_other_source = ".sources." in key and not (key in recorded and key in now)
         if before != after and not is_of_other_source:
-            changed.append(f"`{key}` ({_shorten(before)}, now {_shorten(after)})")
+            changed.append(f"`{key}: {_shorten(before)} -> {_shorten(after)}`")
     return changed
 
 

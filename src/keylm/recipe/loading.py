@@ -11,24 +11,42 @@ from pydantic import ValidationError
 from keylm.common.errors import UserError
 from keylm.recipe.error_messages import first_problem
 from keylm.recipe.recipe import Recipe
+from keylm.shipped import recipe_names, shipped_recipe
 
 
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     """Load a recipe file and apply overrides.
 
     Args:
-        path: A YAML file, or a run folder, which holds its recipe as `recipe.yaml`.
+        path: A YAML file, the name of a recipe that comes with the package, or a run folder, which holds its recipe as
+            `recipe.yaml`.
         overrides: Single fields to change, as `key.subkey=value`.
 
     Raises:
         UserError: the file is missing or not valid YAML, or a key, a value or an override is wrong.
     """
+    path = shipped_recipe(path) or path
     if path.is_dir():
         path = path / "recipe.yaml"
         if not path.exists():
             raise UserError(f"{path.parent} is not a run: it has no recipe.yaml")
+    values = read_recipe_values(path)
+    for override in overrides or []:
+        _apply_override(values, override)
+    return validate_recipe(values, path)
+
+
+def read_recipe_values(path: Path) -> dict[str, Any]:
+    """The keys and values of a recipe file, as they are given there.
+
+    Raises:
+        UserError: the file is missing, not valid YAML, or holds something else.
+    """
     try:
         values = _parse_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        names = ", ".join(recipe_names())
+        raise UserError(f"there is no recipe {path}; those that come with KeyLM are {names}") from error
     except OSError as error:
         raise UserError(f"cannot read the recipe {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -37,8 +55,15 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
         raise UserError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} is not a recipe: it must hold keys and values, such as `name: my-model`")
-    for override in overrides or []:
-        _apply_override(values, override)
+    return values
+
+
+def validate_recipe(values: dict[str, Any], path: Path) -> Recipe:
+    """Make a recipe of keys and values.
+
+    Raises:
+        UserError: a key or a value is wrong; the message names it, and `path`.
+    """
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:

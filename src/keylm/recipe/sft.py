@@ -17,8 +17,8 @@ def _default_sources() -> list[SourceConfig]:
 class SftConfig(TrainConfig):
     """Supervised fine-tuning: packed conversations, with a loss on the assistant's tokens only."""
 
-    sources: list[SourceConfig] = Field(default_factory=_default_sources, min_length=1)
-    """The conversations. Plain text has no assistant turns and is rejected."""
+    sources: list[SourceConfig] = Field(default_factory=_default_sources)
+    """The conversations. Plain text has no assistant turns and is rejected. Empty: the stage is skipped."""
     packing: Literal["concat", "best_fit"] = "best_fit"
     """`best_fit` keeps conversations whole; `concat` would cut them anywhere."""
     intra_document_masking: bool = True

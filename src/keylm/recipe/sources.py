@@ -283,7 +283,7 @@ def check_sources(sources: Sequence[BaseSourceConfig]) -> None:
     names = [source.name for source in sources]
     if len(set(names)) < len(names):
         raise ValueError("two sources have the same name")
-    if sum(source.weight for source in sources) <= 0:
+    if sources and sum(source.weight for source in sources) <= 0:
         raise ValueError("all source weights are zero")
     parents = {source.name for source in sources if not source.is_derived}
     for source in sources:

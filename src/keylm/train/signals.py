@@ -7,15 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from keylm.common.errors import KeyLMError
+from keylm.common.errors import StoppedError
 
 
-class TrainingStoppedError(KeyLMError):
-    """Training was stopped by a signal, after saving. The exit code is 128 plus the signal's number, as in shells."""
-
-    def __init__(self, message: str, number: int) -> None:
-        super().__init__(message)
-        self.exit_code = 128 + number
+class TrainingStoppedError(StoppedError):
+    """Training was stopped by a signal, after saving."""
 
 
 class StopRequest:
@@ -34,7 +30,11 @@ class StopRequest:
 
 @contextmanager
 def catch_stop_signals() -> Iterator[StopRequest]:
-    """Record SIGINT and SIGTERM while the block runs, instead of acting on them."""
+    """Record SIGINT and SIGTERM while the block runs, instead of acting on them.
+
+    Raises:
+        TrainingStoppedError: at the end of the block, for a signal that came too late for the block to serve it.
+    """
     stop = StopRequest()
     previous = {number: signal.signal(number, stop.ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -42,3 +42,5 @@ def catch_stop_signals() -> Iterator[StopRequest]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+    if stop.number:
+        raise TrainingStoppedError("stopped after the last step, saved: run the same command to resume", stop.number)

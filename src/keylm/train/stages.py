@@ -14,7 +14,7 @@ from keylm.model.transformer import KeyLM, load_model
 from keylm.recipe import fingerprint
 from keylm.recipe.sources import SourceConfig
 from keylm.recipe.train import TrainConfig
-from keylm.run import Run
+from keylm.run import IMPORTED, Run
 from keylm.tokenizer.tokenizer import Tokenizer
 from keylm.train.distributed import init_distributed
 from keylm.train.trainer import Trainer
@@ -22,7 +22,11 @@ from keylm.train.validation import Validation
 
 
 def run_pretrain(run: Run) -> dict[str, Any]:
-    """Train a freshly initialized model on the mixture of `data.sources`; returns the stage's metadata."""
+    """Train on the mixture of `data.sources`, from fresh or imported weights; returns the stage's metadata."""
+    if run.imported_from("tokenizer"):
+        if not run.is_finished(IMPORTED):
+            raise UserError(f"{run.folder} has no imported weights: import the model again, into another run folder")
+        return _train(run, "pretrain", load_model(run.recipe.model, run.verified_weights(IMPORTED)).train())
     return _train(run, "pretrain", init_model(run.recipe.model, run.recipe.seed))
 
 

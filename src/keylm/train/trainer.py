@@ -96,10 +96,10 @@ class Trainer:
             with closing(metrics), progress:
                 # A validation follows the checkpoint of its step. A run killed in between has to repeat it.
                 if self.step and self._is_validation_step():
-                    self._validate(metrics)
+                    self._validate(metrics, stop)
                 while self.step < self.config.num_steps:
                     self.train_step(metrics, progress, stop)
-                    self._checkpoint_and_validate(metrics)
+                    self._checkpoint_and_validate(metrics, stop)
             weights = full_cpu_state_dict(self.model.state_dict(), self.dist)
             if is_main:
                 self.checkpointer.wait()
@@ -207,7 +207,7 @@ class Trainer:
         self.step, self.seconds, self.num_skipped = checkpoint.step, checkpoint.seconds, checkpoint.skipped
         console.print(f"  resuming from step {self.step:,} of {self.config.num_steps:,}")
 
-    def _checkpoint_and_validate(self, metrics: Metrics | NullMetrics) -> None:
+    def _checkpoint_and_validate(self, metrics: Metrics | NullMetrics, stop: StopRequest) -> None:
         """Save where a checkpoint is due: by the clock, before every validation, and for good every so many steps."""
         self.checkpointer.check()
         minutes = (time.monotonic() - self._saved_at) / 60
@@ -220,7 +220,7 @@ class Trainer:
         if is_validation:
             # On the disk before the validation starts, which may run out of memory.
             self.checkpointer.wait()
-            self._validate(metrics)
+            self._validate(metrics, stop)
 
     def _save_checkpoint(self) -> None:
         """Copy the state to main memory; the main process then writes its copy while training goes on."""
@@ -250,8 +250,8 @@ class Trainer:
         every = math.ceil(self.config.validation_every * self.config.num_steps)
         return self.step % every == 0 or self.step == self.config.num_steps
 
-    def _validate(self, metrics: Metrics | NullMetrics) -> None:
-        scores = self.validation.bits_per_byte(self.objective, self.dist)
+    def _validate(self, metrics: Metrics | NullMetrics, stop: StopRequest) -> None:
+        scores = self.validation.bits_per_byte(self.objective, self.dist, lambda: self._stop_if_requested(stop))
         if scores:
             tokens = self.step * self.config.batch_tokens
             metrics.log({"step": self.step, "tokens": tokens, "validation": scores})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,17 +27,23 @@ class Validation:
     sequence_length: int
     """Tokens per sequence."""
 
-    def bits_per_byte(self, objective: nn.Module, dist: DistContext = SINGLE_PROCESS) -> dict[str, float]:
+    def bits_per_byte(
+        self,
+        objective: nn.Module,
+        dist: DistContext = SINGLE_PROCESS,
+        before_sequence: Callable[[], None] = lambda: None,
+    ) -> dict[str, float]:
         """Bits per byte of text, by source. Sources without validation text are left out.
 
         The ranks share the sequences, and all get the scores. Sequences are scored one by one, so their first tokens
-        lack context: `keylm eval` uses a sliding window and measures a little less.
+        lack context: `keylm eval` uses a sliding window and measures a little less. All ranks call `before_sequence`
+        equally often; it may raise to stop.
         """
         if not self.num_bytes:
             return {}
         objective.eval()
         scores = {
-            name: self._score_source(objective, store, dist)
+            name: self._score_source(objective, store, dist, before_sequence)
             for name, store in self.stores.items()
             if store.num_documents
         }
@@ -44,13 +51,16 @@ class Validation:
         return scores
 
     @torch.no_grad()
-    def _score_source(self, objective: nn.Module, store: TokenStore, dist: DistContext) -> float:
+    def _score_source(
+        self, objective: nn.Module, store: TokenStore, dist: DistContext, before_sequence: Callable[[], None]
+    ) -> float:
         # Concatenated in SFT too: every token counts once, however the training sequences are packed.
         sequences = ConcatSequences(store, self.sequence_length)
         bytes_per_token = float(store.document_bytes.sum()) / store.num_tokens
         num_sequences = min(sequences.num_blocks, math.ceil(self.num_bytes / bytes_per_token / self.sequence_length))
         nats, num_targets = 0.0, 0
         for first in range(0, num_sequences, dist.world_size):
+            before_sequence()
             # All ranks must score equally many sequences, because FSDP gathers parameters in each. A rank that has none
             # left repeats the last one, without targets.
             index = first + dist.rank

@@ -194,7 +194,7 @@ def test_remake_of_conversations_keeps_pretraining(folder):
     kept = times(run, "a") | times(run, "more")
     write_talks(folder / "other.jsonl", 20)
     other = "sft.sources.talk.path=other.jsonl"
-    with pytest.raises(UserError, match=r'`sft\.sources\.talk\.path` \("talk\.jsonl", now "other\.jsonl"\); make it'):
+    with pytest.raises(UserError, match=r'`sft\.sources\.talk\.path: "talk\.jsonl" -> "other\.jsonl"`; `--remake'):
         prepare(folder, other)
     run = prepare(folder, other, remake=True)
     assert done(run) == ["tokenizer", "prepare", "pretrain"]
@@ -264,11 +264,8 @@ def test_tokens_of_other_settings_are_refused_before_anything_is_written(folder)
     with pytest.raises(UserError, match=r"bad\.jsonl, line 1"):
         prepare(folder, bad)
     before = (folder / "run" / "recipe.yaml").read_bytes()
-    sentence = (
-        r"pretrain/a was made from other settings .*`data\.min_document_bytes` \(20, now 9\)|pretrain/a was made .*"
-    )
     mended = ["data.shard_tokens=9", bad]
-    with pytest.raises(UserError, match=sentence):
+    with pytest.raises(UserError, match="pretrain/a is out of date"):
         prepare(folder, *mended)
     assert (folder / "run" / "recipe.yaml").read_bytes() == before
     with pytest.raises(UserError, match=r"bad\.jsonl, line 1"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -29,6 +31,9 @@ class _QuietLocalExecutor(LocalPipelineExecutor):  # type: ignore[misc]
     def _run_for_rank(self, *args: int) -> object:
         # In the process of the task: what the main process disables does not reach one that is started afresh.
         logger.disable("datatrove")
+        if threading.current_thread() is threading.main_thread():
+            # A terminal sends Ctrl-C to workers too, and each would print a traceback. The main process ends them.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         return super()._run_for_rank(*args)
 
 

@@ -45,9 +45,9 @@ def review_sources(run: Run) -> None:
             changed = _changed_settings(run, stage, source)
             if changed and _has_tokens(run, stage, source):
                 raise UserError(
-                    f"{_folder(run, stage, source)} was made from other settings than this recipe's: "
-                    f"{name_fields(changed)}; prepare it again with `keylm prepare {run.folder} --remake prepare`, "
-                    f"which keeps the sources that did not change, or name another run folder with --run"
+                    f"{_folder(run, stage, source)} is out of date: {name_fields(changed)}; prepare it again with "
+                    f"`keylm prepare {run.folder} --remake prepare`, which keeps the sources that did not change, or "
+                    f"name another run folder with --run"
                 )
             if files := _changed_files(run, stage, source):
                 console.print(

@@ -115,6 +115,11 @@ def instruction_sets() -> list[str]:
 
 def _compile_kernels(compiler: str, flags: list[str], path: Path) -> None:
     compiled = path.with_suffix(".o")
-    subprocess.run([compiler, *flags, "-c", _SOURCE, "-o", compiled], check=True, capture_output=True, text=True)
+    _run([compiler, *flags, "-c", str(_SOURCE), "-o", str(compiled)])
     # Link without OpenMP, so that its symbols resolve to the runtime that torch has loaded: one thread pool, not two.
-    subprocess.run([compiler, "-shared", compiled, "-o", path], check=True, capture_output=True, text=True)
+    _run([compiler, "-shared", str(compiled), "-o", str(path)])
+
+
+def _run(command: list[str]) -> None:
+    # In a session of its own: Ctrl-C would end the compiler, and training would do without the kernels.
+    subprocess.run(command, check=True, capture_output=True, text=True, start_new_session=True)
