@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -447,6 +448,10 @@ def main() -> None:
     """Run the command line. Whatever goes wrong is printed as one sentence, with an exit code and no traceback."""
     import sys
 
+    # What a terminal's encoding lacks is shown as an escape. Otherwise a model's word could end the program.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except Exception as error:
