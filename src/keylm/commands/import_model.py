@@ -65,7 +65,8 @@ def import_model(source: str, folder: Path | None = None, tune: bool = False) ->
         tune: Leave the `sft` stage to be run, on the imported weights.
 
     Raises:
-        UserError: there is no such model, it has another graph or tokenizer, or the run exists already.
+        UserError: there is no such model, it has another graph or tokenizer, the run exists already, or another command
+            is at work in it.
     """
     shipped = shipped_model(source)
     model_folder = shipped.folder if shipped else _locate_model(source)
@@ -74,15 +75,17 @@ def import_model(source: str, folder: Path | None = None, tune: bool = False) ->
     weights = _load_weights(model_folder, recipe)
 
     run = Run(folder or Path("runs") / recipe.name, recipe)
-    if (run.stage("tokenizer") / "begun.json").exists():
-        raise UserError(f"{run.folder} is a run already: name another one with --run")
-    runs.create(recipe, run.folder)
-    tokenizer.save(run.stage("tokenizer"), recipe.model.max_position_embeddings)
-    for stage in ("pretrain",) if tune else MIXTURE_STAGES:
-        save_weights(run.weights(stage).parent, weights)
-        _mark_as_imported(run, stage, source, mixture={}, **({"shipped": True} if shipped else {}))
-    # Last, because its mark is what makes the folder a run that exists: an import that was interrupted can be repeated.
-    _mark_as_imported(run, "tokenizer", source)
+    with run.lock():
+        if (run.stage("tokenizer") / "begun.json").exists():
+            raise UserError(f"{run.folder} is a run already: name another one with --run")
+        runs.create(recipe, run.folder)
+        tokenizer.save(run.stage("tokenizer"), recipe.model.max_position_embeddings)
+        for stage in ("pretrain",) if tune else MIXTURE_STAGES:
+            save_weights(run.weights(stage).parent, weights)
+            _mark_as_imported(run, stage, source, mixture={}, **({"shipped": True} if shipped else {}))
+        # Last, because its mark is what makes the folder a run that exists: an import that was interrupted can be
+        # repeated.
+        _mark_as_imported(run, "tokenizer", source)
     return run
 
 
