@@ -297,6 +297,16 @@ def test_metrics_count_responses(server: Server) -> None:
     assert len(names) == len(set(names))
 
 
+def test_metrics_of_a_stuck_llama_are_those_of_the_server(exported: Run) -> None:
+    with closing(Engine(find_gguf(exported.folder), 1, 1)) as engine, running(engine) as server:
+        assert _metrics(server)["keylm:llama_responds"] == 1
+        process = psutil.Process().children()[-1]
+        process.send_signal(signal.SIGSTOP)
+        metrics = _metrics(server)
+        assert metrics["keylm:llama_responds"] == metrics["keylm:answers_running"] == 0
+        assert "llamacpp:prompt_tokens_total" not in metrics
+
+
 def test_100_megabytes_are_refused_unread(server: Server) -> None:
     status, answer = post(server, "/v1/chat/completions", bytes(100_000_000))
     assert status == 413

@@ -139,11 +139,13 @@ class App(Starlette):
             for status, count in sorted(self._num_responses.items())
         )
         try:
-            engine_metrics = self.engine.metrics()
-        except EngineError as error:
-            raise _engine_failure(error) from error
+            engine_metrics, responds = self.engine.metrics(), 1
+        except EngineError:  # the server's own counters are wanted most when llama.cpp is stuck
+            engine_metrics, responds = "", 0
         metrics = (
             f"{engine_metrics}"
+            "# HELP keylm:llama_responds Whether llama.cpp gave its counters, above, in time.\n"
+            f"# TYPE keylm:llama_responds gauge\nkeylm:llama_responds {responds}\n"
             f"# HELP keylm:responses_total HTTP responses by status.\n# TYPE keylm:responses_total counter\n{responses}"
             "# HELP keylm:answers_running Answers in progress.\n# TYPE keylm:answers_running gauge\n"
             f"keylm:answers_running {self.admission.running}\n"

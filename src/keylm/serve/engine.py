@@ -29,6 +29,9 @@ _SPINS = "3000"
 With libgomp's default of 300,000, spinning threads take the core from the very thread that they wait for as soon as
 another process is busy."""
 
+_METRICS_SECONDS = 2
+"""How long llama.cpp may take to report its counters. It does so between two batches."""
+
 
 class EngineError(KeyLMError):
     """llama.cpp was stuck, or its process has ended. The next request starts it anew."""
@@ -110,10 +113,10 @@ class Engine:
         """Return llama.cpp's counters in Prometheus's text format.
 
         Raises:
-            EngineError: llama.cpp is stuck, or its process has ended.
+            EngineError: llama.cpp is busy or stuck, or its process has ended.
         """
         texts: list[str] = []
-        self._running_process().ask({"metrics": True}, texts.append, self._stall_seconds)
+        self._running_process().ask({"metrics": True}, texts.append, _METRICS_SECONDS, kill=False)
         return "".join(texts)
 
     def close(self) -> None:
@@ -171,11 +174,17 @@ class LlamaProcess:
         """
         self._next_reply(self._inboxes[0], None)
 
-    def ask(self, message: dict[str, Any], on_chunk: Callable[[Any], bool | None], stall_seconds: float) -> None:
+    def ask(
+        self,
+        message: dict[str, Any],
+        on_chunk: Callable[[Any], bool | None],
+        stall_seconds: float,
+        kill: bool = True,
+    ) -> None:
         """Send a message and pass the chunks of its reply to `on_chunk`, until the last or until it returns True.
 
         Raises:
-            EngineError: No chunk came for `stall_seconds`, upon which the process is killed; or it has ended.
+            EngineError: No chunk came for `stall_seconds`, upon which the process is killed if `kill`; or it has ended.
         """
         inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         with self._lock:
@@ -187,7 +196,7 @@ class LlamaProcess:
         is_stopped = False
         try:
             self._outbox.put({"id": number, **message})
-            while "chunk" in (reply := self._next_reply(inbox, stall_seconds)):
+            while "chunk" in (reply := self._next_reply(inbox, stall_seconds, kill)):
                 if is_stopped:
                     continue
                 try:
@@ -214,11 +223,13 @@ class LlamaProcess:
         self._process.stdout.close()  # type: ignore[union-attr]
 
     def _next_reply(
-        self, inbox: queue.SimpleQueue[dict[str, Any] | None], stall_seconds: float | None
+        self, inbox: queue.SimpleQueue[dict[str, Any] | None], stall_seconds: float | None, kill: bool = True
     ) -> dict[str, Any]:
         try:
             reply = inbox.get(timeout=stall_seconds)
         except queue.Empty:
+            if not kill:
+                raise EngineError(f"llama.cpp was silent for {stall_seconds:g} s") from None
             self.has_ended = True  # for the next request, which does not wait for the reader to see it
             self._process.kill()
             raise EngineError(f"llama.cpp was silent for {stall_seconds:g} s and is started anew") from None

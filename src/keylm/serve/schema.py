@@ -102,7 +102,7 @@ class CompletionParameters(BaseModel):
     repeat_last_n: _Count | None = None
     dry_multiplier: _Positive | None = None
     dry_base: _Positive | None = None
-    dry_allowed_length: _Count | None = None
+    dry_allowed_length: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     dry_penalty_last_n: _Count | None = None
     dry_sequence_breakers: _Texts | None = None
 
@@ -184,10 +184,11 @@ class CompletionParameters(BaseModel):
                 del parameters[name]
         if "max_completion_tokens" in parameters:
             parameters["max_tokens"] = parameters.pop("max_completion_tokens")
-        # Beyond the context, these mean the same as the context, and llama.cpp would allocate what they say.
+        # Beyond the context, and as -1, these mean the context. llama.cpp would allocate what they say.
         for name in _COUNTS_OF_TOKENS:
             if name in parameters:
-                parameters[name] = min(parameters[name], context_length)
+                is_whole = not 0 <= parameters[name] <= context_length
+                parameters[name] = context_length if is_whole else parameters[name]
         if "top_k" in parameters:
             parameters["top_k"] = min(parameters["top_k"], engine.header.tokenizer.vocab_size)
         if "stop" in parameters:
