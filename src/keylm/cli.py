@@ -313,9 +313,9 @@ def serve(
         list[str] | None,
         typer.Option(help="Further name of the server, such as its proxy's: requests for others are refused."),
     ] = None,
-    allow_origin: Annotated[
+    cors: Annotated[
         list[str] | None,
-        typer.Option(help="Site whose pages may ask the server, such as https://example.org (CORS; default: none)."),
+        typer.Option(help="Site whose pages may ask the server, such as https://example.org (default: none)."),
     ] = None,
     threads: Threads = None,
 ) -> None:
@@ -329,7 +329,7 @@ def serve(
         num_threads=threads,
         api_key=api_key,
         hosts=allow_host or (),
-        origins=allow_origin or (),
+        origins=cors or (),
     )
 
 

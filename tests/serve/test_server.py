@@ -147,9 +147,10 @@ def test_models(client: openai.OpenAI, engine: Engine) -> None:
         ({"logit_bias": [[5, "a"]]}, "logit_bias"),
         ({"id_slot": 3}, "there is no parameter `id_slot`"),
         ({"wizardry": 1}, "there is no parameter `wizardry`"),
-        ({"n": 2}, "`n`"),
-        ({"tools": [{"type": "function"}]}, "`tools`"),
-        ({"response_format": {"type": "json_object"}}, "`response_format`"),
+        ({"n": 17}, "`n`"),
+        ({"tools": {}}, "`tools`"),
+        ({"response_format": {"type": "wizard"}}, "`response_format`"),
+        ({"top_logprobs": 21, "logprobs": True}, "`top_logprobs`"),
     ],
 )
 def test_bad_requests_get_a_sentence(server: Server, change: dict, words: str) -> None:

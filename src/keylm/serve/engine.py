@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import queue
+import re
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from keylm.common.errors import KeyLMError
 from keylm.common.hardware import physical_cores
 from keylm.gguf.header import read_gguf_header
 from keylm.tokenizer.messages import encode_messages
+from keylm.tokenizer.tokenizer import END_OF_TEXT, TURN_END, TURN_START
 
 Chunk = dict[str, Any]
 """A chunk of a streamed completion: OpenAI's `text_completion` object, or `{"error": ...}`."""
@@ -28,6 +30,9 @@ _SPINS = "3000"
 """Rounds for which a thread of llama.cpp spins before it sleeps (libgomp's GOMP_SPINCOUNT), about 200 microseconds.
 With libgomp's default of 300,000, spinning threads take the core from the very thread that they wait for as soon as
 another process is busy."""
+
+_CERTAIN = 1e6
+"""A bias beside which no other token has a chance."""
 
 _METRICS_SECONDS = 2
 """How long llama.cpp may take to report its counters. It does so between two batches."""
@@ -57,6 +62,7 @@ class Engine:
     def __init__(
         self, path: Path, num_slots: int = 1, num_threads: int | None = None, stall_seconds: float = 30
     ) -> None:
+        self.path = path
         self.header = read_gguf_header(path)
         self._settings = {
             "path": str(path),
@@ -108,6 +114,51 @@ class Engine:
             return None if "prompt_progress" in chunk else on_chunk(chunk)
 
         self._running_process().ask({"complete": request}, pass_on, self._stall_seconds)
+
+    def prompt_of_text(self, text: str) -> list[int]:
+        """Return the token ids of a text in which control strings count, as llama.cpp reads it."""
+        tokenizer = self.header.tokenizer
+        controls = {END_OF_TEXT: tokenizer.end_of_text, TURN_START: tokenizer.turn_start, TURN_END: tokenizer.turn_end}
+        parts = re.split(f"({'|'.join(map(re.escape, controls))})", text)
+        return [token for part in parts for token in ([controls[part]] if part in controls else tokenizer.encode(part))]
+
+    def score(self, ids: Sequence[int], num_top: int, is_stopped: Callable[[], bool]) -> list[Chunk]:
+        """Return each token of a prompt with its log-likelihood (`logprob`) and the `num_top` likeliest in its place.
+
+        llama.cpp reports likelihoods of what it writes only. So it is made to write the prompt, a token at a time: each
+        costs as much as a token of an answer.
+
+        Args:
+            ids: Token ids.
+            num_top: Number of likeliest tokens, at least 1.
+            is_stopped: Whether nobody waits for the result any more.
+
+        Raises:
+            EngineError: See `complete`.
+        """
+        first = self.header.tokenizer.decode([ids[0]], keep_control=True)
+        entries: list[Chunk] = [{"bytes": list(first.encode()), "logprob": None, "top_logprobs": []}]
+        for position in range(1, len(ids)):
+            if is_stopped():
+                break
+            prompt, token = list(ids[:position]), ids[position]
+            entries.append(self._force(prompt, token, num_top) or self._look_up(prompt, token, num_top))
+        return entries
+
+    def _force(self, prompt: list[int], token: int, num_top: int) -> Chunk | None:
+        """The likelihood of a token that llama.cpp is made to write; None for the first bytes of a character."""
+        chunks: list[Chunk] = []
+        forced = {"logit_bias": [[token, _CERTAIN]], "temperature": 0, "repeat_penalty": 1, "max_tokens": 1}
+        self.complete({"prompt": prompt, "n_probs": num_top, "stream": False, **forced}, chunks.append)
+        logprobs = chunks[-1]["choices"][0]["logprobs"]
+        return logprobs["content"][0] if logprobs else None
+
+    def _look_up(self, prompt: list[int], token: int, num_top: int) -> Chunk:
+        """The same among the likelihoods of all tokens, which takes longer: they are megabytes of JSON."""
+        entry = self._force(prompt, self.header.tokenizer.end_of_text, self.header.tokenizer.vocab_size)
+        assert entry
+        top = entry["top_logprobs"]
+        return {**next(other for other in top if other["id"] == token), "top_logprobs": top[:num_top]}
 
     def metrics(self) -> str:
         """Return llama.cpp's counters in Prometheus's text format.
