@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from helpers.made_up_run import made_up_run
 from helpers.tiny_recipe import write_tiny_recipe
+from safetensors.torch import save_file
 
 from keylm.common.errors import KeyLMError, UserError
 from keylm.recipe.fingerprint import stage_inputs
@@ -105,12 +107,17 @@ def test_weights_are_those_that_the_stage_wrote(tmp_path: Path) -> None:
         run.verified_weights("sft")
     path = run.weights("sft")
     path.parent.mkdir(parents=True)
-    path.write_bytes(b"weights")
+    save_file({"weight": torch.zeros(2)}, path)
     assert run.verified_weights("sft") == path
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    with pytest.raises(KeyLMError, match=r"final/model\.safetensors is damaged .*not fully covered"):
+        run.verified_weights("sft")
+    path.write_bytes(whole)
     run.begin("sft")
     run.finish("sft", {})
     assert run.verified_weights("sft") == path
-    path.write_bytes(b"Weights")
+    path.write_bytes(whole[:-1] + b"1")
     with pytest.raises(KeyLMError, match=r"final/model\.safetensors is damaged .*delete .*/sft/stage\.json and run"):
         run.verified_weights("sft")
 

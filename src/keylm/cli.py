@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -370,9 +371,9 @@ def serve(
         list[str] | None,
         typer.Option(help="Further name of the server, such as its proxy's: requests for others are refused."),
     ] = None,
-    allow_origin: Annotated[
+    cors: Annotated[
         list[str] | None,
-        typer.Option(help="Site whose pages may ask the server, such as https://example.org (CORS; default: none)."),
+        typer.Option(help="Site whose pages may ask the server, such as https://example.org (default: none)."),
     ] = None,
     threads: Threads = None,
 ) -> None:
@@ -386,7 +387,7 @@ def serve(
         num_threads=threads,
         api_key=api_key,
         hosts=allow_host or (),
-        origins=allow_origin or (),
+        origins=cors or (),
     )
 
 
@@ -518,6 +519,10 @@ def main() -> None:
     """Run the command line. Whatever goes wrong is printed as one sentence, with an exit code and no traceback."""
     import sys
 
+    # What a terminal's encoding lacks is shown as an escape. Otherwise a model's word could end the program.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except Exception as error:

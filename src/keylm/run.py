@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from keylm.common import ranks
 from keylm.common.errors import KeyLMError, UserError
 from keylm.common.files import cached_sha256, read_json, sha256, write_json, write_text
@@ -51,15 +53,26 @@ class Run:
         path = self.weights(stage)
         if not path.exists():
             raise UserError(f"{self.folder} has no trained weights: run `keylm {stage} {self.folder}` first")
-        expected = (self._read_record(stage, "stage.json") or {}).get("weights_sha256")
-        # A run of an earlier version has no hash.
-        if expected and cached_sha256(path) != expected:
+        if problem := self._weights_problem(stage):
             raise KeyLMError(
-                f"{path} is damaged (its hash is not that of what was written): restore a copy; or delete "
+                f"{path} is damaged ({problem}): restore a copy; or delete "
                 f"{self.stage(stage)}/stage.json and run `keylm {stage} {self.folder}`, which writes them again from "
                 f"the last checkpoint"
             )
         return path
+
+    def _weights_problem(self, stage: str) -> str | None:
+        """What is wrong with the final weights of a stage; None if they are those that the stage wrote."""
+        path = self.weights(stage)
+        expected = (self._read_record(stage, "stage.json") or {}).get("weights_sha256")
+        if expected:
+            return None if cached_sha256(path) == expected else "its hash is not that of what was written"
+        # A run of an earlier version has no hash. That the file was cut off, its header shows.
+        try:
+            with safe_open(path, "numpy"):
+                return None
+        except SafetensorError as error:
+            return str(error)
 
     def is_finished(self, stage: str) -> bool:
         """Whether `stage` is finished, with whatever settings; for commands that only read."""

@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3
 
 from keylm.commands.import_model import import_model, show_next_steps
 from keylm.commands.report import write_results
-from keylm.common.errors import UserError
+from keylm.common.errors import KeyLMError, UserError
+from keylm.common.folder_lock import lock_folder
 from keylm.export.stage import run_export
 from keylm.instructions.task import assistant_message, user_message
 from keylm.model.transformer import load_model
@@ -244,6 +245,11 @@ def test_what_is_not_there_gets_a_sentence(tmp_path: Path) -> None:
 def test_a_run_is_not_written_over(folder: Path, tmp_path: Path) -> None:
     import_model(str(folder), tmp_path / "run")
     with pytest.raises(UserError, match="is a run already"):
+        import_model(str(folder), tmp_path / "run")
+
+
+def test_a_run_in_use_is_not_imported_into(folder: Path, tmp_path: Path) -> None:
+    with lock_folder(tmp_path / "run"), pytest.raises(UserError, match="is in use by process"):
         import_model(str(folder), tmp_path / "run")
 
 

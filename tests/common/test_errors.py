@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from keylm.common.errors import KeyLMError, UserError, as_keylm_error
 
@@ -39,6 +40,12 @@ def test_numpy_on_a_full_disk(tmp_path):
     error = raised(lambda: np.zeros(10_000).tofile("/dev/full"))
     assert error.exit_code == 1
     assert "full" in str(error)
+
+
+def test_safetensors_on_a_full_disk():
+    error = as_keylm_error(SafetensorError(f"Error while serializing: {os.strerror(errno.ENOSPC)} (os error 28)"))
+    assert error.exit_code == 1
+    assert "the disk is full" in str(error)
 
 
 @pytest.mark.parametrize("error", [ValueError("a\nb"), KeyError("x"), RuntimeError(), RecursionError("deep")])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from keylm.common import files
 from keylm.common.errors import UserError
 from keylm.common.files import read_json, replace_folder, write_json
 
@@ -27,3 +29,19 @@ def test_writes_leave_nothing_partial(tmp_path: Path) -> None:
     (tmp_path / "new" / "old").write_text("old")
     replace_folder(tmp_path / "new.partial", tmp_path / "new")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.json", "file", "new"]
+
+
+def test_windows_flushes_files_that_it_may_write_and_no_folders(tmp_path, monkeypatch):
+    opened = {}
+    open_file = os.open
+
+    def note(path, flags):
+        opened[path.name] = flags
+        return open_file(path, flags)
+
+    monkeypatch.setattr(files.platform, "system", lambda: "Windows")
+    monkeypatch.setattr(files.os, "open", note)
+    (tmp_path / "partial").mkdir()
+    (tmp_path / "partial" / "file").write_text("text")
+    files.replace_folder(tmp_path / "partial", tmp_path / "final")
+    assert opened == {"file": os.O_RDWR}

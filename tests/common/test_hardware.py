@@ -58,3 +58,13 @@ def test_common_imports_no_torch() -> None:
         "print('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_other_processors_compute_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
+    monkeypatch.setattr(hardware.platform, "machine", lambda: "arm64")
+    assert hardware.compute_dtype("auto") == torch.float32
+    assert hardware.compute_dtype("bfloat16") == torch.bfloat16

@@ -69,7 +69,7 @@ def test_a_page_of_another_site_is_refused(server: Server, origin: str) -> None:
     for method, path, body in (("POST", "/v1/chat/completions", BODY), ("GET", "/v1/models", None)):
         code, headers, answer = ask(server, method, path, {"Origin": origin, **JSON}, body)
         assert code == 403
-        assert "--allow-origin" in json.loads(answer)["error"]["message"]
+        assert "--cors" in json.loads(answer)["error"]["message"]
         assert "Access-Control-Allow-Origin" not in headers
     preflight = {"Origin": origin, "Access-Control-Request-Method": "POST"}
     assert status(server, "OPTIONS", "/v1/chat/completions", preflight) == 403
@@ -114,6 +114,14 @@ def test_on_every_address_any_address_is_served_but_no_name(address: str) -> Non
     access.check(Headers({"host": "[2001:db8::1]:8080"}))
     with pytest.raises(RequestError, match="not a host that is served"):
         access.check(Headers({"host": "evil.example:8080"}))
+
+
+@pytest.mark.parametrize("origin", ["app://obsidian.md", "chrome-extension://abcdefghij", "http://localhost:3000"])
+def test_apps_and_extensions_have_origins_too(origin: str) -> None:
+    headers = Headers({"host": "127.0.0.1:8080", "origin": origin})
+    Access("127.0.0.1", origins=[origin]).check(headers)
+    with pytest.raises(RequestError, match="allow it with --cors"):
+        Access("127.0.0.1").check(headers)
 
 
 @pytest.mark.parametrize(

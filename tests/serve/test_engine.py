@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import psutil
 import pytest
 from helpers.tiny_server import until
 
-from keylm.common.errors import UserError
+from keylm.common.errors import KeyLMError, UserError
 from keylm.common.hardware import physical_cores
 from keylm.gguf.locate import find_gguf
 from keylm.run import Run
@@ -41,6 +42,19 @@ def test_a_damaged_file_gets_a_sentence(tmp_path: Path) -> None:
     path.write_bytes(b"GGUF" + bytes(100))
     with pytest.raises(UserError, match=r"x\.gguf"):
         Engine(path)
+
+
+def test_a_changed_export_is_refused(exported: Run, tmp_path: Path) -> None:
+    """llama.cpp loads it, and only answers worse."""
+    folder = shutil.copytree(exported.stage("export"), tmp_path / "export")
+    path = find_gguf(folder)
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(KeyLMError, match=r"gguf is damaged .*--remake export.*or delete .*SHA256SUMS"):
+        find_gguf(folder)
+    (folder / "SHA256SUMS").unlink()
+    assert find_gguf(folder) == path
 
 
 def test_control_strings_in_a_message_stay_text(engine: Engine) -> None:
@@ -118,6 +132,18 @@ def test_what_is_stuck_is_replaced(exported: Run) -> None:
         assert _answer(engine) == expected
         assert not process.is_running()
         assert "llamacpp:prompt_tokens_total" in engine.metrics()
+
+
+def test_asking_for_the_counters_harms_nobody(exported: Run) -> None:
+    """Of a process that is busy they are not known, and it goes on."""
+    with _engine_with_process(exported) as (engine, process):
+        expected = _answer(engine)
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(EngineError, match="silent for 2 s"):
+            engine.metrics()
+        process.send_signal(signal.SIGCONT)
+        assert _answer(engine) == expected
+        assert process.is_running()
 
 
 def test_a_long_request_to_what_is_stuck_ends(exported: Run) -> None:

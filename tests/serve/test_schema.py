@@ -238,3 +238,11 @@ def test_counts_beyond_the_context_are_the_context(server: Server, engine: Engin
     (request,) = CompletionRequest.parse(json.dumps(body).encode()).to_llama(engine)
     assert request[name] <= max(engine.header.context_length, engine.header.tokenizer.vocab_size)
     assert post(server, "/v1/completions", body)[0] == 200
+
+
+@pytest.mark.parametrize("name", ["repeat_last_n", "dry_penalty_last_n"])
+def test_minus_one_looks_back_to_the_start(server: Server, engine: Engine, name: str) -> None:
+    body = {"prompt": [5], "max_tokens": 2, "repeat_penalty": 1.1, "dry_multiplier": 1, name: -1}
+    (request,) = CompletionRequest.parse(json.dumps(body).encode()).to_llama(engine)
+    assert request[name] == engine.header.context_length
+    assert post(server, "/v1/completions", body)[0] == 200

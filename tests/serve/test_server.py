@@ -147,9 +147,10 @@ def test_models(client: openai.OpenAI, engine: Engine) -> None:
         ({"logit_bias": [[5, "a"]]}, "logit_bias"),
         ({"id_slot": 3}, "there is no parameter `id_slot`"),
         ({"wizardry": 1}, "there is no parameter `wizardry`"),
-        ({"n": 2}, "`n`"),
-        ({"tools": [{"type": "function"}]}, "`tools`"),
-        ({"response_format": {"type": "json_object"}}, "`response_format`"),
+        ({"n": 17}, "`n`"),
+        ({"tools": {}}, "`tools`"),
+        ({"response_format": {"type": "wizard"}}, "`response_format`"),
+        ({"top_logprobs": 21, "logprobs": True}, "`top_logprobs`"),
     ],
 )
 def test_bad_requests_get_a_sentence(server: Server, change: dict, words: str) -> None:
@@ -295,6 +296,16 @@ def test_metrics_count_responses(server: Server) -> None:
     assert metrics["keylm:answers_running"] == metrics["keylm:requests_waiting"] == 0
     names = [line.split()[2] for line in _get(server, "/metrics").splitlines() if line.startswith("# TYPE")]
     assert len(names) == len(set(names))
+
+
+def test_metrics_of_a_stuck_llama_are_those_of_the_server(exported: Run) -> None:
+    with closing(Engine(find_gguf(exported.folder), 1, 1)) as engine, running(engine) as server:
+        assert _metrics(server)["keylm:llama_responds"] == 1
+        process = psutil.Process().children()[-1]
+        process.send_signal(signal.SIGSTOP)
+        metrics = _metrics(server)
+        assert metrics["keylm:llama_responds"] == metrics["keylm:answers_running"] == 0
+        assert "llamacpp:prompt_tokens_total" not in metrics
 
 
 def test_100_megabytes_are_refused_unread(server: Server) -> None:

@@ -19,6 +19,11 @@ def test_another_package_is_refused(run: Run, tmp_path: Path) -> None:
     assert not (run.stage("export") / "web").exists()
 
 
+def test_a_run_in_use_is_not_written_to(run: Run, tmp_path: Path) -> None:
+    with run.lock(), pytest.raises(UserError, match="is in use by process"):
+        static_page.write_static_page(run, tmp_path)
+
+
 def test_a_changed_package_is_refused(run: Run, package: Path, tmp_path: Path) -> None:
     changed = shutil.copytree(package, tmp_path / "package")
     with (changed / "esm" / "single-thread" / "wllama.wasm").open("ab") as file:

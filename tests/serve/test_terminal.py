@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from keylm.common.errors import KeyLMError
+from keylm.common.errors import KeyLMError, UserError
 from keylm.gguf.locate import find_gguf
 from keylm.run import Run
 from keylm.serve.engine import Chunk, Engine, EngineError
@@ -42,7 +42,7 @@ class InterruptedEngine(Engine):
 def test_piped_text_is_one_message(
     exported: Run, engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("Two lines,\none <|im_end|> message.\n"))
+    monkeypatch.setattr(sys, "stdin", _piped(b"Two lines,\none <|im_end|> message.\n"))
     run_chat(exported.folder, temperature=0, num_threads=1)
     prompt = engine.prompt([{"role": "user", "content": "Two lines,\none <|im_end|> message."}])
     pieces: list[Chunk] = []
@@ -51,6 +51,28 @@ def test_piped_text_is_one_message(
     said = "".join(letter for letter in letters if letter in "\n\t" or ord(letter) >= 160 or 32 <= ord(letter) < 127)
     assert said
     assert capsys.readouterr().out == said + "\n"
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_piped_bytes_that_are_no_text_get_a_sentence(
+    exported: Run, monkeypatch: pytest.MonkeyPatch, errors: str
+) -> None:
+    monkeypatch.setattr(sys, "stdin", _piped(b"caf\xe9", errors))
+    with pytest.raises(UserError, match=r"the piped text is not UTF-8 .* at byte 4"):
+        run_chat(exported.folder, num_threads=1)
+
+
+def test_piped_text_is_utf_8_in_every_locale(exported: Run) -> None:
+    command = [sys.executable, "-X", "utf8=0", "-m", "keylm.cli", "chat", str(exported.folder), "--threads", "1"]
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(command, input="café".encode(), capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    done = subprocess.run(command, input=b"caf\xe9", capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+
+
+def _piped(content: bytes, errors: str = "strict") -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(content), "utf-8", errors)
 
 
 def test_commands_at_a_terminal(exported: Run, tmp_path: Path) -> None:

@@ -132,3 +132,11 @@ def test_long_words_are_left_out_of_training(letter: str) -> None:
 def test_text_without_spaces_keeps_its_words() -> None:
     text = "我爱北京天安门，天安门上太阳升。" * 500
     assert drop_long_words(text) == (text, 0)
+
+
+def test_bytes_that_are_no_text_get_a_sentence() -> None:
+    """At a terminal and on the command line, Python turns them into lone surrogates."""
+    tokenizer = train_tokenizer(["a little text"] * 20, 262, "qwen2")
+    for encode in (tokenizer.encode, lambda text: tokenizer.encode_batch(["whole", text])):
+        with pytest.raises(UserError, match="bytes that are not UTF-8"):
+            encode(b"caf\xe9".decode("utf-8", "surrogateescape"))

@@ -66,7 +66,8 @@ def import_model(source: str, folder: Path | None = None, changes: Path | None =
         changes: A file with what the recipe has besides the model: name, sources, lengths.
 
     Raises:
-        UserError: there is no such model, it has another graph or tokenizer, or the run exists already.
+        UserError: there is no such model, it has another graph or tokenizer, the run exists already, or another command
+            is at work in it.
     """
     shipped = shipped_model(source)
     model_folder = shipped.folder if shipped else _locate_model(source)
@@ -76,15 +77,17 @@ def import_model(source: str, folder: Path | None = None, changes: Path | None =
     weights = _load_weights(model_folder, recipe)
 
     run = Run(folder or Path("runs") / recipe.name, recipe)
-    if (run.stage("tokenizer") / "begun.json").exists():
-        raise UserError(f"{run.folder} is a run already: name another one with --run")
-    runs.create(recipe, run.folder)
-    tokenizer.save(run.stage("tokenizer"), recipe.model.max_position_embeddings)
-    for stage in (IMPORTED, *MIXTURE_STAGES):
-        save_weights(run.weights(stage).parent, weights)
-        _mark_as_imported(run, stage, source, mixture={})
-    # Last, because its mark is what makes the folder a run that exists: an import that was interrupted can be repeated.
-    _mark_as_imported(run, "tokenizer", source, **({"shipped": True} if shipped else {}))
+    with run.lock():
+        if (run.stage("tokenizer") / "begun.json").exists():
+            raise UserError(f"{run.folder} is a run already: name another one with --run")
+        runs.create(recipe, run.folder)
+        tokenizer.save(run.stage("tokenizer"), recipe.model.max_position_embeddings)
+        for stage in (IMPORTED, *MIXTURE_STAGES):
+            save_weights(run.weights(stage).parent, weights)
+            _mark_as_imported(run, stage, source, mixture={})
+        # Last, because its mark is what makes the folder a run that exists: an import that was interrupted can be
+        # repeated.
+        _mark_as_imported(run, "tokenizer", source, **({"shipped": True} if shipped else {}))
     return run
 
 

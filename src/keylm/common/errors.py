@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Sequence
 
 _USERS_MISTAKES = {
@@ -55,6 +56,9 @@ def as_keylm_error(error: Exception) -> KeyLMError:
         case OSError():
             kind = UserError if error.errno in _USERS_MISTAKES else KeyLMError
             return kind(f"{_subject(error)}: {error.strerror or _reason(error)}")
+    # safetensors and pyarrow raise errors of their own, with the system's message.
+    if os.strerror(errno.ENOSPC) in str(error):
+        return KeyLMError("the disk is full: free some space and run again; what is done is kept")
     return KeyLMError(f"unexpected {type(error).__name__} ({_reason(error)}): `keylm --debug ...` shows where")
 
 

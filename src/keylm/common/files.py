@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -101,7 +102,10 @@ def discard_folder(folder: Path) -> None:
 
 def _fsync(path: Path) -> None:
     """Flush a file or a folder (its list of names) to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    is_windows = platform.system() == "Windows"
+    if is_windows and path.is_dir():
+        return  # it opens no folders, and flushes their lists itself
+    descriptor = os.open(path, os.O_RDWR if is_windows else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -23,8 +23,10 @@ def compute_dtype(setting: str) -> torch.dtype:
 
     if setting != "auto":
         return torch.bfloat16 if setting == "bfloat16" else torch.float32
-    has_bfloat16 = (
-        torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    # On other processors these functions may be missing, and bfloat16 there has not been measured.
+    is_x86 = platform.machine() in ("x86_64", "AMD64")
+    has_bfloat16 = torch.cuda.is_available() or (
+        is_x86 and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     )
     return torch.bfloat16 if has_bfloat16 else torch.float32
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keylm.common.errors import UserError
+from keylm.common.errors import KeyLMError, UserError
+from keylm.common.files import CHECKSUMS, sha256
 from keylm.gguf.cache import cached_gguf
 from keylm.shipped import DEFAULT, SHIPPED, shipped_model
 
@@ -42,13 +43,17 @@ def find_gguf(model: Path | None) -> Path:
 
     Raises:
         UserError: The path does not exist, the folder has no GGUF file, or this installation lacks the shipped model.
-        KeyLMError: The shipped model is damaged.
+        KeyLMError: The file or the shipped model is damaged.
     """
     if shipped := shipped_model(model) if model else DEFAULT:
         return cached_gguf(shipped, _PREFERENCE[0])
     assert model
-    if model.is_file():
-        return model
+    path = model if model.is_file() else _gguf_in_folder(model)
+    _refuse_damaged(path)
+    return path
+
+
+def _gguf_in_folder(model: Path) -> Path:
     if not model.exists():
         raise UserError(
             f"{model} does not exist: pass a run folder, an export folder, a GGUF file, or one of {', '.join(SHIPPED)}"
@@ -57,3 +62,20 @@ def find_gguf(model: Path | None) -> Path:
     if not paths:
         raise UserError(f"{model} has no GGUF file: run `keylm export {model}` first")
     return preferred_gguf(paths)
+
+
+def _refuse_damaged(path: Path) -> None:
+    """Refuse a GGUF whose hash is not the one that the export wrote beside it.
+
+    llama.cpp loads what was changed or damaged, and only answers worse.
+    """
+    checksums = path.parent / CHECKSUMS
+    if not checksums.exists():
+        return
+    lines = (line.split("  ", 1) for line in checksums.read_text(encoding="utf-8").splitlines())
+    hashes = {name: digest for digest, name in lines}
+    if path.name in hashes and hashes[path.name] != sha256(path):
+        raise KeyLMError(
+            f"{path} is damaged (its hash is not that of {CHECKSUMS}): export again with `--remake export`; or delete "
+            f"{checksums}, if it was changed on purpose"
+        )

@@ -19,7 +19,8 @@ from keylm.serve.schema import RequestError
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOST = re.compile(r"(?:\[(?P<ipv6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(?::[0-9]{1,5})?", re.IGNORECASE)
-_ORIGIN = re.compile(r"https?://[a-z0-9._:\[\]-]+")
+# Not of http alone: apps and extensions of browsers have schemes of their own.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+")
 
 
 class Access:
@@ -62,7 +63,7 @@ class Access:
         for origin in headers.getlist("origin"):
             is_own = origin.lower() in (f"http://{hosts[0].lower()}", f"https://{hosts[0].lower()}")
             if not is_own and origin.lower() not in self.origins:
-                message = f"pages of {origin:.100} may not ask this server: allow it with --allow-origin"
+                message = f"pages of {origin:.100} may not ask this server: allow it with --cors"
                 raise RequestError(HTTPStatus.FORBIDDEN, message)
 
     def _serves(self, host: str) -> bool:

@@ -26,9 +26,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
+from keylm.serve import ollama
 from keylm.serve.access import Access, check_is_json
 from keylm.serve.admission import AdmissionQueue, Limits, OverloadedError
 from keylm.serve.engine import Chunk, Engine, EngineError
+from keylm.serve.ollama import OllamaChatRequest
 from keylm.serve.schema import Body, ChatCompletionRequest, CompletionRequest, RequestError, model_body
 
 _HEADERS = [
@@ -78,6 +80,9 @@ class App(Starlette):
                 Route("/v1/models/{name:path}", self._model),
                 Route("/v1/chat/completions", partial(self._complete, ChatCompletionRequest), methods=["POST"]),
                 Route("/v1/completions", partial(self._complete, CompletionRequest), methods=["POST"]),
+                Route("/api/chat", partial(self._complete, OllamaChatRequest), methods=["POST"]),
+                Route("/api/tags", self._tags),
+                Route("/api/version", _json_response({"version": ollama.VERSION}), methods=["GET"]),
             ],
             middleware=[
                 Middleware(
@@ -131,6 +136,10 @@ class App(Starlette):
             raise RequestError(HTTPStatus.NOT_FOUND, message, "model_not_found", "model")
         return _json_response(model_body(self.engine.header, self._created))
 
+    async def _tags(self, request: Request) -> Response:
+        self._check_key(request)
+        return _json_response(await asyncio.to_thread(ollama.tags_body, self.engine))
+
     def _metrics(self, request: Request) -> Response:
         """Return llama.cpp's counters and the server's, in Prometheus's text format."""
         self._check_key(request)
@@ -139,11 +148,13 @@ class App(Starlette):
             for status, count in sorted(self._num_responses.items())
         )
         try:
-            engine_metrics = self.engine.metrics()
-        except EngineError as error:
-            raise _engine_failure(error) from error
+            engine_metrics, responds = self.engine.metrics(), 1
+        except EngineError:  # the server's own counters are wanted most when llama.cpp is stuck
+            engine_metrics, responds = "", 0
         metrics = (
             f"{engine_metrics}"
+            "# HELP keylm:llama_responds Whether llama.cpp gave its counters, above, in time.\n"
+            f"# TYPE keylm:llama_responds gauge\nkeylm:llama_responds {responds}\n"
             f"# HELP keylm:responses_total HTTP responses by status.\n# TYPE keylm:responses_total counter\n{responses}"
             "# HELP keylm:answers_running Answers in progress.\n# TYPE keylm:answers_running gauge\n"
             f"keylm:answers_running {self.admission.running}\n"
@@ -241,7 +252,7 @@ class CompletionResponse(Response):
         async with app.admission.enter():
             # In a thread, so that other answers go on. Only what is admitted is worked on.
             self._request, self._llama_requests = await asyncio.to_thread(parse)
-            await (self._stream(send) if self._request.stream else self._send(scope, receive, send))
+            await (self._stream(scope, send) if self._request.stream else self._send(scope, receive, send))
 
     async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
         chunks: list[Chunk] = []
@@ -252,33 +263,35 @@ class CompletionResponse(Response):
         await self._generate(collect)
         await _json_response(self._request.to_response(chunks))(scope, receive, send)
 
-    async def _stream(self, send: Send) -> None:
+    async def _stream(self, scope: Scope, send: Send) -> None:
         all_chunks: list[Chunk] = []
 
-        async def send_events(*events: Body | str) -> None:
-            texts = (event if isinstance(event, str) else json.dumps(event) for event in events)
-            body = "".join(f"data: {text}\n\n" for text in texts).encode()
-            await send({"type": "http.response.body", "body": body, "more_body": True})
+        request = self._request
+
+        async def send_events(*events: Body) -> None:
+            texts = (f"{request.event_prefix}{json.dumps(event)}{request.event_suffix}" for event in events)
+            await send({"type": "http.response.body", "body": "".join(texts).encode(), "more_body": True})
 
         async def send_chunks(batch: list[Chunk]) -> None:
             # The status waits for the first chunk, so that a request that llama.cpp refuses gets an error status.
-            events = [self._request.to_event(chunk) for chunk in batch]
             if not all_chunks:
-                headers = [(b"content-type", b"text/event-stream")]
+                headers = [(b"content-type", request.media_type.encode())]
                 await send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": headers})
-                events = [*self._request.opening_events(batch[0]), *events]
-            all_chunks.extend(batch)
+            events = []
+            for chunk in batch:
+                is_first = not all_chunks or all_chunks[-1]["choices"][0]["index"] != chunk["choices"][0]["index"]
+                events += [*(request.opening_events(chunk) if is_first else []), request.to_event(chunk)]
+                all_chunks.append(chunk)
             await send_events(*events)
 
         try:
             await self._generate(send_chunks)
-            await send_events(*self._request.closing_events(all_chunks))
+            await send_events(*request.closing_events(all_chunks))
         except RequestError as error:
             if not all_chunks:
                 raise
-            await send_events(error.body())
-        await send_events("[DONE]")
-        await send({"type": "http.response.body", "body": b""})
+            await send_events(_error_body(error, scope))
+        await send({"type": "http.response.body", "body": request.end_of_stream.encode()})
 
     async def _generate(self, on_chunks: Callable[[list[Chunk]], Awaitable[None]]) -> None:
         """Have the engine answer prompt after prompt, and pass the chunks to `on_chunks`.
@@ -314,7 +327,9 @@ class CompletionResponse(Response):
             return is_over.is_set()
 
         try:
-            answer = loop.run_in_executor(app.threads, app.engine.complete, request, enqueue)
+            answer = loop.run_in_executor(
+                app.threads, self._request.answer, app.engine, request, enqueue, is_over.is_set
+            )
             answer.add_done_callback(lambda _: has_chunks.set())
             while not answer.done() or chunks:
                 await has_chunks.wait()
@@ -324,7 +339,9 @@ class CompletionResponse(Response):
                     if refusal := chunk.get("error"):
                         is_too_long = refusal["type"] == "exceed_context_size_error"
                         code = "context_length_exceeded" if is_too_long else None
-                        raise RequestError(refusal["code"], refusal["message"], code, refusal.get("param"))
+                        # The engine knows one field that asks for a schema, and requests have several.
+                        param = refusal.get("param") and self._request.response_schema()[0]
+                        raise RequestError(refusal["code"], refusal["message"], code, param)
                     chunk["choices"][0]["index"] = index
                 if batch:
                     await on_chunks(batch)
@@ -337,14 +354,19 @@ def _engine_failure(error: EngineError) -> RequestError:
     return RequestError(HTTPStatus.SERVICE_UNAVAILABLE, str(error), "engine_restarted")
 
 
-def _refuse(_request: Request, error: Exception) -> Response:
+def _error_body(error: RequestError, scope: Scope) -> Body:
+    """The body of a refusal in the shape of the API that was asked."""
+    return {"error": str(error)} if scope["path"].startswith("/api/") else error.body()
+
+
+def _refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
     headers = {"Connection": "close"}  # the rest of the request may not have been read
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = "5"
-    return _json_response(error.body(), error.status, headers)
+    return _json_response(_error_body(error, request.scope), error.status, headers)
 
 
 def _refuse_route(request: Request, error: Exception) -> Response:

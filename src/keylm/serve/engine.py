@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import queue
+import re
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from keylm.common.errors import KeyLMError
 from keylm.common.hardware import physical_cores
 from keylm.gguf.header import read_gguf_header
 from keylm.tokenizer.messages import encode_messages
+from keylm.tokenizer.tokenizer import END_OF_TEXT, TURN_END, TURN_START
 
 Chunk = dict[str, Any]
 """A chunk of a streamed completion: OpenAI's `text_completion` object, or `{"error": ...}`."""
@@ -28,6 +30,12 @@ _SPINS = "3000"
 """Rounds for which a thread of llama.cpp spins before it sleeps (libgomp's GOMP_SPINCOUNT), about 200 microseconds.
 With libgomp's default of 300,000, spinning threads take the core from the very thread that they wait for as soon as
 another process is busy."""
+
+_CERTAIN = 1e6
+"""A bias beside which no other token has a chance."""
+
+_METRICS_SECONDS = 2
+"""How long llama.cpp may take to report its counters. It does so between two batches."""
 
 
 class EngineError(KeyLMError):
@@ -54,6 +62,7 @@ class Engine:
     def __init__(
         self, path: Path, num_slots: int = 1, num_threads: int | None = None, stall_seconds: float = 30
     ) -> None:
+        self.path = path
         self.header = read_gguf_header(path)
         self._settings = {
             "path": str(path),
@@ -106,14 +115,59 @@ class Engine:
 
         self._running_process().ask({"complete": request}, pass_on, self._stall_seconds)
 
+    def prompt_of_text(self, text: str) -> list[int]:
+        """Return the token ids of a text in which control strings count, as llama.cpp reads it."""
+        tokenizer = self.header.tokenizer
+        controls = {END_OF_TEXT: tokenizer.end_of_text, TURN_START: tokenizer.turn_start, TURN_END: tokenizer.turn_end}
+        parts = re.split(f"({'|'.join(map(re.escape, controls))})", text)
+        return [token for part in parts for token in ([controls[part]] if part in controls else tokenizer.encode(part))]
+
+    def score(self, ids: Sequence[int], num_top: int, is_stopped: Callable[[], bool]) -> list[Chunk]:
+        """Return each token of a prompt with its log-likelihood (`logprob`) and the `num_top` likeliest in its place.
+
+        llama.cpp reports likelihoods of what it writes only. So it is made to write the prompt, a token at a time: each
+        costs as much as a token of an answer.
+
+        Args:
+            ids: Token ids.
+            num_top: Number of likeliest tokens, at least 1.
+            is_stopped: Whether nobody waits for the result any more.
+
+        Raises:
+            EngineError: See `complete`.
+        """
+        first = self.header.tokenizer.decode([ids[0]], keep_control=True)
+        entries: list[Chunk] = [{"bytes": list(first.encode()), "logprob": None, "top_logprobs": []}]
+        for position in range(1, len(ids)):
+            if is_stopped():
+                break
+            prompt, token = list(ids[:position]), ids[position]
+            entries.append(self._force(prompt, token, num_top) or self._look_up(prompt, token, num_top))
+        return entries
+
+    def _force(self, prompt: list[int], token: int, num_top: int) -> Chunk | None:
+        """The likelihood of a token that llama.cpp is made to write; None for the first bytes of a character."""
+        chunks: list[Chunk] = []
+        forced = {"logit_bias": [[token, _CERTAIN]], "temperature": 0, "repeat_penalty": 1, "max_tokens": 1}
+        self.complete({"prompt": prompt, "n_probs": num_top, "stream": False, **forced}, chunks.append)
+        logprobs = chunks[-1]["choices"][0]["logprobs"]
+        return logprobs["content"][0] if logprobs else None
+
+    def _look_up(self, prompt: list[int], token: int, num_top: int) -> Chunk:
+        """The same among the likelihoods of all tokens, which takes longer: they are megabytes of JSON."""
+        entry = self._force(prompt, self.header.tokenizer.end_of_text, self.header.tokenizer.vocab_size)
+        assert entry
+        top = entry["top_logprobs"]
+        return {**next(other for other in top if other["id"] == token), "top_logprobs": top[:num_top]}
+
     def metrics(self) -> str:
         """Return llama.cpp's counters in Prometheus's text format.
 
         Raises:
-            EngineError: llama.cpp is stuck, or its process has ended.
+            EngineError: llama.cpp is busy or stuck, or its process has ended.
         """
         texts: list[str] = []
-        self._running_process().ask({"metrics": True}, texts.append, self._stall_seconds)
+        self._running_process().ask({"metrics": True}, texts.append, _METRICS_SECONDS, kill=False)
         return "".join(texts)
 
     def close(self) -> None:
@@ -171,11 +225,17 @@ class LlamaProcess:
         """
         self._next_reply(self._inboxes[0], None)
 
-    def ask(self, message: dict[str, Any], on_chunk: Callable[[Any], bool | None], stall_seconds: float) -> None:
+    def ask(
+        self,
+        message: dict[str, Any],
+        on_chunk: Callable[[Any], bool | None],
+        stall_seconds: float,
+        kill: bool = True,
+    ) -> None:
         """Send a message and pass the chunks of its reply to `on_chunk`, until the last or until it returns True.
 
         Raises:
-            EngineError: No chunk came for `stall_seconds`, upon which the process is killed; or it has ended.
+            EngineError: No chunk came for `stall_seconds`, upon which the process is killed if `kill`; or it has ended.
         """
         inbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         with self._lock:
@@ -187,7 +247,7 @@ class LlamaProcess:
         is_stopped = False
         try:
             self._outbox.put({"id": number, **message})
-            while "chunk" in (reply := self._next_reply(inbox, stall_seconds)):
+            while "chunk" in (reply := self._next_reply(inbox, stall_seconds, kill)):
                 if is_stopped:
                     continue
                 try:
@@ -214,11 +274,13 @@ class LlamaProcess:
         self._process.stdout.close()  # type: ignore[union-attr]
 
     def _next_reply(
-        self, inbox: queue.SimpleQueue[dict[str, Any] | None], stall_seconds: float | None
+        self, inbox: queue.SimpleQueue[dict[str, Any] | None], stall_seconds: float | None, kill: bool = True
     ) -> dict[str, Any]:
         try:
             reply = inbox.get(timeout=stall_seconds)
         except queue.Empty:
+            if not kill:
+                raise EngineError(f"llama.cpp was silent for {stall_seconds:g} s") from None
             self.has_ended = True  # for the next request, which does not wait for the reader to see it
             self._process.kill()
             raise EngineError(f"llama.cpp was silent for {stall_seconds:g} s and is started anew") from None

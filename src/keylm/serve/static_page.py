@@ -58,11 +58,20 @@ def write_static_page(run: Run, package: Path | None = None) -> Path:
         The folder. Any static file server can serve it.
 
     Raises:
-        UserError: There is no GGUF or no npm, or the package is not the pinned version.
+        UserError: There is no GGUF or no npm, the package is not the pinned version, or another
+            command is at work in the run.
         KeyLMError: npm cannot fetch the package.
     """
-    gguf = find_gguf(run.stage("export"))
     folder = run.stage("export") / "web"
+    with run.lock():
+        _write_folder(find_gguf(run.stage("export")), package, folder)
+    console.print(f"[green]✓[/] {'web':<10} {folder}")
+    console.print(f"python -m http.server --bind 127.0.0.1 --directory {folder}", style="dim", soft_wrap=True)
+    return folder
+
+
+def _write_folder(gguf: Path, package: Path | None, folder: Path) -> None:
+    """Write the page with a GGUF to a folder, in place of what was there."""
     partial = folder.with_name("web.partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "wllama").mkdir(parents=True)
@@ -88,9 +97,6 @@ def write_static_page(run: Run, package: Path | None = None) -> Path:
     (partial / "worker.js").write_text(constants + worker, encoding="utf-8")
 
     replace_folder(partial, folder)
-    console.print(f"[green]✓[/] {'web':<10} {folder}")
-    console.print(f"python -m http.server --bind 127.0.0.1 --directory {folder}", style="dim", soft_wrap=True)
-    return folder
 
 
 @contextmanager

@@ -119,13 +119,13 @@ def run_chat(
         num_threads: Threads that compute; None takes the number of physical cores.
 
     Raises:
-        UserError: There is no GGUF to chat with.
+        UserError: There is no GGUF to chat with, or the piped text is not UTF-8.
     """
     engine = Engine(find_gguf(model), num_threads=num_threads)
     conversation = Conversation(engine, system, engine.header.temperature if temperature is None else temperature)
     try:
         if not sys.stdin.isatty():
-            conversation.say(sys.stdin.read().strip())
+            conversation.say(_read_piped())
             return
         console.print(f"{engine.header.name}: /help lists the commands", style="dim", markup=False)
         for text in _read_inputs():
@@ -135,6 +135,20 @@ def run_chat(
                 console.print(str(error), style="red", markup=False)
     finally:
         engine.close()
+
+
+def _read_piped() -> str:
+    """Return what is piped in, which is UTF-8 whatever the locale says.
+
+    Raises:
+        UserError: It is not.
+    """
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"the piped text is not UTF-8 ({error.reason} at byte {error.start + 1}): convert it"
+        ) from error
 
 
 def _read_inputs() -> Iterator[str]:

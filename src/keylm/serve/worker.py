@@ -105,7 +105,7 @@ class Worker:
                 self.reply(number, chunk=_schema_error(str(error)))
                 return
         # With progress in its prompt, an answer that is alive is never silent for longer than a batch.
-        self._llama.handle_completions({**request, "stream": True, "return_progress": True}, pass_on)
+        self._llama.handle_completions({"stream": True, **request, "return_progress": True}, pass_on)
 
 
 class SchemaFollower:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -76,12 +77,22 @@ class Tokenizer:
         return self._control_token_id(TURN_END)
 
     def encode(self, text: str) -> list[int]:
-        """Encode plain text to token ids."""
-        return list(self.backend.encode(text, add_special_tokens=False).ids)
+        """Encode plain text to token ids.
+
+        Raises:
+            UserError: The text is not Unicode.
+        """
+        with _refuse_surrogates():
+            return list(self.backend.encode(text, add_special_tokens=False).ids)
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        """Encode plain texts to token ids, on as many threads as `TOKENIZERS_PARALLELISM` allows."""
-        return [encoding.ids for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
+        """Encode plain texts to token ids, on as many threads as `TOKENIZERS_PARALLELISM` allows.
+
+        Raises:
+            UserError: A text is not Unicode.
+        """
+        with _refuse_surrogates():
+            return [encoding.ids for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
 
     def decode(self, ids: list[int], keep_control: bool = False) -> str:
         """Decode token ids to text. Control tokens are left out unless `keep_control`."""
@@ -120,6 +131,15 @@ class Tokenizer:
         if token_id is None:
             raise UserError(f"this tokenizer has no {token} token: it was not trained by keylm")
         return int(token_id)
+
+
+@contextmanager
+def _refuse_surrogates() -> Iterator[None]:
+    try:
+        yield
+    except TypeError as error:
+        # Python reads bytes that are not UTF-8, at a terminal or on the command line, as lone surrogates.
+        raise UserError("a text holds bytes that are not UTF-8, or half of a surrogate pair") from error
 
 
 def byte_level_backend(model: models.BPE, pre_tokenizer: str) -> Backend:

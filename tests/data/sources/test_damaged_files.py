@@ -126,3 +126,10 @@ def test_a_decompression_bomb_is_refused_in_little_memory(tmp_path, suffix):
     sentence, kilobytes = output.splitlines()
     assert "line 1: the line is longer than 64 MiB" in sentence
     assert int(kilobytes) * 1024 < 5 * MAX_LINE_BYTES // 2
+
+
+def test_a_parquet_file_that_would_fill_the_memory_is_refused(tmp_path):
+    path = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a" * 300_000_000]}), path, compression="zstd")
+    with pytest.raises(UserError, match=r"rows.parquet: [0-9,]+ bytes of it unpack to 300,0.* smaller row groups"):
+        read(path)

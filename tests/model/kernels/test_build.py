@@ -71,6 +71,18 @@ def test_other_instruction_sets_have_a_library_of_their_own(
     assert compiler.num_compiled == 2
 
 
+@pytest.mark.parametrize("system", ["Darwin", "Windows"])
+def test_other_systems_do_without(compiler: FakeCompiler, monkeypatch: pytest.MonkeyPatch, system: str) -> None:
+    monkeypatch.setattr(build.platform, "system", lambda: system)
+    assert load() is None
+    assert compiler.num_compiled == 0
+
+
+def test_another_library_of_torch_has_no_products(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(build.torch, "__file__", str(tmp_path / "__init__.py"))
+    assert build.torch_products.__wrapped__() is None
+
+
 def test_the_instruction_sets_are_those_of_this_processor() -> None:
     flags = build.instruction_sets()
     assert flags == sorted(flags)

@@ -31,6 +31,10 @@ _MAX_SPLIT_BYTES = 4 * SPLIT_BYTES
 
 MAX_LINE_BYTES = 1 << 26
 """A line of jsonl is refused beyond this: a small compressed file may hold one that fills the memory."""
+MAX_ROW_GROUP_BYTES = 1 << 28
+MAX_COMPRESSION = 200
+"""A row group of parquet, of which memory holds one, is refused if the first is what its columns take unpacked, and the
+second times what they take in the file: text of any language compresses by less than 20."""
 _MAX_DIGITS = 4_000
 """Python refuses to parse longer integers."""
 _ROWS_PER_BATCH = 256
@@ -150,10 +154,22 @@ def _parquet_rows(path: Path, row_format: RowFormat) -> Iterator[Row]:
         size, num_rows, number = path.stat().st_size, file.metadata.num_rows, 0
         # Over all row groups at once, `iter_batches` keeps what it has read to the end of the file.
         for group in range(file.num_row_groups):
+            _refuse_bomb(file.metadata.row_group(group), path)
             for batch in file.iter_batches(batch_size=_ROWS_PER_BATCH, row_groups=[group], columns=columns):
                 for values in batch.to_pylist():
                     number += 1
                     yield Row(values, f"{path}, row {number}", size * number // num_rows)
+
+
+def _refuse_bomb(group: pyarrow.parquet.RowGroupMetaData, path: Path) -> None:
+    chunks = [group.column(index) for index in range(group.num_columns)]
+    unpacked = sum(chunk.total_uncompressed_size for chunk in chunks)
+    packed = sum(chunk.total_compressed_size for chunk in chunks)
+    if unpacked > max(MAX_ROW_GROUP_BYTES, MAX_COMPRESSION * packed):
+        raise UserError(
+            f"{path}: {packed:,} bytes of it unpack to {unpacked:,} at once, which would fill the memory: write it "
+            f"with smaller row groups"
+        )
 
 
 _READERS: dict[str, Callable[[Path, RowFormat, ReadProgress], PositionedDocuments]] = {

@@ -40,8 +40,12 @@ def kernel_library() -> ctypes.CDLL | None:
     depends on: source, compiler, flags, processor and its instruction sets.
 
     Returns:
-        None if there is no C++ compiler (`$CXX`, `g++` or `c++`), or, with a warning, if it fails.
+        None if there is no C++ compiler (`$CXX`, `g++` or `c++`), or, with a warning, if it fails. None outside of
+            Linux too: Apple's compiler has no OpenMP, and on Windows symbols cannot be left to be resolved by torch's
+            libraries.
     """
+    if platform.system() != "Linux":
+        return None
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
     if compiler is None:
         return None
@@ -69,11 +73,11 @@ def product_functions() -> ProductFunctions:
 @functools.cache
 def torch_products() -> ProductFunctions | None:
     """Torch's `brgemm`, which is oneDNN's; None without AMX, where `could_pack(bfloat16)` is false."""
-    torch_cpu = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
     try:
+        torch_cpu = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
         could_pack, brgemm, release = (getattr(torch_cpu, name) for name in (_COULD_PACK, _BRGEMM, _BRGEMM_RELEASE))
-    except AttributeError:
-        # The names are private to torch: another release may have others.
+    except (AttributeError, OSError):
+        # The names are private to torch: another release may have others, and another system another library.
         return None
     could_pack.restype = ctypes.c_bool
     if not could_pack(_BFLOAT16):
