@@ -16,6 +16,7 @@ from keylm.common import hardware, ranks
 from keylm.common.console import console
 from keylm.common.errors import UserError
 from keylm.common.files import discard_folder
+from keylm.common.units import duration, gib
 from keylm.recipe.base import Config
 from keylm.recipe.dpo import DpoConfig
 from keylm.recipe.grpo import GrpoConfig
@@ -267,6 +268,4 @@ def _run_on_this_rank(run: Run, stage: Stage) -> None:
     seconds, peak_bytes = time.monotonic() - start, hardware.peak_memory_bytes()
     if ranks.is_main_process():
         run.finish(stage.name, {**metadata, "seconds": round(seconds, 2), "peak_memory_bytes": peak_bytes})
-    minutes, rest = divmod(round(seconds), 60)
-    duration = f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
-    console.print(f"[green]✓[/] {stage.name:<10} {duration}, peak memory {peak_bytes / 2**30:.2f} GiB")
+    console.print(f"[green]✓[/] {stage.name:<10} {duration(seconds)}, peak memory {gib(peak_bytes)}")

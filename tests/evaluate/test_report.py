@@ -9,7 +9,7 @@ from helpers.made_up_run import ATTACK, made_up_run, write_metrics
 
 from keylm.common.files import read_json, write_json
 from keylm.evaluate import plots
-from keylm.evaluate.report import duration, short, write_report
+from keylm.evaluate.report import write_report
 from keylm.evaluate.results import collect_results
 from keylm.run import Run, create
 
@@ -175,16 +175,3 @@ def test_thinning_keeps_the_means() -> None:
     assert sum(x for x, _ in few) / 100 == pytest.approx(sum(x for x, _ in points) / 1000)
     assert sum(y for _, y in few) / 100 == pytest.approx(sum(y for _, y in points) / 1000)
     assert plots.thinned(points[:100], 100) == points[:100]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(4.21, "4.2 s"), (200, "3 min 20 s"), (59.96, "60.0 s"), (7504, "2 h 05 min")],
-)
-def test_durations(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
-
-
-@pytest.mark.parametrize(("number", "words"), [(812, "812"), (75_251_200, "75.3M"), (18e9, "18B"), (6_000, "6k")])
-def test_short_counts(number: int, words: str) -> None:
-    assert short(number) == words

@@ -44,14 +44,21 @@ _STYLE = {
 }
 
 
-def curves(title: str, series: Mapping[str, Points], marker: str = "", x_label: str = "tokens") -> Markup:
+def curves(
+    title: str,
+    series: Mapping[str, Points],
+    marker: str = "",
+    x_label: str = "tokens",
+    phase_ends: Sequence[float] = (),
+) -> Markup:
     """A line plot.
 
     Args:
         title: Title of the plot.
-        series: Points (x, y) by the name of their line; long lines are thinned.
+        series: Points (x, y) by the name of their line; long lines are thinned. A line without points keeps its color.
         marker: matplotlib's marker of the points (default: none).
         x_label: Label of the x axis.
+        phase_ends: Where to draw a vertical line: a phase of training ends there.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -61,8 +68,11 @@ def curves(title: str, series: Mapping[str, Points], marker: str = "", x_label: 
         figure = Figure(figsize=(3.3, 2.3), layout="constrained")
         axes = figure.subplots()
         for (name, points), color in zip(series.items(), cycle(COLORS), strict=False):
-            x, y = zip(*thinned(points), strict=True)
-            axes.plot(x, y, label=name, color=color, linewidth=1.2, marker=marker, markersize=3)
+            if points:
+                x, y = zip(*thinned(points), strict=True)
+                axes.plot(x, y, label=name, color=color, linewidth=1.2, marker=marker, markersize=3)
+        for end in phase_ends:
+            axes.axvline(end, color=_INK, linewidth=0.6, linestyle=":", alpha=0.5)
         axes.set_title(title)
         axes.set_xlabel(x_label)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from keylm.common.files import write_text
+from keylm.common.units import duration, gib, percent, short
 from keylm.evaluate import plots
 from keylm.evaluate.reference_scores import compare_with_reference, reference_model
 from keylm.evaluate.results import dropped_documents, last_finetuned_stage, load_measurement
@@ -181,31 +182,3 @@ def _typo_plots(typos: dict[str, Any]) -> list[Markup]:
         if any(series.values()):
             drawn.append(plots.curves(title, series, marker="o", x_label="% of characters with a typo"))
     return drawn
-
-
-def percent(share: float, digits: int = 1) -> str:
-    """`0.4316` as `43.2%`."""
-    return f"{share:.{digits}%}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as `2 h 05 min`, `3 min 20 s` or `4.2 s`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    # Rounded before it is divided: otherwise 119.7 s would be 1 min 60 s.
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes_left = divmod(minutes, 60)
-    return f"{hours} h {minutes_left:02d} min" if hours else f"{minutes} min {rest:02d} s"
-
-
-def gib(num_bytes: int) -> str:
-    """Bytes as `1.50 GiB`."""
-    return f"{num_bytes / 2**30:.2f} GiB"
-
-
-def short(number: int) -> str:
-    """A count with three significant digits: `75.3M`."""
-    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g}{unit}"
-    return str(number)
