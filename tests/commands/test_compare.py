@@ -53,8 +53,8 @@ def test_runs_are_compared_on_one_page(runs: Path, tmp_path: Path) -> None:
     text = (tmp_path / "page.html").read_text()
     assert re.search(r">eval\.instructions</td>.*>200</td>.*>40</td>", text)
     assert "eval.max_new_tokens" not in text
-    # loss, learning rate and two sources, in pretraining and in SFT
-    assert text.count("<svg") == 8
+    # loss, learning rate, gradient norm, speed and two sources, in pretraining and in SFT
+    assert text.count("<svg") == 12
     for drawing in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
         assert "first" in drawing
         assert "second" in drawing

@@ -72,7 +72,7 @@ def curves(
                 x, y = zip(*thinned(points), strict=True)
                 axes.plot(x, y, label=name, color=color, linewidth=1.2, marker=marker, markersize=3)
         for end in phase_ends:
-            axes.axvline(end, color=_INK, linewidth=0.6, linestyle=":", alpha=0.5)
+            axes.axvline(end, color=_INK, linewidth=1, linestyle=":", alpha=0.7)
         axes.set_title(title)
         axes.set_xlabel(x_label)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -97,7 +97,7 @@ def bars(title: str, groups: Mapping[str, Mapping[str, float]], digits: int = 3)
     names = list(next(iter(groups.values())))
     height = 0.8 / len(names)
     with rc_context(_STYLE):
-        figure = Figure(figsize=(9.8, 0.7 + len(groups) * (0.12 + 0.2 * len(names))), layout="constrained")
+        figure = Figure(figsize=(5.6, 0.9 + len(groups) * (0.12 + 0.2 * len(names))), layout="constrained")
         axes = figure.subplots()
         for index, (name, color) in enumerate(zip(names, cycle(COLORS), strict=False)):
             # The bars of a group lie around the group's row, from top to bottom.
@@ -110,7 +110,7 @@ def bars(title: str, groups: Mapping[str, Mapping[str, float]], digits: int = 3)
         axes.invert_yaxis()
         axes.set_title(title)
         axes.margins(x=0.1)
-        axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+        figure.legend(fontsize=8, loc="outside lower center", ncols=len(names))
         return _svg(figure)
 
 
