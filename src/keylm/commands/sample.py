@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.text import Text
 from safetensors.torch import load_file
 
-from keylm.common.console import console, output
+from keylm.common.console import console, output, printable
 from keylm.common.errors import UserError
 from keylm.inference.generator import KeyLMGenerator, generator_of_weights
 from keylm.inference.samples import SEED, Sample, released_answers, sample_held_out
@@ -76,12 +76,12 @@ def paint_sample(sample: Sample) -> Text:
     prompt = "\n".join(f"{role}: {content}" for role, content in turns) or sample["prompt"]
     return Text.assemble(
         (f"\n{sample['source']}, held out\n", "dim"),
-        (prompt, "bold"),
+        (printable(prompt), "bold"),
         # A text goes on where it was cut; an answer begins a line.
         "\n" if turns else "",
-        (sample["answer"], "cyan"),
+        (printable(sample["answer"]), "cyan"),
         ("" if sample["ended"] else " …", "dim"),
-        (f"\n{'the answer there' if turns else 'the text there'}: {sample['reference'].strip()}", "dim"),
+        (f"\n{'the answer there' if turns else 'the text there'}: {printable(sample['reference']).strip()}", "dim"),
     )
 
 
@@ -96,7 +96,9 @@ def _continue(run: Run, generator: KeyLMGenerator, stage: str, prompt: str) -> T
         raise UserError(f"the prompt has {len(ids):,} tokens, and the context {context_length:,}: shorten it")
     [answer] = released_answers(generator, run.recipe.export, [ids], _MAX_NEW_TOKENS, SEED)
     separator = "" if stage == "pretrain" else "\n"
-    return Text.assemble((prompt, "bold"), separator, (answer.text, "cyan"), ("" if answer.ended else " …", "dim"))
+    return Text.assemble(
+        (prompt, "bold"), separator, (printable(answer.text), "cyan"), ("" if answer.ended else " …", "dim")
+    )
 
 
 def _checkpoints(run: Run, stage: str) -> dict[int, Path]:
