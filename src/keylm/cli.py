@@ -429,12 +429,22 @@ def compare(
 def watch(
     run_folder: RunFolder,
     once: Annotated[bool, typer.Option("--once", help="Print the present state and exit.")] = False,
+    web: Annotated[bool, typer.Option("--web", help="Show it on a page in the browser, with curves.")] = False,
+    port: Annotated[
+        int, typer.Option(help="Port of the page, on this machine only.", callback=_within(0, 65_535))
+    ] = 8081,
 ) -> None:
-    """Watch a run that another process trains: loss, speed, memory, time left, validation, skipped steps."""
-    from keylm.commands.watch import show_watch
+    """Watch a run that another process trains: loss, speed, memory, time left, validation, samples, skipped steps."""
     from keylm.run import open_run
 
-    show_watch(open_run(run_folder), once)
+    if web:
+        from keylm.commands.watch_page import serve_watch_page
+
+        serve_watch_page(open_run(run_folder), port)
+    else:
+        from keylm.commands.watch import show_watch
+
+        show_watch(open_run(run_folder), once)
 
 
 @app.command(rich_help_panel=_INSPECT)

@@ -13,7 +13,7 @@ from keylm.common.files import read_json
 from keylm.common.units import duration, gib, percent, short
 from keylm.evaluate import plots
 from keylm.evaluate import report_tables as tables
-from keylm.evaluate.pages import write_page
+from keylm.evaluate.pages import Table, write_page
 from keylm.evaluate.provenance import origin
 from keylm.evaluate.reference_scores import compare_with_reference, reference_model
 from keylm.evaluate.report_tables import LABELS, TITLES
@@ -185,7 +185,7 @@ def _any_counts(sources: dict[str, dict[str, Any]]) -> bool:
     return any(row["counts"] for row in sources.values())
 
 
-def _instruction_tables(instructions: dict[str, Any]) -> dict[str, tables.Table]:
+def _instruction_tables(instructions: dict[str, Any]) -> dict[str, Table]:
     """The tables of instruction following; none if it was not measured."""
     measured = [stage for stage in LABELS if stage in instructions]
     if not measured:
