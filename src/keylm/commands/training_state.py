@@ -35,7 +35,7 @@ class TrainingState:
     @property
     def step(self) -> int:
         """Steps done."""
-        return self.rows[-1]["step"] if self.rows else 0
+        return int(self.rows[-1]["step"]) if self.rows else 0
 
     @property
     def steps(self) -> list[dict[str, Any]]:
@@ -55,8 +55,8 @@ class TrainingState:
     def seconds_left(self) -> float:
         """Time to the last step at the present speed. There must have been a step."""
         latest = self.steps[-1]
-        tokens_per_step = latest["tokens"] / latest["step"]
-        return max(0, self.num_steps - latest["step"]) * tokens_per_step / self.mean("tokens_per_second")
+        tokens_per_step: float = latest["tokens"] / latest["step"]
+        return max(0, self.num_steps - self.step) * tokens_per_step / self.mean("tokens_per_second")
 
 
 def training_state(run: Run) -> TrainingState:
