@@ -41,7 +41,7 @@ from keylm.train.metrics import read_metrics
 from keylm.train.optimizer import Muon
 from keylm.train.stages import make_loader
 from keylm.train.trainer import Trainer
-from keylm.train.validation import Validation
+from keylm.train.validation import Validation, validation_on_text
 
 VALIDATION_BYTES = 250_000
 ADAMW = {"optimizer.type": "adamw", "optimizer.weight_decay": 0.1, "decay": "cosine", "decay_fraction": 0.98}
@@ -229,7 +229,9 @@ def _train(run: Run, options: argparse.Namespace, name: str, seed: int) -> dict[
             config=config,
             loader=make_loader(run, "pretrain"),
             data_fingerprint="",
-            validation=Validation(stores, VALIDATION_BYTES, config.sequence_length),
+            text=validation_on_text(stores, VALIDATION_BYTES, config.sequence_length),
+            answers=Validation({}),
+            sample=lambda _: None,
             dist=init_distributed(config.timeout_seconds),
         )
     trainer.run()

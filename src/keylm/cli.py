@@ -465,16 +465,72 @@ def preview(
     show_preview(open_run(run_folder), stage, step, rows)
 
 
+@app.command(name="ls", rich_help_panel=_INSPECT)
+def list_runs(
+    folder: Annotated[Path, typer.Argument(help="Folder with runs.")] = Path("runs"),
+) -> None:
+    """List runs: size, tokens of pretraining and SFT, bits per byte, instructions followed, time, how far they are."""
+    from keylm.commands.list_runs import show_runs
+
+    show_runs(folder)
+
+
+@app.command(rich_help_panel=_INSPECT)
+def compare(
+    run_folders: Annotated[list[Path], typer.Argument(help="Run folders, two or more.")],
+    output: Annotated[Path, typer.Option(help="The page to write.")] = Path("compare.html"),
+) -> None:
+    """Compare runs: their curves over one another on one page, their scores, and where their recipes differ."""
+    from keylm.commands.compare import compare_runs
+    from keylm.run import open_run
+
+    compare_runs([open_run(folder) for folder in run_folders], output)
+
+
 @app.command(rich_help_panel=_INSPECT)
 def watch(
     run_folder: RunFolder,
     once: Annotated[bool, typer.Option("--once", help="Print the present state and exit.")] = False,
+    web: Annotated[bool, typer.Option("--web", help="Show it on a page in the browser, with curves.")] = False,
+    port: Annotated[
+        int, typer.Option(help="Port of the page, on this machine only.", callback=_within(0, 65_535))
+    ] = 8081,
 ) -> None:
-    """Watch a run that another process trains: loss, speed, memory, time left, validation, skipped steps."""
-    from keylm.commands.watch import show_watch
+    """Watch a run that another process trains: loss, speed, memory, time left, validation, samples, skipped steps."""
     from keylm.run import open_run
 
-    show_watch(open_run(run_folder), once)
+    if web:
+        from keylm.commands.watch_page import serve_watch_page
+
+        serve_watch_page(open_run(run_folder), port)
+    else:
+        from keylm.commands.watch import show_watch
+
+        show_watch(open_run(run_folder), once)
+
+
+@app.command(rich_help_panel=_INSPECT)
+def sample(
+    run_folder: RunFolder,
+    prompt: Annotated[
+        str | None, typer.Argument(help="Text to continue, or what the user says (default: the first held-out ones).")
+    ] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="Training stage, such as `pretrain` (default: the latest one with weights).")
+    ] = None,
+    step: Annotated[
+        int | None,
+        typer.Option(help="Step of a checkpoint of that stage (default: the final weights).", callback=_within(1)),
+    ] = None,
+) -> None:
+    """Let a base model continue text, or a tuned one answer; also from a checkpoint in the middle of training.
+
+    Without a prompt, it shows the first held-out texts or conversations of the run, beside what these say.
+    """
+    from keylm.commands.sample import show_samples
+    from keylm.run import open_run
+
+    show_samples(open_run(run_folder), prompt, stage, step)
 
 
 @app.command(rich_help_panel=_INSPECT)

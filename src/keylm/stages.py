@@ -21,6 +21,7 @@ from keylm.common.errors import UserError
 from keylm.common.files import discard_folder
 from keylm.common.interrupts import stop_on_interrupt
 from keylm.recipe import MIXTURE_STAGES
+from keylm.common.units import duration, gib
 from keylm.recipe.base import Config
 from keylm.recipe.dpo import DpoConfig
 from keylm.recipe.fingerprint import name_fields
@@ -317,6 +318,4 @@ def _run_on_this_rank(run: Run, stage: Stage) -> None:
     if ranks.is_main_process():
         costs = {"seconds": round(seconds, 2), "peak_memory_bytes": peak_bytes}
         run.finish(stage.name, {**metadata, **costs, "machine": hardware.describe_hardware()})
-    minutes, rest = divmod(round(seconds), 60)
-    duration = f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
-    console.print(f"[green]✓[/] {stage.name:<10} {duration}, peak memory {peak_bytes / 2**30:.2f} GiB")
+    console.print(f"[green]✓[/] {stage.name:<10} {duration(seconds)}, peak memory {gib(peak_bytes)}")

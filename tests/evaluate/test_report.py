@@ -9,7 +9,7 @@ from helpers.made_up_run import ATTACK, made_up_run, write_metrics
 
 from keylm.common.files import read_json, write_json
 from keylm.evaluate import plots
-from keylm.evaluate.report import duration, short, write_report
+from keylm.evaluate.report import write_report
 from keylm.evaluate.results import collect_results
 from keylm.run import Run, create
 
@@ -81,7 +81,9 @@ def test_the_page_states_the_results(text: str) -> None:
         "75% of held-out instructions followed; before SFT 10%, best baseline 43%",
         "60.00% 59.91% 2,208,522",
         "gated (pretrain) was unavailable, and its weight went to the other sources of its category: its terms",
-        "source contaminated: piqa duplicate too short prose 3 12,345 talk 7",
+        "source reason documents prose contaminated: piqa 3 prose too short 12,345 talk duplicate 7",
+        "at temperature 0.7 and repetition penalty 1.1, not cherry-picked",
+        "user When is the market? assistant On Sunday. held-out answer Every Friday, from eight to noon. talk",
         "prose: too short",
         "echoed prompt",
         "talk 200 1.812 1.493",
@@ -123,13 +125,13 @@ def test_dpo_adds_a_column_and_is_the_headline(tmp_path: Path) -> None:
     write_report(run, collect_results(run))
     words = " ".join(Page((run.folder / "report.html").read_text(encoding="utf-8")).words.split())
     assert "81% of held-out instructions followed; before SFT 10%" in words
-    assert "count before SFT after SFT after DPO constant sentence" in words
+    assert "score count before SFT after SFT after DPO constant sentence" in words
     assert "DPO on verified preference pairs" in words
 
 
 def test_plots_are_whole_and_use_the_page_s_color(text: str) -> None:
     drawings = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
-    assert len(drawings) == 3 + 3 + 1 + 2
+    assert len(drawings) == 5 + 5 + 1 + 2
     for drawing in drawings:
         ElementTree.fromstring(drawing)
         assert "currentColor" in drawing
@@ -143,18 +145,55 @@ def test_a_run_that_has_just_begun_has_a_report(run: Run, tmp_path: Path) -> Non
     write_metrics(new, "pretrain", num_steps=8)
     write_report(new, collect_results(new))
     page = Page((tmp_path / "report.html").read_text())
-    assert page.tags.count("svg") == 3
+    assert page.tags.count("svg") == 5
     sections = (
         "Dropped documents",
         "Mixture",
         "Instruction following",
         "Typo robustness",
+        "Held-out prompts",
         "Sample conversations",
         "Time and memory",
         "Benchmarks",
     )
     for absent in sections:
         assert absent not in page.words
+
+
+def test_the_contents_list_has_every_section_and_no_other(text: str) -> None:
+    contents = text[text.index("<nav>") : text.index("</nav>")]
+    linked = dict(re.findall(r'<a href="#(section-\d+)">(.*?)</a>', contents))
+    assert linked == dict(re.findall(r'<h2 id="(section-\d+)">(.*?)</h2>', text))
+    assert list(linked.values())[:2] == ["Held-out prompts", "Pretrain on the mixture of text"]
+
+
+def test_phases_are_marked(run: Run, tmp_path: Path) -> None:
+    phases = {"train": {"tokens": 3_686_400, "phases": [{"until": 0.25}, {"until": 1.0}]}}
+    new = made_up_run(tmp_path, **phases)
+    write_report(new, collect_results(new))
+    assert "where a phase of the mixture ends" in (tmp_path / "report.html").read_text()
+    assert "where a phase" not in (run.folder / "report.html").read_text()
+
+
+def test_the_page_says_when_and_by_which_command_it_was_written(text: str) -> None:
+    words = " ".join(Page(text).words.split())
+    assert re.search(r"Made-up 6M 20\d\d-\d\d-\d\d \d\d:\d\d UTC · .* cores · keylm [^ ]+ .*· keylm ", words)
+
+
+def test_what_was_not_taught_is_not_graded(tmp_path: Path) -> None:
+    run = made_up_run(tmp_path)
+    write_json(run.stage("eval") / "instruction_following.json", {})
+    write_report(run, collect_results(run))
+    words = " ".join(Page((tmp_path / "report.html").read_text()).words.split())
+    assert "Instruction following" not in words
+    assert "1.493 bits per byte of held-out answers of talk; before SFT 1.812" in words
+
+
+def test_a_run_evaluated_by_an_earlier_version_opens_with_its_curves(tmp_path: Path) -> None:
+    run = made_up_run(tmp_path)
+    (run.stage("eval") / "held_out_samples.json").unlink()
+    write_report(run, collect_results(run))
+    assert "Held-out prompts" not in (tmp_path / "report.html").read_text()
 
 
 def test_many_sources_are_drawn_as_their_mean(run: Run, tmp_path: Path) -> None:
@@ -175,16 +214,3 @@ def test_thinning_keeps_the_means() -> None:
     assert sum(x for x, _ in few) / 100 == pytest.approx(sum(x for x, _ in points) / 1000)
     assert sum(y for _, y in few) / 100 == pytest.approx(sum(y for _, y in points) / 1000)
     assert plots.thinned(points[:100], 100) == points[:100]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(4.21, "4.2 s"), (200, "3 min 20 s"), (59.96, "60.0 s"), (7504, "2 h 05 min")],
-)
-def test_durations(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
-
-
-@pytest.mark.parametrize(("number", "words"), [(812, "812"), (75_251_200, "75.3M"), (18e9, "18B"), (6_000, "6k")])
-def test_short_counts(number: int, words: str) -> None:
-    assert short(number) == words

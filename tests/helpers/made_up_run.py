@@ -18,6 +18,14 @@ SFT_ANSWERS = {
     "bits_per_byte": {"talk": {"answers": 200, "pretrain": 1.8123, "sft": 1.4931}},
     "constrained": {"checked": {"answers": 150, "original": 1.71, "constrained": 1.79, "relative_increase": 0.0468}},
 }
+HELD_OUT_SAMPLE = {
+    "source": "talk",
+    "messages": [{"role": "user", "content": "When is the market?"}],
+    "prompt": "",
+    "answer": "On Sunday.",
+    "ended": True,
+    "reference": "Every Friday, from eight to noon.",
+}
 MIXTURE = {"prose": (0.6, 0.5991), "talk": (0.4, 0.4009)}
 
 
@@ -55,6 +63,9 @@ def made_up_run(folder: Path, **sections: object) -> Run:
     )
     write_json(run.stage("eval") / "sft_answers.json", SFT_ANSWERS)
     write_json(run.stage("eval") / "typo_robustness.json", _typo_robustness())
+    samples = [HELD_OUT_SAMPLE, {**HELD_OUT_SAMPLE, "answer": ATTACK, "ended": False}]
+    settings = {"temperature": 0.7, "repetition_penalty": 1.1}
+    write_json(run.stage("eval") / "held_out_samples.json", {**settings, "samples": samples})
     write_json(run.stage("eval") / "lm_eval.json", {"piqa": made_up_task(0.5413), "hellaswag": made_up_task(0.2691)})
     return run
 
@@ -65,7 +76,8 @@ def write_metrics(run: Run, stage: str, num_steps: int = 900) -> None:
     for step in range(1, num_steps + 1):
         loss = 2.4 + 6 * math.exp(-step / 90) + 0.05 * math.sin(step * 7)
         rate = 3e-3 * min(step / 20, 1, (num_steps + 1 - step) / 180)
-        rows.append({"step": step, "tokens": step * 4096, "loss": loss, "learning_rate": rate})
+        more = {"grad_norm": 1 + 1 / step, "tokens_per_second": 9000 + step}
+        rows.append({"step": step, "tokens": step * 4096, "loss": loss, "learning_rate": rate, **more})
         if step % (num_steps // 4) == 0:
             scores = {name: 1.9 + 2 * math.exp(-step / 200) + 0.2 * row for row, name in enumerate(MIXTURE)}
             rows.append({"step": step, "tokens": step * 4096, "validation": scores})

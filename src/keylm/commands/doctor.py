@@ -128,7 +128,9 @@ def check_machine(folder: Path) -> Iterator[Finding]:
     yield Finding("Python", platform.python_version(), python_ok, "" if python_ok else "KeyLM needs 3.11 or later")
     memory = available_memory_bytes()
     memory_ok = memory >= _MIN_MEMORY_BYTES
-    advice = "" if memory_ok else "the quickstart needs 1 GiB, KeyLM-75M about 4 GiB"
+    advice = (
+        "" if memory_ok else "the quickstart needs 1.2 GiB; `keylm info RECIPE` estimates what another recipe needs"
+    )
     yield Finding("memory", f"{memory / _GIB:.1f} GiB available", memory_ok, advice)
     # The folder for runs need not exist yet.
     disk = free_disk_bytes(next(path for path in (folder, *folder.absolute().parents) if path.exists()))

@@ -10,16 +10,25 @@ from rich.table import Table
 
 from keylm.common.arrays import IGNORE_INDEX
 from keylm.common.console import output
-from keylm.common.hardware import compute_dtype
+from keylm.common.hardware import compute_dtype, resident_memory_bytes
+from keylm.common.units import gib
 from keylm.model.flops import flops_per_token, num_parameters
 from keylm.model.initialization import init_model
 from keylm.model.transformer import KeyLM
 from keylm.recipe import Recipe, load_recipe
 from keylm.recipe.model import ModelConfig
 from keylm.recipe.train import TrainConfig
+from keylm.run import Run, open_run
+from keylm.stages import stages_of
 from keylm.train.optimizer import Optimizer
 
-_BYTES_PER_PARAMETER = {"weights (float32)": 4, "gradients (float32)": 4, "optimizer (float32)": 8}
+_BYTES_PER_PARAMETER = {
+    "weights (float32)": 4,
+    "gradients (float32)": 4,
+    "optimizer (float32)": 8,
+    # Weights and optimizer state, which are copied before they are written in the background.
+    "copy for a checkpoint": 12,
+}
 _MEASURED_TOKENS = 4096
 """Tokens of a measured training step."""
 
@@ -35,9 +44,13 @@ def show_info(path: Path, overrides: list[str] | None = None) -> None:
         UserError: the recipe cannot be read.
     """
     recipe = load_recipe(path, overrides)
+    # Before there is a model: what Python and its libraries take in training, too.
+    process_bytes = resident_memory_bytes()
     model = init_model(recipe.model, recipe.seed)
     output.print(_parameters_table(model, recipe))
-    output.print(_memory_table(model, recipe.train))
+    output.print(_memory_table(model, recipe.train, process_bytes))
+    if path.is_dir():
+        _show_measured_memory(open_run(path))
     output.print(_training_table(model, recipe))
 
 
@@ -86,19 +99,30 @@ def _parameters_table(model: KeyLM, recipe: Recipe) -> Table:
     return table
 
 
-def _memory_table(model: KeyLM, training: TrainConfig) -> Table:
-    def gib(num_bytes: int) -> str:
-        return f"{num_bytes / 2**30:.2f} GiB"
-
+def _memory_table(model: KeyLM, training: TrainConfig, process_bytes: int) -> Table:
     parameters = num_parameters(model)
-    total = activation_bytes(model.config, training)
+    activations = activation_bytes(model.config, training)
+    total = process_bytes + activations
     table = _table("Memory in pretraining (estimate)")
-    table.add_row("activations", f"{min(training.micro_batch_tokens, training.batch_tokens):,} tokens", gib(total))
+    table.add_row("Python and torch", "", gib(process_bytes))
+    table.add_row(
+        "activations", f"{min(training.micro_batch_tokens, training.batch_tokens):,} tokens", gib(activations)
+    )
     for name, bytes_per_parameter in _BYTES_PER_PARAMETER.items():
         total += parameters * bytes_per_parameter
         table.add_row(name, "", gib(parameters * bytes_per_parameter))
     table.add_row("[bold]total[/]", "lower with train.micro_batch_tokens", f"[bold]{gib(total)}[/]")
     return table
+
+
+def _show_measured_memory(run: Run) -> None:
+    """Print the peak memory of the stages that are done, as the report does."""
+    done = [stage.name for stage in stages_of(run) if run.is_finished(stage.name) and not run.imported_from(stage.name)]
+    if done:
+        table = _table("Memory of the stages so far (measured peak)")
+        for name in done:
+            table.add_row(name, "", gib(run.metadata(name)["peak_memory_bytes"]))
+        output.print(table)
 
 
 def _training_table(model: KeyLM, recipe: Recipe) -> Table:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -15,20 +12,17 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from keylm.commands.training_state import TrainingState, training_state
 from keylm.common.console import output
-from keylm.common.errors import UserError
+from keylm.common.units import gib
 from keylm.run import Run
-from keylm.stages import num_steps, training_stages
-from keylm.train.metrics import read_metrics
+from keylm.stages import training_stages
+from keylm.train.progress import sample_lines, time_left
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _SPARKLINE_WIDTH = 40
-_AVERAGED_STEPS = 20
-"""Steps over which loss and speed are averaged."""
 _SHOWN_VALIDATIONS = 5
 _REFRESH_SECONDS = 1.0
-_STALLED_SECONDS = 60
-"""After this time without a step, the view says so."""
 
 
 def show_watch(run: Run, once: bool) -> None:
@@ -53,23 +47,17 @@ def watch_view(run: Run) -> RenderableType:
     Raises:
         UserError: the run has not begun to train.
     """
-    begun = [name for name in training_stages(run) if _metrics_path(run, name).exists()]
-    if not begun:
-        raise UserError(f"{run.folder} has not begun to train: run `keylm run {run.folder}` first")
-    stage = begun[-1]
-    rows = read_metrics(_metrics_path(run, stage))
-    num_done, total = rows[-1]["step"] if rows else 0, num_steps(run, stage)
-
+    now = training_state(run)
     progress = Table.grid(padding=(0, 1))
     progress.add_row(
-        ProgressBar(total=total, completed=num_done, width=30), f"{num_done:,} of {total:,} ({num_done / total:.0%})"
+        ProgressBar(total=now.num_steps, completed=now.step, width=30),
+        f"{now.step:,} of {now.num_steps:,} ({now.step / now.num_steps:.0%})",
     )
     numbers = _grid()
     numbers.add_row("step", progress)
-    steps = [row for row in rows if "loss" in row]
-    if steps:
-        _add_training(numbers, steps, total)
-    skipped = [row for row in rows if "skipped" in row]
+    if now.steps:
+        _add_training(numbers, now)
+    skipped = now.rows_with("skipped")
     if skipped:
         last = skipped[-1]
         where = f", the last at step {last['step'] - 1:,}: {last['reason']}; {last['batch']}"
@@ -78,16 +66,18 @@ def watch_view(run: Run) -> RenderableType:
         numbers.add_row("skipped steps", "0")
 
     parts: list[RenderableType] = [numbers]
-    validations = [row["validation"] for row in rows if "validation" in row][-_SHOWN_VALIDATIONS:]
-    if validations:
-        scores = _grid()
-        for source in validations[-1]:
-            history = [f"{scored[source]:.3f}" for scored in validations if source in scored]
-            scores.add_row(source, " → ".join(history))
-        parts += ["", "validation, bits per byte", scores]
-
-    title = Text(f"{run.recipe.title or run.recipe.name}: {stage}")
-    return Panel(Group(*parts), title=title, subtitle=_state(run, stage), expand=False)
+    for key, title in (("validation", "validation"), ("answers", "held-out answers")):
+        validations = [row[key] for row in now.rows_with(key)][-_SHOWN_VALIDATIONS:]
+        if validations:
+            scores = _grid()
+            for source in validations[-1]:
+                history = [f"{scored[source]:.3f}" for scored in validations if source in scored]
+                scores.add_row(source, " → ".join(history))
+            parts += ["", f"{title}, bits per byte", scores]
+    samples = now.rows_with("sample")
+    if samples:
+        parts += ["", sample_lines(samples[-1]["step"], samples[-1]["sample"])]
+    return Panel(Group(*parts), title=Text(f"{now.title}: {now.stage}"), subtitle=now.state, expand=False)
 
 
 def sparkline(values: Sequence[float], width: int = _SPARKLINE_WIDTH) -> str:
@@ -99,25 +89,18 @@ def sparkline(values: Sequence[float], width: int = _SPARKLINE_WIDTH) -> str:
     return "".join(_BLOCKS[round((mean - low) * scale)] for mean in means)
 
 
-def _add_training(numbers: Table, steps: list[dict[str, Any]], total: int) -> None:
-    """Add loss, speed, memory and time left, given the metrics of the steps and the total number of steps."""
-    latest, recent = steps[-1], steps[-_AVERAGED_STEPS:]
-
-    def mean(key: str) -> float:
-        return sum(float(row[key]) for row in recent) / len(recent)
-
-    tokens_per_second = mean("tokens_per_second")
-    tokens_per_step = latest["tokens"] / latest["step"]
-    seconds_left = max(0, total - latest["step"]) * tokens_per_step / tokens_per_second
-    numbers.add_row("loss", f"{sparkline([row['loss'] for row in steps])}  {mean('loss'):.3f}")
-    numbers.add_row("gradient norm", f"{mean('grad_norm'):.3f}")
-    numbers.add_row("tokens/s", f"{tokens_per_second:,.0f}")
+def _add_training(numbers: Table, now: TrainingState) -> None:
+    """Add loss, speed, memory and time left."""
+    latest = now.steps[-1]
+    numbers.add_row("loss", f"{sparkline([row['loss'] for row in now.steps])}  {now.mean('loss'):.3f}")
+    numbers.add_row("gradient norm", f"{now.mean('grad_norm'):.3f}")
+    numbers.add_row("tokens/s", f"{now.mean('tokens_per_second'):,.0f}")
     # Each is written by some stages only: pretraining and SFT, DPO, GRPO.
     for label, key in (("MFU", "mfu"), ("reward accuracy", "preferred"), ("reward", "reward")):
         if key in latest:
-            numbers.add_row(label, f"{mean(key):.0%}")
-    numbers.add_row("memory", f"{latest['memory_bytes'] / 2**30:.2f} GiB")
-    numbers.add_row("time left", str(timedelta(seconds=round(seconds_left))))
+            numbers.add_row(label, f"{now.mean(key):.0%}")
+    numbers.add_row("memory", gib(latest["memory_bytes"]))
+    numbers.add_row("time left", time_left(now.seconds_left))
 
 
 def _grid() -> Table:
@@ -125,17 +108,3 @@ def _grid() -> Table:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column()
     return grid
-
-
-def _metrics_path(run: Run, stage: str) -> Path:
-    return run.stage(stage) / "metrics.jsonl"
-
-
-def _state(run: Run, stage: str) -> str:
-    if (run.stage(stage) / "stage.json").exists():
-        return "finished"
-    # The file's own time: a process that was killed cannot say so.
-    silent_seconds = time.time() - _metrics_path(run, stage).stat().st_mtime
-    if silent_seconds < _STALLED_SECONDS:
-        return "training"
-    return f"no step for {timedelta(seconds=round(silent_seconds))}"

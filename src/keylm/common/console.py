@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,11 @@ class Bar:
     def set_description(self, text: str) -> None:
         """Replace the text in front of the bar."""
         self.progress.update(self.task, description=text)
+
+
+def printable(text: str) -> str:
+    """Text without control characters other than line breaks and tabs: a model's words must not steer the terminal."""
+    return "".join(letter for letter in text if letter in "\n\t" or unicodedata.category(letter) != "Cc")
 
 
 class _SpeedColumn(ProgressColumn):

@@ -54,6 +54,11 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def resident_memory_bytes() -> int:
+    """Memory that this process has now, in bytes."""
+    return int(psutil.Process().memory_info().rss)
+
+
 def available_memory_bytes() -> int:
     """Memory that a new process can have without swapping, in bytes."""
     return int(psutil.virtual_memory().available)

@@ -44,14 +44,21 @@ _STYLE = {
 }
 
 
-def curves(title: str, series: Mapping[str, Points], marker: str = "", x_label: str = "tokens") -> Markup:
+def curves(
+    title: str,
+    series: Mapping[str, Points],
+    marker: str = "",
+    x_label: str = "tokens",
+    phase_ends: Sequence[float] = (),
+) -> Markup:
     """A line plot.
 
     Args:
         title: Title of the plot.
-        series: Points (x, y) by the name of their line; long lines are thinned.
+        series: Points (x, y) by the name of their line; long lines are thinned. A line without points keeps its color.
         marker: matplotlib's marker of the points (default: none).
         x_label: Label of the x axis.
+        phase_ends: Where to draw a vertical line: a phase of training ends there.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -61,8 +68,11 @@ def curves(title: str, series: Mapping[str, Points], marker: str = "", x_label: 
         figure = Figure(figsize=(3.3, 2.3), layout="constrained")
         axes = figure.subplots()
         for (name, points), color in zip(series.items(), cycle(COLORS), strict=False):
-            x, y = zip(*thinned(points), strict=True)
-            axes.plot(x, y, label=name, color=color, linewidth=1.2, marker=marker, markersize=3)
+            if points:
+                x, y = zip(*thinned(points), strict=True)
+                axes.plot(x, y, label=name, color=color, linewidth=1.2, marker=marker, markersize=3)
+        for end in phase_ends:
+            axes.axvline(end, color=_INK, linewidth=1, linestyle=":", alpha=0.7)
         axes.set_title(title)
         axes.set_xlabel(x_label)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -87,7 +97,7 @@ def bars(title: str, groups: Mapping[str, Mapping[str, float]], digits: int = 3)
     names = list(next(iter(groups.values())))
     height = 0.8 / len(names)
     with rc_context(_STYLE):
-        figure = Figure(figsize=(9.8, 0.7 + len(groups) * (0.12 + 0.2 * len(names))), layout="constrained")
+        figure = Figure(figsize=(5.6, 0.9 + len(groups) * (0.12 + 0.2 * len(names))), layout="constrained")
         axes = figure.subplots()
         for index, (name, color) in enumerate(zip(names, cycle(COLORS), strict=False)):
             # The bars of a group lie around the group's row, from top to bottom.
@@ -100,7 +110,7 @@ def bars(title: str, groups: Mapping[str, Mapping[str, float]], digits: int = 3)
         axes.invert_yaxis()
         axes.set_title(title)
         axes.margins(x=0.1)
-        axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+        figure.legend(fontsize=8, loc="outside lower center", ncols=len(names))
         return _svg(figure)
 
 

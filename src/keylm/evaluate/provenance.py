@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import platform
+import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import keylm
 from keylm.common.files import sha256
 from keylm.run import Run
 from keylm.stages import completed_training_stages
@@ -18,6 +24,19 @@ PACKAGES = ("keylm", "torch", "transformers", "tokenizers", "lm_eval", "gguf", "
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that affect a result."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def origin() -> dict[str, str]:
+    """The date (UTC), the command line, and KeyLM's commit where it runs from a checkout (else empty)."""
+    # Only its own checkout: an installed package may lie in an environment inside somebody's repository.
+    root = Path(keylm.__file__).parents[2]
+    git = ["git", "-C", str(root), "rev-parse", "--short", "HEAD"]
+    is_checkout = (root / ".git").exists() and shutil.which("git")
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "command": shlex.join(["keylm", *sys.argv[1:]]),
+        "commit": subprocess.run(git, capture_output=True, text=True).stdout.strip() if is_checkout else "",
+    }
 
 
 def provenance_of(model: Run | Path, tasks: Sequence[str], data: Path | None) -> dict[str, Any]:

@@ -2,82 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from keylm.common.files import write_text
+from keylm.common.files import read_json
+from keylm.common.units import duration, gib, percent, short
 from keylm.evaluate import plots
+from keylm.evaluate import report_tables as tables
+from keylm.evaluate.pages import Table, write_page
+from keylm.evaluate.provenance import origin
 from keylm.evaluate.reference_scores import compare_with_reference, reference_model
+from keylm.evaluate.report_tables import LABELS, TITLES
 from keylm.evaluate.results import dropped_documents, last_finetuned_stage, load_measurement
 from keylm.evaluate.significance import not_significantly_above, significance_note
+from keylm.recipe import MIXTURE_STAGES
 from keylm.run import Run
-from keylm.stages import STAGES, TRAINING_STAGES
-from keylm.train import metrics
-
-TITLES = {stage.name: stage.title[0].upper() + stage.title[1:] for stage in STAGES}
-LABELS = {stage.name: stage.label for stage in TRAINING_STAGES}
-"""What the scores of a stage's weights are called, such as `after SFT`."""
+from keylm.stages import TRAINING_STAGES
+from keylm.train.metrics import read_metrics
 
 
 def write_report(run: Run, results: dict[str, Any], folder: Path | None = None) -> None:
-    """Write `report.html`; what the run has not done yet is left out.
+    """Write `report.html`; what the run has not done yet, or was not taught, is left out.
 
     Args:
         run: The run.
         results: Its `collect_results`.
         folder: Where to write it; the run's folder by default.
     """
-    instructions = results["instruction_following"]
-    typos = results["typo_robustness"]
-    measured = [stage for stage in LABELS if stage in instructions]
+    typos = {LABELS[stage]: rows for stage, rows in results["typo_robustness"].items() if stage in LABELS}
     # An imported stage is done too, but nothing is known of its mixture: an empty table would look like a fault.
     done = [name for name in LABELS if run.is_finished(name) and not run.imported_from(name)]
     trained = {stage: run.metadata(stage) for stage in done}
-    # The latest weights first: their conversations are the ones that are shown unfolded.
-    conversations = {
-        LABELS[stage]: row["samples"] for stage, row in reversed(load_measurement(run, "instruction_following").items())
-    }
-    # Autoescape, because the page shows what models write; strict, so that a renamed key fails instead of vanishing.
-    environment = Environment(
-        loader=PackageLoader("keylm.evaluate", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "percent": percent,
-        "duration": duration,
-        "gib": gib,
-        "significance_note": significance_note,
-    }
-    page = environment.get_template("report.html.jinja").render(
+    dropped = {stage: sources for stage, sources in dropped_documents(run).items() if _any_counts(sources)}
+    answers = results["sft_answers"]
+    phase_ends = {stage.name: _phase_ends(run, stage.name) for stage in TRAINING_STAGES}
+    write_page(
+        "report.html.jinja",
+        (folder or run.folder) / "report.html",
         results=results,
+        origin=origin(),
         headlines=list(_headlines(results)),
+        held_out=_held_out_samples(run),
         training_plots={
-            TITLES[stage.name]: _training_plots(metrics.read_metrics(run.stage(stage.name) / "metrics.jsonl"))
-            for stage in TRAINING_STAGES
+            TITLES[stage]: _training_plots(read_metrics(run.stage(stage) / "metrics.jsonl"), ends)
+            for stage, ends in phase_ends.items()
         },
-        mixtures={TITLES[stage]: values["mixture"] for stage, values in trained.items() if "mixture" in values},
-        dropped=_dropped_tables(run),
-        coders=_measured_columns(results["bits_per_byte"]),
+        phase_ends={TITLES[stage]: ends for stage, ends in phase_ends.items()},
         bits_per_byte_plot=_bits_per_byte_plot(results["bits_per_byte"]),
-        score_columns={**{LABELS[stage]: instructions[stage] for stage in measured}, **instructions["baselines"]},
-        splits=instructions[measured[-1]]["splits"] if measured else {},
-        answer_columns=_measured_columns(results["sft_answers"].get("bits_per_byte", {})),
-        typos={LABELS[stage]: typos[stage] for stage in LABELS if stage in typos},
-        typo_plots=_typo_plots(typos),
+        bits_per_byte=tables.bits_per_byte_table(results["bits_per_byte"]),
+        answers=tables.answers_table(answers.get("bits_per_byte", {})),
+        constrained_answers=tables.constrained_answers_table(answers.get("constrained", {})),
+        instructions=_instruction_tables(results["instruction_following"]),
+        # The latest weights first.
+        conversations={
+            LABELS[stage]: row["samples"]
+            for stage, row in reversed(load_measurement(run, "instruction_following").items())
+        },
+        tasks=tables.task_table(results["lm_eval"]),
         reference=reference_model(),
-        comparisons=compare_with_reference(results["lm_eval"]),
-        conversations=conversations,
+        comparisons=tables.reference_table(reference_model(), compare_with_reference(results["lm_eval"])),
+        typos=tables.typo_table(typos) if typos else None,
+        typo_plots=_typo_plots(typos),
+        mixtures={
+            TITLES[stage]: tables.mixture_table(values["mixture"])
+            for stage, values in trained.items()
+            if "mixture" in values
+        },
+        dropped={TITLES[stage]: tables.dropped_table(sources) for stage, sources in dropped.items()},
+        dropped_samples={
+            f"{name}: {reason}": texts
+            for sources in dropped.values()
+            for name, row in sources.items()
+            for reason, texts in row["samples"].items()
+            if texts
+        },
+        costs=tables.cost_table(results["stages"]),
+        versions=tables.version_table(results["versions"]),
         recipe=(run.folder / "recipe.yaml").read_text(encoding="utf-8"),
     )
-    write_text((folder or run.folder) / "report.html", page)
 
 
 def _headlines(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -106,6 +112,8 @@ def _headlines(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
             f"best baseline {percent(best, 0)}{note and f': {note}'}",
         )
         yield percent(instructions[stage]["topic_mentioned"], 0), "of answers mention the topic of the request"
+    else:
+        yield from _answer_headlines(results["sft_answers"].get("bits_per_byte", {}))
 
     if results["stages"]:
         peak = max(stage["peak_memory_bytes"] for stage in results["stages"].values())
@@ -113,56 +121,87 @@ def _headlines(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield duration(seconds), f"for all stages; peak memory {gib(peak)}"
 
 
-def _training_plots(rows: list[dict[str, Any]]) -> list[Markup]:
-    """Loss, learning rate, and validation bits per byte if it was measured, over tokens."""
-    steps = [row for row in rows if "loss" in row]
-    validations = [row for row in rows if "validation" in row]
-    drawn = []
-    if steps:
-        losses = [(row["tokens"], row["loss"]) for row in steps]
-        rates = [(row["tokens"], row["learning_rate"]) for row in steps]
-        drawn.append(plots.curves("loss (nats per token)", {"loss": losses}))
-        drawn.append(plots.curves("learning rate", {"learning rate": rates}))
+def _answer_headlines(rows: dict[str, dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Of a model whose instruction following says nothing: how well it predicts the held-out answers of its data."""
+    for name, row in list(rows.items())[:1]:
+        *_, last = (stage for stage in LABELS if stage in row)
+        yield (
+            f"{row[last]:.3f}",
+            f"bits per byte of held-out answers of {name}; {LABELS['pretrain']} {row['pretrain']:.3f}",
+        )
+
+
+def _held_out_samples(run: Run) -> dict[str, Any]:
+    """What the released weights made of held-out prompts; empty in a run that an earlier version evaluated."""
+    path = run.stage("eval") / "held_out_samples.json"
+    samples = read_json(path) if path.exists() else {}
+    return samples if samples.get("samples") else {}
+
+
+def _phase_ends(run: Run, stage: str) -> list[float]:
+    """Tokens after which a phase of the mixture ends, the last one left out."""
+    if stage not in MIXTURE_STAGES:
+        return []
+    config = run.recipe.training(stage)
+    return [phase.until * config.num_steps * config.batch_tokens for phase in config.phases[:-1]]
+
+
+def _training_plots(rows: list[dict[str, Any]], phase_ends: Sequence[float]) -> list[Markup]:
+    """Loss, held-out bits per byte, learning rate, gradient norm and speed, as far as they were logged, over tokens."""
+
+    def over_tokens(key: str, title: str) -> Iterator[Markup]:
+        points = [(row["tokens"], row[key]) for row in rows if key in row]
+        if points:
+            yield plots.curves(title, {key: points}, phase_ends=phase_ends)
+
+    return [
+        *over_tokens("loss", "loss (nats per token)"),
+        *_validation_plots(rows, "validation", "bits per byte of held-out text", phase_ends),
+        *_validation_plots(rows, "answers", "bits per byte of held-out answers", phase_ends),
+        *over_tokens("learning_rate", "learning rate"),
+        *over_tokens("grad_norm", "gradient norm"),
+        *over_tokens("tokens_per_second", "tokens per second"),
+    ]
+
+
+def _validation_plots(
+    rows: list[dict[str, Any]], key: str, title: str, phase_ends: Sequence[float]
+) -> Iterator[Markup]:
+    """Scores by source over tokens; of more sources than there are colors, their mean."""
+    validations = [row for row in rows if key in row]
     if not validations:
-        return drawn
-    sources = list(validations[0]["validation"])
+        return
+    sources = list(validations[0][key])
     if len(sources) > len(plots.COLORS):
         # Lines in repeated colors could not be told apart.
-        means = [(row["tokens"], fmean(row["validation"].values())) for row in validations]
-        title = f"validation bits per byte, mean of {len(sources)} sources"
-        return [*drawn, plots.curves(title, {"mean": means}, marker="o")]
-    series = {name: [(row["tokens"], row["validation"][name]) for row in validations] for name in sources}
-    return [*drawn, plots.curves("validation bits per byte", series, marker="o")]
+        series = {"mean": [(row["tokens"], fmean(row[key].values())) for row in validations]}
+        title = f"{title}, mean of {len(sources)} sources"
+    else:
+        series = {name: [(row["tokens"], row[key][name]) for row in validations] for name in sources}
+    yield plots.curves(title, series, marker="o", phase_ends=phase_ends)
 
 
-def _dropped_tables(run: Run) -> dict[str, Any]:
-    """By stage: the reasons, the counts by source, and samples by source and reason."""
-    tables = {}
-    for stage, sources in dropped_documents(run).items():
-        reasons = sorted({reason for row in sources.values() for reason in row["counts"]})
-        if not reasons:
-            continue
-        tables[TITLES[stage]] = {
-            "reasons": reasons,
-            "counts": {name: row["counts"] for name, row in sources.items()},
-            "samples": {
-                f"{name}: {reason}": texts
-                for name, row in sources.items()
-                for reason, texts in row["samples"].items()
-                if texts
-            },
-        }
-    return tables
+def _any_counts(sources: dict[str, dict[str, Any]]) -> bool:
+    return any(row["counts"] for row in sources.values())
 
 
-def _measured_columns(rows: dict[str, Any]) -> dict[str, str]:
-    """By their keys in the rows, the labels of the weights that were measured, and of xz."""
-    labels = {**LABELS, "xz": "xz -9e"}
-    return {key: label for key, label in labels.items() if any(key in row for row in rows.values())}
+def _instruction_tables(instructions: dict[str, Any]) -> dict[str, Table]:
+    """The tables of instruction following; none if it was not measured."""
+    measured = [stage for stage in LABELS if stage in instructions]
+    if not measured:
+        return {}
+    columns = {**{LABELS[stage]: instructions[stage] for stage in measured}, **instructions["baselines"]}
+    splits = instructions[measured[-1]]["splits"]
+    return {
+        "scores": tables.instruction_table(columns),
+        "constraints": tables.constraint_table(columns),
+        "splits": tables.split_table(splits),
+        "statistics": tables.answer_statistics_table(splits),
+    }
 
 
 def _bits_per_byte_plot(bits_per_byte: dict[str, Any]) -> Markup | None:
-    coders = _measured_columns(bits_per_byte)
+    coders = tables.measured_columns(bits_per_byte)
     groups = {
         name: {label: row[key] for key, label in coders.items() if key in row} for name, row in bits_per_byte.items()
     }
@@ -170,42 +209,13 @@ def _bits_per_byte_plot(bits_per_byte: dict[str, Any]) -> Markup | None:
 
 
 def _typo_plots(typos: dict[str, Any]) -> list[Markup]:
-    """What typos cost, over the share of characters with a typo."""
+    """What typos cost, over the share of characters with a typo; `typos` has the rows of each label."""
     drawn = []
     for key, title in (("increase", "increase in bits per byte"), ("instruction_accuracy", "instruction accuracy")):
         series = {
-            label: [(float(rate.rstrip("%")), row[key]) for rate, row in typos[stage].items() if key in row]
-            for stage, label in LABELS.items()
-            if stage in typos
+            label: [(float(rate.rstrip("%")), row[key]) for rate, row in rows.items() if key in row]
+            for label, rows in typos.items()
         }
         if any(series.values()):
             drawn.append(plots.curves(title, series, marker="o", x_label="% of characters with a typo"))
     return drawn
-
-
-def percent(share: float, digits: int = 1) -> str:
-    """`0.4316` as `43.2%`."""
-    return f"{share:.{digits}%}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as `2 h 05 min`, `3 min 20 s` or `4.2 s`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    # Rounded before it is divided: otherwise 119.7 s would be 1 min 60 s.
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes_left = divmod(minutes, 60)
-    return f"{hours} h {minutes_left:02d} min" if hours else f"{minutes} min {rest:02d} s"
-
-
-def gib(num_bytes: int) -> str:
-    """Bytes as `1.50 GiB`."""
-    return f"{num_bytes / 2**30:.2f} GiB"
-
-
-def short(number: int) -> str:
-    """A count with three significant digits: `75.3M`."""
-    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g}{unit}"
-    return str(number)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
-import numpy as np
-
 from keylm.common.console import progress
 from keylm.common.documents import Document, is_held_out
 from keylm.data.cleaning.cleaner import Cleaner
+from keylm.data.prepare.held_out import last_answers
 from keylm.data.prepare.outputs import available_sources, open_store
-from keylm.data.prepare.token_store import TokenStore
 from keylm.data.prepare.workers import source_seed
 from keylm.data.sources.registry import read_source, source_type
 from keylm.evaluate.bits_per_byte import continuation_bits, plain_bits_per_byte
@@ -35,7 +33,7 @@ def answer_bits_per_byte(run: Run, models: Mapping[str, KeyLM], num: int) -> dic
     """
     tokenizer = Tokenizer.load(run.stage("tokenizer"))
     stores = {source.name: open_store(run, "sft", source.name, "validation") for source in _sft_sources(run)}
-    rows = {name: list(islice(_last_answers(store), num)) for name, store in stores.items() if store.num_documents}
+    rows = {name: list(islice(last_answers(store), num)) for name, store in stores.items() if store.num_documents}
     results: dict[str, dict[str, float]] = {name: {"answers": len(answers)} for name, answers in rows.items()}
     with progress("SFT answers", len(models) * sum(map(len, rows.values())), "answers") as bar:
         for name, answers in rows.items():
@@ -90,18 +88,6 @@ def constrained_answer_bits_per_byte(run: Run, base_model: KeyLM, num: int) -> d
 def _sft_sources(run: Run) -> list[SourceConfig]:
     """The sources that SFT trains on."""
     return [source for source in available_sources(run, "sft") if source.weight]
-
-
-def _last_answers(store: TokenStore) -> Iterator[tuple[list[int], list[int]]]:
-    """Token ids of the last answer of each conversation, with its end-of-turn token, and of all before it."""
-    start = 0
-    for end in store.document_ends.tolist():
-        tokens, loss_mask = store.tokens(start, end), store.loss_mask(start, end)
-        start = end
-        # The loss mask marks each answer as one run of positions; the last run begins after the last gap.
-        positions = np.flatnonzero(loss_mask)
-        first = positions[np.flatnonzero(np.diff(positions, prepend=-2) > 1)[-1]]
-        yield tokens[:first].tolist(), tokens[first : positions[-1] + 1].tolist()
 
 
 def _held_out_pairs(run: Run, source: SourceConfig) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from keylm.common.console import console
 from keylm.common.files import read_json, write_json
 from keylm.common.hardware import keep_freed_memory
 from keylm.run import Run
@@ -15,6 +16,9 @@ from keylm.stages import completed_training_stages
 if TYPE_CHECKING:
     from keylm.data.prepare.token_store import TokenStore
     from keylm.model.transformer import KeyLM
+
+_NUM_SAMPLES = 8
+"""Held-out prompts that the report opens with."""
 
 
 def run_eval(run: Run) -> dict[str, Any]:
@@ -33,6 +37,7 @@ def run_eval(run: Run) -> dict[str, Any]:
         "sft_answers": _measure_sft_answers,
         "instruction_following": _measure_instruction_following,
         "typo_robustness": _measure_typo_robustness,
+        "held_out_samples": _sample_held_out,
     }
     results = {}
     for name, measure in measurements.items():
@@ -42,6 +47,8 @@ def run_eval(run: Run) -> dict[str, Any]:
             write_json(path, measure(run))
         results[name] = read_json(path)
     accuracies = {stage: row["instruction_accuracy"] for stage, row in results["instruction_following"].items()}
+    # Samples are for the report: the stage's metadata has numbers.
+    del results["held_out_samples"]
     return {**results, "instruction_following": accuracies}
 
 
@@ -97,6 +104,9 @@ def _measure_instruction_following(run: Run) -> dict[str, Any]:
     config = run.recipe.eval
     if not config.instructions:
         return {}
+    if not teaches_requests(run):
+        console.print("  instruction following is not graded: no source of the recipe teaches it")
+        return {}
     from keylm.evaluate.chat_models import run_chat_model
     from keylm.evaluate.instruction_following import held_out_splits, measure_instruction_following
     from keylm.instructions.constraints.catalog import CONSTRAINT_SETS
@@ -120,7 +130,8 @@ def _measure_instruction_following(run: Run) -> dict[str, Any]:
 def _measure_typo_robustness(run: Run) -> dict[str, Any]:
     """What typos cost by training stage: in bits per byte of the text after them, and in instruction accuracy."""
     config, seed = run.recipe.eval, run.recipe.seed
-    if not config.typo_passages and not config.typo_instructions:
+    num_requests = config.typo_instructions if teaches_requests(run) else 0
+    if not config.typo_passages and not num_requests:
         return {}
     from keylm.evaluate.chat_models import run_chat_model
     from keylm.evaluate.typo_robustness import constrained_requests, measure_typo_robustness, sample_passages
@@ -135,11 +146,32 @@ def _measure_typo_robustness(run: Run) -> dict[str, Any]:
         partial(run_chat_model, run),
         tokenizer,
         sample_passages(stores, tokenizer, config.typo_passages, seed),
-        constrained_requests(config.typo_instructions, seed),
+        constrained_requests(num_requests, seed),
         max_new_tokens=config.max_new_tokens,
         length=run.recipe.train.sequence_length,
         seed=seed,
     )
+
+
+def _sample_held_out(run: Run) -> dict[str, Any]:
+    """What the released weights make of held-out prompts, as they would in a chat, and the sampling settings."""
+    from keylm.inference.generator import generator_of_run
+    from keylm.inference.samples import sample_held_out
+
+    stage = completed_training_stages(run)[-1]
+    samples = sample_held_out(
+        run, generator_of_run(run, stage), stage, _NUM_SAMPLES, run.recipe.eval.max_new_tokens, run.recipe.seed
+    )
+    export = run.recipe.export
+    return {"temperature": export.temperature, "repetition_penalty": export.repetition_penalty, "samples": samples}
+
+
+def teaches_requests(run: Run) -> bool:
+    """Whether the model was trained on requests of which a program can check the answers, or may have been."""
+    # What public chat data sets and imported weights have seen is not known.
+    is_unknown = run.imported_from("pretrain") or any(source.type == "hub" for source in run.recipe.sft.sources)
+    sources = [*run.recipe.data.sources, *run.recipe.sft.sources]
+    return bool(is_unknown) or any(source.makes_examples for source in sources)
 
 
 def _validation_stores(run: Run) -> dict[str, TokenStore]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Protocol
@@ -73,15 +74,15 @@ class KeyLMGenerator:
     """In float32, on the CPU."""
     tokenizer: Tokenizer
     repetition_penalty: float = 1.0
-    """Lowers the logits of tokens that occur in the prompt or the answer, in greedy decoding; 1 does not."""
+    """Lowers the logits of tokens that occur in the prompt or the answer; 1 does not."""
+    shows_progress: bool = True
+    """Whether a bar counts the answers."""
 
     def greedy(self, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop: Sequence[str] = ()) -> list[Answer]:
         """Continue each prompt with the most likely token at every step (`Generator.greedy`)."""
 
         def choose(logits: Tensor, batch: Sequence[_Sequence]) -> Tensor:
-            if self.repetition_penalty != 1:
-                logits = _penalize(logits, batch, self.repetition_penalty)
-            return logits.argmax(dim=-1)
+            return self._penalized(logits, batch).argmax(dim=-1)
 
         return self._generate(prompts, max_new_tokens, choose, stop)
 
@@ -102,6 +103,7 @@ class KeyLMGenerator:
 
         def choose(logits: Tensor, batch: Sequence[_Sequence]) -> Tensor:
             draws = torch.stack([uniform[sequence.index, len(sequence.tokens)] for sequence in batch])
+            logits = self._penalized(logits, batch)
             cumulative = (logits.double() / temperature).softmax(dim=-1).cumsum(dim=-1)
             # A draw is under 1, but the sum of all probabilities may be lower by its rounding.
             return torch.searchsorted(cumulative, draws[:, None], right=True)[:, 0].clamp(max=logits.shape[1] - 1)
@@ -124,7 +126,7 @@ class KeyLMGenerator:
         cache = KVCache(self.model.config, num_slots, capacity)
         # A sequence's place in this list is its slot in the cache.
         running: list[_Sequence] = []
-        with progress("answers", len(waiting), "answers") as bar:
+        with progress("answers", len(waiting), "answers") if self.shows_progress else nullcontext() as bar:
             while waiting or running:
                 num_free = num_slots - len(running)
                 # Several at a time: a pass for every single prompt would hold up the others too often.
@@ -146,8 +148,12 @@ class KeyLMGenerator:
                     cache.move(len(running) - 1, slot, running[-1].num_cached)
                     running[slot] = running[-1]
                     running.pop()
-                    bar.advance()
+                    if bar:
+                        bar.advance()
         return answers
+
+    def _penalized(self, logits: Tensor, batch: Sequence[_Sequence]) -> Tensor:
+        return logits if self.repetition_penalty == 1 else _penalize(logits, batch, self.repetition_penalty)
 
     def _sequences(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> deque[_Sequence]:
         """A sequence for each prompt that leaves room for an answer, shortest prompt first."""

@@ -6,12 +6,11 @@ import contextlib
 import json
 import signal
 import sys
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 
-from keylm.common.console import console
+from keylm.common.console import console, printable
 from keylm.common.documents import Message
 from keylm.common.errors import KeyLMError, UserError
 from keylm.gguf.locate import find_gguf
@@ -79,7 +78,7 @@ class Conversation:
                 if "error" in chunk:
                     raise KeyLMError(f"no answer: {chunk['error']['message']}")
                 texts.append(chunk["choices"][0]["text"])
-                print(_without_control_characters(texts[-1]), end="", flush=True)
+                print(printable(texts[-1]), end="", flush=True)
                 return interrupted.is_set()
 
             self.engine.complete({"prompt": prompt, "temperature": self.temperature}, print_chunk)
@@ -207,11 +206,6 @@ def _execute(conversation: Conversation, text: str) -> None:
             raise UserError(f"{command} is not a command: /help lists them")
         case _:
             conversation.say(text)
-
-
-def _without_control_characters(text: str) -> str:
-    # The model's words are not to steer the terminal.
-    return "".join(letter for letter in text if letter in "\n\t" or unicodedata.category(letter) != "Cc")
 
 
 @contextlib.contextmanager

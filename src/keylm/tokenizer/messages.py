@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
-from keylm.common.documents import ROLES, Message
+from keylm.common.documents import ROLES, Message, Role
 from keylm.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -79,6 +79,19 @@ def encode_conversations(tokenizer: Tokenizer, conversations: Sequence[Sequence[
             ids += turn_end
         encoded.append(EncodedConversation(ids, assistant_spans))
     return encoded
+
+
+def decode_messages(tokenizer: Tokenizer, ids: Sequence[int]) -> list[Message]:
+    """Decode the whole turns of an encoded conversation; the head of a turn to be written is left out."""
+    messages: list[Message] = []
+    start = 0
+    for position, token in enumerate(ids):
+        if token == tokenizer.turn_start:
+            start = position + 1
+        elif token == tokenizer.turn_end:
+            role, _, content = tokenizer.decode(list(ids[start:position])).partition("\n")
+            messages.append({"role": cast(Role, role), "content": content})
+    return messages
 
 
 def _split_turn(message: Message) -> tuple[str, str]:

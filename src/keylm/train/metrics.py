@@ -13,6 +13,10 @@ from keylm.common.errors import KeyLMError
 from keylm.common.files import write_text
 from keylm.train.trackers import installed_trackers
 
+VALIDATION_KEYS = {"validation", "answers", "sample"}
+"""What rows that follow a checkpoint have: bits per byte of held-out text and of held-out answers by source, and what
+the model makes of a held-out prompt (`keylm.inference.samples.Sample`)."""
+
 
 class Metrics:
     """A `metrics.jsonl` with one JSON object per line; every object has a `step`.
@@ -31,7 +35,7 @@ class Metrics:
         rows = [
             row
             for row in read_metrics(path)
-            if row["step"] < steps_done or (row["step"] == steps_done and "validation" not in row)
+            if row["step"] < steps_done or (row["step"] == steps_done and not row.keys() & VALIDATION_KEYS)
         ]
         try:
             write_text(path, "".join(json.dumps(row) + "\n" for row in rows))

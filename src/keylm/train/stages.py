@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
+
+from torch import Tensor
 
 from keylm.common.errors import UserError
 from keylm.data.loading.loader import Loader
 from keylm.data.loading.mixture import Mixture
 from keylm.data.loading.packing import ConcatSequences, PackedSequences, Sequences
 from keylm.data.prepare.outputs import available_sources, open_store
+from keylm.data.prepare.token_store import TokenStore
+from keylm.inference.generator import generator_of_weights
+from keylm.inference.samples import Sample, sample_held_out
 from keylm.model.initialization import init_model
 from keylm.model.transformer import KeyLM, load_model
 from keylm.recipe import fingerprint
@@ -18,7 +26,10 @@ from keylm.run import IMPORTED, Run
 from keylm.tokenizer.tokenizer import Tokenizer
 from keylm.train.distributed import init_distributed
 from keylm.train.trainer import Trainer
-from keylm.train.validation import Validation
+from keylm.train.validation import validation_on_answers, validation_on_text
+
+_SAMPLE_TOKENS = 60
+"""Tokens of what the model writes while it is trained."""
 
 
 def run_pretrain(run: Run) -> dict[str, Any]:
@@ -83,17 +94,18 @@ def _train(run: Run, stage: str, model: KeyLM) -> dict[str, Any]:
     config = run.recipe.training(stage)
     dist = init_distributed(config.timeout_seconds)
     # SFT too is validated on pretraining text, which shows what it forgets.
-    validation_stores = {
-        source.name: open_store(run, "pretrain", source.name, "validation")
-        for source in available_sources(run, "pretrain")
-    }
+    text, conversations = _validation_stores(run, "pretrain"), _validation_stores(run, "sft") if stage == "sft" else {}
+    tokenizer = Tokenizer.load(run.stage("tokenizer"))
+    num_bytes, length = config.validation_bytes, config.sequence_length
     trainer = Trainer(
         folder=run.stage(stage),
         model=model,
         config=config,
         loader=make_loader(run, stage),
         data_fingerprint=_data_fingerprint(run, stage),
-        validation=Validation(validation_stores, config.validation_bytes, config.sequence_length),
+        text=validation_on_text(text, num_bytes, length),
+        answers=validation_on_answers(conversations, tokenizer, num_bytes, length),
+        sample=partial(_sample, run, stage),
         dist=dist,
     )
     trainer.run()
@@ -115,6 +127,18 @@ def _train(run: Run, stage: str, model: KeyLM) -> dict[str, Any]:
             for name, share in _requested_shares(run.recipe.sources_of(stage), config).items()
         },
     }
+
+
+def _validation_stores(run: Run, stage: str) -> dict[str, TokenStore]:
+    names = [source.name for source in available_sources(run, stage)]
+    return {name: open_store(run, stage, name, "validation") for name in names}
+
+
+def _sample(run: Run, stage: str, weights: Mapping[str, Tensor]) -> Sample | None:
+    """What weights in training make of the first held-out prompt; None if there is none."""
+    # Its own random numbers and a copy of the weights: training goes on as if nothing had been asked.
+    generator = replace(generator_of_weights(run, weights), shows_progress=False)
+    return next(iter(sample_held_out(run, generator, stage, 1, _SAMPLE_TOKENS)), None)
 
 
 def _data_fingerprint(run: Run, stage: str) -> str:

@@ -75,7 +75,8 @@ class Trackio:
 
 
 def scalars(row: dict[str, Any]) -> dict[str, float]:
-    """The numbers of a row by name; scores of a validation are named `validation/SOURCE`."""
-    named = {name: value for name, value in row.items() if name != "validation"}
-    named |= {f"validation/{name}": value for name, value in row.get("validation", {}).items()}
-    return {name: float(value) for name, value in named.items() if name != "step" and isinstance(value, int | float)}
+    """The numbers of a row by name; those of dictionaries are named `KEY/NAME`, such as `validation/SOURCE`."""
+    named: dict[str, Any] = {}
+    for key, value in row.items():
+        named |= {f"{key}/{name}": score for name, score in value.items()} if isinstance(value, dict) else {key: value}
+    return {name: float(value) for name, value in named.items() if name != "step" and type(value) in (int, float)}

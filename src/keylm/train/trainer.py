@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from keylm.common.errors import KeyLMError, UserError
 from keylm.common.hardware import compute_dtype, keep_freed_memory
 from keylm.common.ranks import barrier, translate_dist_errors
 from keylm.data.loading.loader import Batch, Loader
+from keylm.inference.samples import Sample
 from keylm.model.device import peak_memory_bytes
 from keylm.model.transformer import KeyLM
 from keylm.recipe.train import TrainConfig
@@ -31,11 +33,11 @@ from keylm.train.distributed import (
     parallelize,
 )
 from keylm.train.lr_schedule import lr_factor
-from keylm.train.metrics import Metrics, NullMetrics
+from keylm.train.metrics import Metrics, NullMetrics, read_metrics
 from keylm.train.optimizer import Optimizer
-from keylm.train.progress import ProgressDisplay
+from keylm.train.progress import ProgressDisplay, sample_lines
 from keylm.train.signals import StopRequest, TrainingStoppedError, catch_stop_signals
-from keylm.train.validation import Validation
+from keylm.train.validation import Validation, rising
 
 
 @dataclass
@@ -51,7 +53,12 @@ class Trainer:
     loader: Loader
     data_fingerprint: str
     """Fingerprint of everything that determines the batches."""
-    validation: Validation
+    text: Validation
+    """Held-out pretraining text."""
+    answers: Validation
+    """Held-out answers of SFT; none in pretraining."""
+    sample: Callable[[dict[str, Tensor]], Sample | None]
+    """Lets weights write something, for those who watch."""
     dist: DistContext
     step: int = 0
     """Steps done, which is also the number of the next one."""
@@ -251,12 +258,33 @@ class Trainer:
         return self.step % every == 0 or self.step == self.config.num_steps
 
     def _validate(self, metrics: Metrics | NullMetrics, stop: StopRequest) -> None:
-        scores = self.validation.bits_per_byte(self.objective, self.dist, lambda: self._stop_if_requested(stop))
-        if scores:
-            tokens = self.step * self.config.batch_tokens
-            metrics.log({"step": self.step, "tokens": tokens, "validation": scores})
-            line = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
-            console.print(f"  step {self.step:,}: bits per byte {line}")
+        """Score held-out text and answers, and let the model write something."""
+        row = {"step": self.step, "tokens": self.step * self.config.batch_tokens}
+        for key, validation, title in (
+            ("validation", self.text, "bits per byte"),
+            ("answers", self.answers, "bits per byte of held-out answers:"),
+        ):
+            if scores := validation.bits_per_byte(self.objective, self.dist, lambda: self._stop_if_requested(stop)):
+                line = ", ".join(f"{name} {score:.3f}" for name, score in scores.items())
+                console.print(f"  step {self.step:,}: {title} {line}")
+                self._note_rises(key, scores)
+                metrics.log(row | {key: scores})
+        # Every rank takes part in gathering the weights.
+        weights = full_cpu_state_dict(self.model.state_dict(), self.dist)
+        if self.dist.rank == 0 and (sample := self.sample(weights)):
+            metrics.log(row | {"sample": sample})
+            console.print(sample_lines(self.step, sample))
+
+    def _note_rises(self, key: str, scores: dict[str, float]) -> None:
+        """Say which sources are learned by heart. That pretraining text rises in SFT is forgetting, and usual."""
+        if self.dist.rank != 0 or (key == "validation" and self.answers.sources):
+            return
+        earlier = [row for row in read_metrics(self.folder / "metrics.jsonl") if row["step"] < self.step]
+        for name, (step, lowest) in rising(scores, earlier, key).items():
+            console.print(
+                f"  {name} rises, from {lowest:.3f} at step {step:,} to {scores[name]:.3f}: it is being learned by "
+                f"heart; fewer tokens of {self.folder.name}, or more data, would serve the model better"
+            )
 
 
 def split_batch(batch: Batch, num_rows: int, micro_batch_tokens: int) -> list[tuple[Tensor, ...]]:
