@@ -20,8 +20,8 @@ from keylm.recipe.train import TrainConfig
 from keylm.train.optimizer import Optimizer
 
 _BYTES_PER_PARAMETER = {"weights (float32)": 4, "gradients (float32)": 4, "optimizer (float32)": 8}
-_MEASURED_TOKENS = 4096
-"""Tokens of a measured training step."""
+_MAX_MEASURED_TOKENS = 4096
+"""Tokens of a measured training step, at most."""
 
 
 def show_info(path: Path, overrides: list[str] | None = None) -> None:
@@ -53,12 +53,19 @@ def activation_bytes(config: ModelConfig, training: TrainConfig) -> int:
     return tokens * config.num_hidden_layers * per_layer * size
 
 
+def training_bytes(model: KeyLM, training: TrainConfig) -> int:
+    """Estimate the memory of training: activations, weights, gradients and optimizer state, in bytes."""
+    return activation_bytes(model.config, training) + num_parameters(model) * sum(_BYTES_PER_PARAMETER.values())
+
+
 def seconds_per_token(model: KeyLM, training: TrainConfig) -> float:
     """Measure the time of a training step on random tokens, per token: the fastest of three steps."""
     model.compute_dtype = compute_dtype(training.compute_dtype)
     optimizer = Optimizer(model, training.optimizer, training.batch_tokens)
     length = min(training.sequence_length, 512)
-    tokens = torch.randint(model.config.vocab_size, (_MEASURED_TOKENS // length, length))
+    # A small batch costs more per token, because the optimizer's share is larger.
+    num_rows = min(_MAX_MEASURED_TOKENS, training.batch_tokens) // length
+    tokens = torch.randint(model.config.vocab_size, (num_rows, length))
     targets = tokens.roll(-1, dims=1)
     targets[:, -1] = IGNORE_INDEX
     durations: list[float] = []
@@ -91,13 +98,13 @@ def _memory_table(model: KeyLM, training: TrainConfig) -> Table:
         return f"{num_bytes / 2**30:.2f} GiB"
 
     parameters = num_parameters(model)
-    total = activation_bytes(model.config, training)
+    micro_batch = f"{min(training.micro_batch_tokens, training.batch_tokens):,} tokens"
     table = _table("Memory in pretraining (estimate)")
-    table.add_row("activations", f"{min(training.micro_batch_tokens, training.batch_tokens):,} tokens", gib(total))
+    table.add_row("activations", micro_batch, gib(activation_bytes(model.config, training)))
     for name, bytes_per_parameter in _BYTES_PER_PARAMETER.items():
-        total += parameters * bytes_per_parameter
         table.add_row(name, "", gib(parameters * bytes_per_parameter))
-    table.add_row("[bold]total[/]", "lower with train.micro_batch_tokens", f"[bold]{gib(total)}[/]")
+    total = gib(training_bytes(model, training))
+    table.add_row("[bold]total[/]", "lower with train.micro_batch_tokens", f"[bold]{total}[/]")
     return table
 
 
@@ -108,7 +115,7 @@ def _training_table(model: KeyLM, recipe: Recipe) -> Table:
         flops = flops_per_token(recipe.model, training.sequence_length) * training.tokens
         table.add_row(f"{name}: tokens", f"{training.num_steps:,} steps", f"{training.tokens:,}")
         table.add_row(f"{name}: operations", "", f"{flops:.2e} FLOP")
-        duration = _format_duration(training.tokens * per_token)
+        duration = format_duration(training.tokens * per_token)
         table.add_row(f"{name}: time", f"{1 / per_token:,.0f} tokens/s measured", duration)
     if recipe.dpo:
         table.add_row("dpo: pairs", f"{recipe.dpo.num_steps:,} steps", f"{recipe.dpo.num_pairs:,}")
@@ -126,7 +133,8 @@ def _table(title: str) -> Table:
     return table
 
 
-def _format_duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
+    """A duration in the largest unit of which it has at least one, such as `2.5 hours`."""
     for unit, size in (("years", 365 * 86_400), ("days", 86_400), ("hours", 3600), ("minutes", 60)):
         if seconds >= size:
             return f"{seconds / size:,.1f} {unit}"
