@@ -11,14 +11,14 @@ def write_texts(folder: Path, num_bytes: int = 200_000) -> Path:
     """A folder with text in two files, a picture of a page, a note that is too short, and a copy."""
     folder.mkdir()
     text = "\n\n".join(topics.values())
-    assert len(text) >= num_bytes
+    assert len(text) >= num_bytes + 3000
     half = num_bytes // 2
     (folder / "first.txt").write_text(text[:half])
     (folder / "second.md").write_text(text[half:num_bytes])
     (folder / "scan.pdf").write_bytes(b"%PDF-1.4")
     (folder / "short.txt").write_text("Hello.")
-    (folder / "unchanged copy.md").write_text(text[half : half + 3000])
-    (folder / "unchanged.md").write_text(text[half : half + 3000])
+    for name in ("note.md", "copy of the note.md"):
+        (folder / name).write_text(text[num_bytes : num_bytes + 3000])
     return folder
 
 

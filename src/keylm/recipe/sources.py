@@ -74,7 +74,7 @@ def _reject_old_names(source: Any) -> Any:
 
 
 class FilesConfig(BaseSourceConfig):
-    """Local files: txt, md, jsonl, jsonl.gz, jsonl.zst or parquet, with plain text or chat messages."""
+    """Local files: txt, md, json, jsonl, jsonl.gz, jsonl.zst, csv, tsv or parquet, with plain text or chat messages."""
 
     is_divisible = is_sorted = True
 

@@ -8,11 +8,13 @@ from pathlib import Path
 from keylm.common.documents import Document
 from keylm.common.errors import MissingSourceError
 from keylm.data.sources.base import ReadRequest, SourceType
-from keylm.data.sources.file_formats import read_file
+from keylm.data.sources.file_formats import TABLE_SUFFIXES, read_file, suffix_of
 from keylm.data.sources.file_selection import FileSelection, select_files
 from keylm.data.sources.progress import FULL, ReadProgress, SourceSlice
-from keylm.data.sources.rows import RowFormat
+from keylm.data.sources.rows import NoTextError, RowFormat
 from keylm.recipe.sources import FilesConfig
+
+TABLE_WITHOUT_TEXT = "table without text"
 
 
 def read_files(
@@ -36,7 +38,23 @@ def read_files(
     progress.total = sum(path.stat().st_size for path in paths)
     row_format = RowFormat(source.text_column, source.messages_column, prefer_messages=prefer_messages)
     for path in paths:
-        yield from read_file(path, row_format, progress)
+        documents = read_file(path, row_format, progress)
+        # Beside other files, a table without text is a table of something else; alone it is a mistake to be named.
+        if len(selection.files) > 1 and suffix_of(path) in TABLE_SUFFIXES:
+            documents = _unless_without_text(documents, path, progress)
+        yield from documents
+
+
+def _unless_without_text(documents: Iterator[Document], path: Path, progress: ReadProgress) -> Iterator[Document]:
+    """The documents of a file; none, and a count, if already its first row has no text."""
+    try:
+        first = next(documents, None)
+    except NoTextError as error:
+        progress.skip(TABLE_WITHOUT_TEXT, str(error))
+        return
+    if first:
+        yield first
+    yield from documents
 
 
 def find_files(source: FilesConfig) -> list[Path]:
