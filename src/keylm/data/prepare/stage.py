@@ -23,6 +23,7 @@ from keylm.data.cleaning.drop_log import DropLog
 from keylm.data.prepare.freshness import begin_sources, describe_files
 from keylm.data.prepare.long_conversations import count_long_conversations
 from keylm.data.prepare.outputs import source_folder, work_folder
+from keylm.data.prepare.source_table import describe_counts, print_sources
 from keylm.data.prepare.token_store import StoreWriter, TokenStore, read_manifest
 from keylm.data.prepare.tokenization import CleanedDocument, TokenizedDocument, tokenize_documents
 from keylm.data.prepare.workers import (
@@ -65,6 +66,7 @@ def run_prepare(run: Run) -> dict[str, Any]:
     finally:
         gc.enable()
     shutil.rmtree(work_folder(run), ignore_errors=True)
+    print_sources(run.recipe, manifests)
     prepared = [source for stage in manifests.values() for source in stage.values() if "missing" not in source]
     fingerprints = [source[split]["fingerprint"] for source in prepared for split in SPLITS]
     return {**manifests, "fingerprint": fingerprint(fingerprints)}
@@ -148,15 +150,10 @@ class _SourcePreparation:
             split: {key: totals[key] for key in ("documents", "tokens", "bytes", "fingerprint")}
             for split, totals in ((split, writer.finish()) for split, writer in self.writers.items())
         }
-        left_out = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.dropped.counts.items()))
         if not stores["train"]["documents"]:
+            left_out = describe_counts(self.dropped.counts)
             why = f"left out: {left_out}" if left_out else "it has no documents"
             raise UserError(f"the source `{self.source.name}` gives nothing to train on ({why})")
-        console.print(
-            f"  {self.source.name}: {stores['train']['documents']:,} documents, "
-            f"{stores['validation']['documents']:,} held out{f'; left out: {left_out}' if left_out else ''}",
-            soft_wrap=True,
-        )
         self.dropped.save(self.folder / "dropped.json")
         return {**self.progress.metadata, "dropped": self.dropped.counts, **stores, **self._long_conversations()}
 

@@ -196,9 +196,8 @@ def _csv_rows(path: Path) -> Iterator[Row]:
         except csv.Error as error:
             raise UserError(f"{path}, after row {number}: this is not CSV ({error})") from error
         except UnicodeDecodeError as error:
-            raise UserError(
-                f"{path}, after row {number}: this is not UTF-8 ({error.reason}); convert the file"
-            ) from error
+            location = f"{path}, after row {number}"
+            raise UserError(f"{location}: this is not UTF-8 ({error.reason}); convert the file") from error
 
 
 def _delimiter(path: Path) -> str:

@@ -41,11 +41,11 @@ def read_files(
         documents = read_file(path, row_format, progress)
         # Beside other files, a table without text is a table of something else; alone it is a mistake to be named.
         if len(selection.files) > 1 and suffix_of(path) in TABLE_SUFFIXES:
-            documents = _unless_without_text(documents, path, progress)
+            documents = _unless_without_text(documents, progress)
         yield from documents
 
 
-def _unless_without_text(documents: Iterator[Document], path: Path, progress: ReadProgress) -> Iterator[Document]:
+def _unless_without_text(documents: Iterator[Document], progress: ReadProgress) -> Iterator[Document]:
     """The documents of a file; none, and a count, if already its first row has no text."""
     try:
         first = next(documents, None)
