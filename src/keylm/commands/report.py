@@ -22,7 +22,7 @@ def write_results(run: Run, folder: Path | None = None) -> None:
     folder = folder or run.folder
     results = collect_results(run)
     # First, because they need no file.
-    show_summary(results)
+    show_summary(results, run.folder)
     try:
         write_json(folder / "results.json", results)
         write_report(run, results, folder)
