@@ -18,6 +18,7 @@ from keylm.common.console import progress as progress_bar
 from keylm.common.errors import MissingSourceError, UserError
 from keylm.common.files import write_json
 from keylm.common.held_out import HeldOut
+from keylm.data.cleaning.cleaner import Cleaner
 from keylm.data.cleaning.deduplication import DigestSet, ExactDeduplicator
 from keylm.data.cleaning.drop_log import DropLog
 from keylm.data.prepare.freshness import begin_sources, describe_files
@@ -33,6 +34,7 @@ from keylm.data.prepare.workers import (
     tokenize_units,
     tokenized_documents,
 )
+from keylm.data.sources.files import validation_digests
 from keylm.data.sources.progress import ReadProgress
 from keylm.recipe import MIXTURE_STAGES, fingerprint
 from keylm.recipe.sources import SourceConfig
@@ -107,7 +109,6 @@ class _SourcePreparation:
         self.tokenizer, self.duplicates = tokenizer, duplicates
         self.folder = source_folder(run, stage, source.name)
         self.progress, self.dropped = ReadProgress(), DropLog(run.recipe.data.clean.samples)
-        self.held_out = HeldOut(run.recipe.data.validation_fraction)
 
     def run_or_load(self) -> dict[str, Any]:
         """Prepare the source unless an earlier call has; returns its manifest."""
@@ -124,6 +125,8 @@ class _SourcePreparation:
             for split in SPLITS
         }
         try:
+            digests = validation_digests(self.source, Cleaner(self.run, self.source), self.stage == "sft")
+            self.held_out = HeldOut(self.run.recipe.data.validation_fraction, digests)
             # Before they are read: what changes meanwhile is then noticed.
             files = describe_files(self.source)
             manifest |= {"files": files, **self._write_stores()}
