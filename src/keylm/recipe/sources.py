@@ -74,7 +74,7 @@ def _reject_old_names(source: Any) -> Any:
 
 
 class FilesConfig(BaseSourceConfig):
-    """Local files: txt, md, json, jsonl, jsonl.gz, jsonl.zst, csv, tsv or parquet, with plain text or chat messages."""
+    """Local files of plain text or chat messages: txt, md, html, json, jsonl (also .gz, .zst), csv, tsv or parquet."""
 
     is_divisible = is_sorted = True
 

@@ -268,3 +268,34 @@ def test_a_variable_that_is_not_set_is_an_error(monkeypatch):
     monkeypatch.delenv("MY_TEXTS", raising=False)
     with pytest.raises(UserError, match="needs the environment variable MY_TEXTS, which is not set"):
         read("${MY_TEXTS}/books")
+
+
+PAGE = """<html><head><title>Rivers</title></head><body><nav><a href="a">Home</a> <a href="b">Shop</a></nav><article>
+<h1>Rivers</h1><p>A river is long &amp; wide. It flows from the hills to the sea, and nobody knows why.</p>
+<p>Boats are found on rivers of all sizes, and so are ducks, in every season but one.</p></article>
+<footer>Cookies, imprint</footer></body></html>"""
+
+
+def test_of_a_web_page_the_main_text_is_read(tmp_path):
+    pytest.importorskip("trafilatura", exc_type=ImportError)
+    (tmp_path / "page.HTML").write_text(PAGE)
+    (tmp_path / "empty.htm").write_text("<html><body></body></html>")
+    skipped, progress = [], ReadProgress()
+    progress.skip = lambda reason, sample: skipped.append(reason)
+    [document] = read_files(FilesConfig(name="mine", path=str(tmp_path)), progress)
+    assert "long & wide" in document.text
+    assert "ducks" in document.text
+    assert not {"Shop", "imprint", "<p>"} & set(document.text.split())
+    assert skipped == ["web page without text"]
+
+
+def test_web_pages_that_cannot_be_read_are_counted_or_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(file_formats, "find_spec", lambda name: None)
+    (tmp_path / "page.html").write_text(PAGE)
+    with pytest.raises(UserError, match=r"page\.html: web pages need trafilatura, `pip install 'keylm\[html\]'`"):
+        read(str(tmp_path / "page.html"))
+    (tmp_path / "a.txt").write_text("Some text.")
+    skipped, progress = [], ReadProgress()
+    progress.skip = lambda reason, sample: skipped.append(reason)
+    assert len(list(read_files(FilesConfig(name="mine", path=str(tmp_path)), progress))) == 1
+    assert skipped == ["web page, for which `pip install 'keylm[html]'`"]

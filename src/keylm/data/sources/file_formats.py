@@ -13,6 +13,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -31,6 +32,8 @@ SPLIT_BYTES = 16_384
 """A text file is split at the first blank line after so many bytes."""
 _MAX_SPLIT_BYTES = 4 * SPLIT_BYTES
 """Without a blank line, it is split here."""
+
+PAGE_WITHOUT_TEXT = "web page without text"
 
 MAX_LINE_BYTES = 1 << 26
 """A line of jsonl is refused beyond this: a small compressed file may hold one that fills the memory."""
@@ -103,6 +106,25 @@ def _text_lines(file: BinaryIO, path: Path) -> Iterator[str]:
             return
         yield text
         number += line.endswith(b"\n")
+
+
+def _read_html(path: Path, _: RowFormat, progress: ReadProgress) -> PositionedDocuments:
+    """The main text of a web page, without menus and the like (trafilatura; Barbaresi 2021)."""
+    if not can_read_html():
+        raise UserError(f"cannot read {path}: web pages need trafilatura, `pip install 'keylm[html]'`")
+    from trafilatura import extract
+
+    data = path.read_bytes()
+    text = extract(data, include_comments=False)
+    if text:
+        yield Document(text=text), len(data)
+    else:
+        progress.skip(PAGE_WITHOUT_TEXT, str(path))
+
+
+def can_read_html() -> bool:
+    """Whether the package that web pages are read with is installed."""
+    return find_spec("trafilatura") is not None
 
 
 def _read_jsonl(path: Path, row_format: RowFormat, progress: ReadProgress) -> PositionedDocuments:
@@ -235,6 +257,8 @@ def _parquet_rows(path: Path, row_format: RowFormat) -> Iterator[Row]:
 _READERS: dict[str, Callable[[Path, RowFormat, ReadProgress], PositionedDocuments]] = {
     ".txt": _read_text,
     ".md": _read_text,
+    ".html": _read_html,
+    ".htm": _read_html,
     ".jsonl": _read_jsonl,
     ".jsonl.gz": _read_jsonl,
     ".jsonl.zst": _read_jsonl,
@@ -245,7 +269,8 @@ _READERS: dict[str, Callable[[Path, RowFormat, ReadProgress], PositionedDocument
 }
 SUFFIXES = tuple(_READERS)
 """Endings of the names of files that can be read."""
-TEXT_SUFFIXES = tuple(suffix for suffix, reader in _READERS.items() if reader is _read_text)
+HTML_SUFFIXES = (".html", ".htm")
+TEXT_SUFFIXES = tuple(suffix for suffix, reader in _READERS.items() if reader in (_read_text, _read_html))
 """Those of plain text; the others are rows."""
 TABLE_SUFFIXES = (".json", ".csv", ".tsv")
 """Those under which people keep all sorts of things beside their texts."""
