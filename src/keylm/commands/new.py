@@ -45,6 +45,8 @@ _OWN_SHARE = 0.6
 _MIN_REQUESTS = 50
 """Fewer requests than this for excerpts of the sample are not worth a source."""
 _TOKENS_PER_INSTRUCTION = 48
+_SMALL_VOCABULARY, _LARGE_VOCABULARY, _LONG_MINUTES = 4096, 8192, 60
+"""The vocabulary of a training of minutes and of hours: the head of a small model is most of its work."""
 _SEQUENCE_LENGTHS = (512, 1024, 2048)
 _LONG_FRACTION = 0.05
 """Conversations that may be longer than the sequences, which training cuts."""
@@ -80,7 +82,7 @@ def write_new_recipe(name: str, text: Sequence[str], chat: Sequence[str], minute
         UserError: the name or the data cannot be used, or the recipe is there already.
     """
     path = _recipe_path(name)
-    look = _look_at_data(text, chat)
+    look = _look_at_data(text, chat, _LARGE_VOCABULARY if minutes >= _LONG_MINUTES else _SMALL_VOCABULARY)
     busy = busy_cores()
     console.print("  measures how fast this machine trains ...")
     plan = make_plan(look.data, look.tokenizer.vocab_size, look.sequence_length, minutes, _measure)
@@ -123,14 +125,14 @@ def _recipe_path(name: str) -> Path:
     return path
 
 
-def _look_at_data(text: Sequence[str], chat: Sequence[str]) -> _Look:
+def _look_at_data(text: Sequence[str], chat: Sequence[str], largest_vocabulary: int) -> _Look:
     text_source: SourceConfig = FilesConfig(name="text", path=list(text)) if text else _installed_docs()
     chat_source = FilesConfig(name="chat", path=list(chat), category="conversational") if chat else None
     console.print("  looks at the data ...")
     text_survey = survey_source(text_source, "pretrain")
     chat_survey = survey_source(chat_source, "sft") if chat_source else None
     surveys = [text_survey, *([chat_survey] if chat_survey else [])]
-    tokenizer = fit_vocabulary(surveys)
+    tokenizer = fit_vocabulary(surveys, largest_vocabulary)
     chat_lengths = conversation_lengths(chat_survey, tokenizer) if chat_survey else []
     length = _sequence_length(chat_lengths)
     return _Look(

@@ -95,8 +95,8 @@ def survey_source(source: SourceConfig, stage: str) -> Survey:
     return Survey(source, files, left_out, round(len(seen) * scale), round(num_bytes * scale), scale > 1, sample)
 
 
-def fit_vocabulary(surveys: Sequence[Survey]) -> Tokenizer:
-    """Train the largest vocabulary that the text of the samples is enough for.
+def fit_vocabulary(surveys: Sequence[Survey], largest: int) -> Tokenizer:
+    """Train the largest vocabulary, of at most `largest` tokens, that the text of the samples is enough for.
 
     Raises:
         UserError: it is too little for any.
@@ -104,7 +104,7 @@ def fit_vocabulary(surveys: Sequence[Survey]) -> Tokenizer:
     texts = [drop_long_words(text)[0] for survey in surveys for item in survey.sample for text in item.contents]
     num_bytes = sum(survey.num_bytes for survey in surveys)
     for size in _VOCABULARIES:
-        if num_bytes < size * _BYTES_PER_VOCABULARY_ENTRY:
+        if size > largest or num_bytes < size * _BYTES_PER_VOCABULARY_ENTRY:
             continue
         try:
             return train_tokenizer(texts, size, "qwen2")
