@@ -1,7 +1,6 @@
 VENV := .venv
 READY := $(VENV)/.ready
 PYTHON ?= python3
-QUESTION := Write about mountain railways. Finish with a postscript starting with P.S.
 
 .PHONY: setup quickstart test test-all lint
 
@@ -17,12 +16,6 @@ $(READY): pyproject.toml requirements.txt
 # From raw text to a model that answers, in minutes.
 quickstart: setup
 	$(VENV)/bin/keylm run recipes/quickstart.yaml
-	@echo "You: $(QUESTION)"
-	@echo "$(QUESTION)" | $(VENV)/bin/keylm chat runs/quickstart --temperature 0
-	@echo
-	@echo "Talk to it:    $(VENV)/bin/keylm chat runs/quickstart"
-	@echo "Serve it:      $(VENV)/bin/keylm serve runs/quickstart"
-	@echo "Look at it:    runs/quickstart/report.html"
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -138,10 +138,33 @@ def root(
 
     - `keylm run quickstart` trains a small model in minutes
 
-    - `keylm chat runs/quickstart` talks to it
+    - `keylm new mine --text FOLDER` writes a recipe for your texts, and `keylm run mine.yaml` trains the model
+
+    - `keylm chat runs/mine` talks to it
 
     - `keylm docs` lists the pages of the documentation
     """
+
+
+@app.command(rich_help_panel=_STAGES)
+def new(
+    name: Annotated[str, typer.Argument(help="Name of the model: the recipe is NAME.yaml, the run runs/NAME.")],
+    text: Annotated[
+        list[str] | None,
+        typer.Option(help="File, folder or pattern of your texts (asked for if not given); repeatable."),
+    ] = None,
+    chat: Annotated[
+        list[str] | None,
+        typer.Option(help="File, folder or pattern of conversations (default: generated ones); repeatable."),
+    ] = None,
+    minutes: Annotated[
+        float, typer.Option(help="Time that training and evaluation may take.", callback=_within(0.1, 1e6))
+    ] = 10,
+) -> None:
+    """Write a recipe for your texts: look at them, measure this machine, and pick a size for the time you have."""
+    from keylm.commands.new import ask_for_text, write_new_recipe
+
+    write_new_recipe(name, ask_for_text() if text is None else text, chat or [], minutes)
 
 
 @app.command(rich_help_panel=_STAGES)
@@ -169,10 +192,14 @@ def run(
     remake: Remake = None,
     offline: Offline = False,
 ) -> None:
-    """Run all stages that are not done yet, then write results.json and report.html."""
+    """Run all stages that are not done yet, then write results.json and report.html.
+
+    Asks before it begins a training that takes more than a day.
+    """
     _set_offline(offline)
     from keylm import stages
     from keylm.commands.lengthen import lengthen_training
+    from keylm.commands.long_run import confirm_long_run
     from keylm.commands.report import write_results
     from keylm.commands.reuse import reuse_stages
     from keylm.common import ranks
@@ -185,6 +212,7 @@ def run(
         opened = lengthen_training(opened, more, run_)
     if from_:
         reuse_stages(from_, opened)
+    confirm_long_run(opened)
     stages.run_all(opened, remake)
     if ranks.is_main_process():
         write_results(opened)

@@ -20,8 +20,8 @@ from keylm.common.console import console
 from keylm.common.errors import UserError
 from keylm.common.files import discard_folder
 from keylm.common.interrupts import stop_on_interrupt
-from keylm.recipe import MIXTURE_STAGES
 from keylm.common.units import duration, gib
+from keylm.recipe import MIXTURE_STAGES
 from keylm.recipe.base import Config
 from keylm.recipe.dpo import DpoConfig
 from keylm.recipe.fingerprint import name_fields

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3
 
 from keylm.commands.import_model import import_model, show_next_steps
 from keylm.commands.report import write_results
-from keylm.common.errors import KeyLMError, UserError
+from keylm.common.errors import UserError
 from keylm.common.folder_lock import lock_folder
 from keylm.export.stage import run_export
 from keylm.instructions.task import assistant_message, user_message

@@ -64,4 +64,4 @@ def test_a_folder_that_cannot_be_written_gets_a_sentence_after_the_headlines(
         UserError, match=r"cannot write the report to .*file/in \(Not a directory\): name another folder"
     ):
         write_results(run, tmp_path / "file" / "in")
-    assert "instruction accuracy" in capsys.readouterr().out
+    assert "instructions followed" in capsys.readouterr().out

@@ -29,8 +29,8 @@ _BYTES_PER_PARAMETER = {
     # Weights and optimizer state, which are copied before they are written in the background.
     "copy for a checkpoint": 12,
 }
-_MEASURED_TOKENS = 4096
-"""Tokens of a measured training step."""
+_MAX_MEASURED_TOKENS = 4096
+"""Tokens of a measured training step, at most."""
 
 
 def show_info(path: Path, overrides: list[str] | None = None) -> None:
@@ -66,12 +66,19 @@ def activation_bytes(config: ModelConfig, training: TrainConfig) -> int:
     return tokens * config.num_hidden_layers * per_layer * size
 
 
+def training_bytes(model: KeyLM, training: TrainConfig) -> int:
+    """Estimate the memory of training: activations, weights, gradients and optimizer state, in bytes."""
+    return activation_bytes(model.config, training) + num_parameters(model) * sum(_BYTES_PER_PARAMETER.values())
+
+
 def seconds_per_token(model: KeyLM, training: TrainConfig) -> float:
     """Measure the time of a training step on random tokens, per token: the fastest of three steps."""
     model.compute_dtype = compute_dtype(training.compute_dtype)
     optimizer = Optimizer(model, training.optimizer, training.batch_tokens)
     length = min(training.sequence_length, 512)
-    tokens = torch.randint(model.config.vocab_size, (_MEASURED_TOKENS // length, length))
+    # A small batch costs more per token, because the optimizer's share is larger.
+    num_rows = min(_MAX_MEASURED_TOKENS, training.batch_tokens) // length
+    tokens = torch.randint(model.config.vocab_size, (num_rows, length))
     targets = tokens.roll(-1, dims=1)
     targets[:, -1] = IGNORE_INDEX
     durations: list[float] = []
@@ -101,17 +108,14 @@ def _parameters_table(model: KeyLM, recipe: Recipe) -> Table:
 
 def _memory_table(model: KeyLM, training: TrainConfig, process_bytes: int) -> Table:
     parameters = num_parameters(model)
-    activations = activation_bytes(model.config, training)
-    total = process_bytes + activations
+    micro_batch = f"{min(training.micro_batch_tokens, training.batch_tokens):,} tokens"
     table = _table("Memory in pretraining (estimate)")
     table.add_row("Python and torch", "", gib(process_bytes))
-    table.add_row(
-        "activations", f"{min(training.micro_batch_tokens, training.batch_tokens):,} tokens", gib(activations)
-    )
+    table.add_row("activations", micro_batch, gib(activation_bytes(model.config, training)))
     for name, bytes_per_parameter in _BYTES_PER_PARAMETER.items():
-        total += parameters * bytes_per_parameter
         table.add_row(name, "", gib(parameters * bytes_per_parameter))
-    table.add_row("[bold]total[/]", "lower with train.micro_batch_tokens", f"[bold]{gib(total)}[/]")
+    total = gib(process_bytes + training_bytes(model, training))
+    table.add_row("[bold]total[/]", "lower with train.micro_batch_tokens", f"[bold]{total}[/]")
     return table
 
 
@@ -132,7 +136,7 @@ def _training_table(model: KeyLM, recipe: Recipe) -> Table:
         flops = flops_per_token(recipe.model, training.sequence_length) * training.tokens
         table.add_row(f"{name}: tokens", f"{training.num_steps:,} steps", f"{training.tokens:,}")
         table.add_row(f"{name}: operations", "", f"{flops:.2e} FLOP")
-        duration = _format_duration(training.tokens * per_token)
+        duration = format_duration(training.tokens * per_token)
         table.add_row(f"{name}: time", f"{1 / per_token:,.0f} tokens/s measured", duration)
     if recipe.dpo:
         table.add_row("dpo: pairs", f"{recipe.dpo.num_steps:,} steps", f"{recipe.dpo.num_pairs:,}")
@@ -150,7 +154,8 @@ def _table(title: str) -> Table:
     return table
 
 
-def _format_duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
+    """A duration in the largest unit of which it has at least one, such as `2.5 hours`."""
     for unit, size in (("years", 365 * 86_400), ("days", 86_400), ("hours", 3600), ("minutes", 60)):
         if seconds >= size:
             return f"{seconds / size:,.1f} {unit}"

@@ -1,9 +1,10 @@
-"""`keylm report`: print the headlines, and write `results.json` and `report.html`."""
+"""`keylm report`: print headlines and a few answers, and write `results.json` and `report.html`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from keylm.commands.held_out_answers import show_held_out_answers
 from keylm.commands.summary import show_summary
 from keylm.common.console import console
 from keylm.common.errors import UserError
@@ -14,7 +15,7 @@ from keylm.run import Run
 
 
 def write_results(run: Run, folder: Path | None = None) -> None:
-    """Print the headlines, and write `results.json` and `report.html` into `folder` (default: the run's folder).
+    """Print headlines and a few answers, and write `results.json` and `report.html` into `folder` (default: the run's).
 
     Raises:
         UserError: the folder cannot be written.
@@ -22,7 +23,8 @@ def write_results(run: Run, folder: Path | None = None) -> None:
     folder = folder or run.folder
     results = collect_results(run)
     # First, because they need no file.
-    show_summary(results)
+    show_summary(results, run.folder)
+    show_held_out_answers(run)
     try:
         write_json(folder / "results.json", results)
         write_report(run, results, folder)

@@ -69,6 +69,14 @@ def free_disk_bytes(folder: Path) -> int:
     return int(psutil.disk_usage(str(folder)).free)
 
 
+def busy_cores(seconds: float = 0.5) -> float:
+    """How many of the cores that this process may use were busy while it waited for so many seconds."""
+    percent = psutil.cpu_percent(seconds, percpu=True)
+    process = psutil.Process()
+    usable = process.cpu_affinity() if hasattr(process, "cpu_affinity") else range(len(percent))
+    return sum(percent[core] for core in usable) / 100
+
+
 def keep_freed_memory() -> None:
     """Make glibc keep freed memory for the next step or batch. No effect with other C libraries.
 

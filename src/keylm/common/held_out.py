@@ -31,19 +31,24 @@ class HeldOut:
 
     Args:
         fraction: the fraction to hold out; 0 for none at all.
+        digests: the digests to hold out instead of a fraction, if the source has validation documents of its own.
     """
 
-    def __init__(self, fraction: float) -> None:
+    def __init__(self, fraction: float, digests: frozenset[int] | None = None) -> None:
         self.fraction = fraction
+        self._digests = digests
         self._settled: dict[int, bool] = {}
 
     def __contains__(self, digest: int) -> bool:
+        if self._digests is not None:
+            return digest in self._digests
         return self._settled.get(digest, False) or (digest not in self._settled and is_held_out(digest, self.fraction))
 
     def settle(self, documents: Iterable[DocumentT]) -> Iterator[DocumentT]:
         """Pass on the documents of the source, each after it is decided whether it is held out."""
         documents = iter(documents)
-        waiting = list(self._take_until_both_splits(documents)) if self.fraction else []
+        is_open = self.fraction and self._digests is None
+        waiting = list(self._take_until_both_splits(documents)) if is_open else []
         self._settle({document.digest for document in waiting})
         yield from waiting
         yield from documents

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from keylm.recipe.base import Config, PositiveCount
 from keylm.recipe.presets import find_preset
@@ -74,7 +74,7 @@ def _reject_old_names(source: Any) -> Any:
 
 
 class FilesConfig(BaseSourceConfig):
-    """Local files: txt, md, jsonl, jsonl.gz, jsonl.zst or parquet, with plain text or chat messages."""
+    """Local files of plain text or chat messages: txt, md, html, json, jsonl (also .gz, .zst), csv, tsv or parquet."""
 
     is_divisible = is_sorted = True
 
@@ -82,6 +82,9 @@ class FilesConfig(BaseSourceConfig):
     path: str | list[str]
     """File, folder or glob pattern, or a list of them; relative to the working directory; `~` and `$NAME` are
     expanded."""
+    validation_path: str | list[str] | None = None
+    """Like `path`: files of your own that are held out, all of them and nothing else, instead of a fraction of the
+    documents (`data.validation_fraction`). They are read first, and what occurs in them is not trained on."""
     text_column: str = "text"
     """Column (or JSON key) of plain text."""
     messages_column: str = "messages"
@@ -206,6 +209,13 @@ class TyposConfig(BaseSourceConfig):
         return self
 
 
+def _reject_validation_path(source: Any) -> Any:
+    """Refuse validation files of a source inside another: what is held out is a part of what that one makes."""
+    if isinstance(source, FilesConfig) and source.validation_path:
+        raise ValueError("validation_path is only for a source of its own, not for one inside another source")
+    return source
+
+
 class BacktranslationConfig(BaseSourceConfig):
     """Conversations made from plain text: excerpts of real documents are the answers, and rules write the requests.
 
@@ -218,6 +228,7 @@ class BacktranslationConfig(BaseSourceConfig):
     from_source: Annotated[
         Annotated[FilesConfig | HubConfig | InstalledDocsConfig, Field(discriminator="type")],
         BeforeValidator(_reject_old_names),
+        AfterValidator(_reject_validation_path),
     ]
     """The source of the plain text."""
     genre: Literal["article", "story", "review", "speech"] = "article"
@@ -248,6 +259,7 @@ class ConstrainedChatConfig(BaseSourceConfig):
     from_source: Annotated[
         Annotated[FilesConfig | HubConfig | BacktranslationConfig, Field(discriminator="type")],
         BeforeValidator(_reject_old_names),
+        AfterValidator(_reject_validation_path),
     ]
     """The source of the conversations."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -117,3 +118,19 @@ def check_phases(section: str, phases: list[PhaseConfig], sources: list[SourceCo
             raise ValueError(f"{section}.phases names `{unknown[0]}`, which is not one of its sources")
         if min(phase.weights.values(), default=0) < 0:
             raise ValueError(f"{section}.phases has a negative weight")
+
+
+def requested_shares(sources: Sequence[SourceConfig], phases: Sequence[PhaseConfig]) -> dict[str, float]:
+    """Share of the tokens that the recipe asks of each source, over all phases.
+
+    By the recipe alone: a missing or exhausted source still counts, so that the report shows what it did not give.
+    """
+    own_weights = {source.name: source.weight for source in sources}
+    shares = dict.fromkeys(own_weights, 0.0)
+    start = 0.0
+    for phase in phases or [PhaseConfig(until=1.0)]:
+        weights = {**own_weights, **phase.weights}
+        for name, weight in weights.items():
+            shares[name] += (phase.until - start) * weight / sum(weights.values())
+        start = phase.until
+    return shares

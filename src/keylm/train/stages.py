@@ -21,7 +21,7 @@ from keylm.model.initialization import init_model
 from keylm.model.transformer import KeyLM, load_model
 from keylm.recipe import fingerprint
 from keylm.recipe.sources import SourceConfig
-from keylm.recipe.train import TrainConfig
+from keylm.recipe.train import TrainConfig, requested_shares
 from keylm.run import IMPORTED, Run
 from keylm.tokenizer.tokenizer import Tokenizer
 from keylm.train.distributed import init_distributed
@@ -124,7 +124,7 @@ def _train(run: Run, stage: str, model: KeyLM) -> dict[str, Any]:
                 "realized": drawn_tokens.get(name, 0) / total_tokens,
                 "tokens": drawn_tokens.get(name, 0),
             }
-            for name, share in _requested_shares(run.recipe.sources_of(stage), config).items()
+            for name, share in requested_shares(run.recipe.sources_of(stage), config.phases).items()
         },
     }
 
@@ -152,17 +152,3 @@ def _data_fingerprint(run: Run, stage: str) -> str:
     mixture = {source.name: (source.weight, source.category, source.max_epochs) for source in sources}
     lengths = [config.num_steps, config.batch_tokens, config.sequence_length]
     return fingerprint(stores, mixture, lengths, config.packing, config.phases, run.recipe.seed)
-
-
-def _requested_shares(sources: list[SourceConfig], config: TrainConfig) -> dict[str, float]:
-    """Share of the tokens that the recipe asks of each source, over all phases."""
-    own_weights = {source.name: source.weight for source in sources}
-    shares = dict.fromkeys(own_weights, 0.0)
-    # By the recipe alone: a missing or exhausted source still counts, so that the report shows what it did not give.
-    start = 0.0
-    for until, phase_weights in [(phase.until, phase.weights) for phase in config.phases] or [(1.0, {})]:
-        weights = {**own_weights, **phase_weights}
-        for name, weight in weights.items():
-            shares[name] += (until - start) * weight / sum(weights.values())
-        start = until
-    return shares

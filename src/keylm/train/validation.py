@@ -129,9 +129,7 @@ def _bytes_per_answer_token(store: TokenStore, tokenizer: Tokenizer) -> float:
 
 
 @torch.no_grad()
-def _score(
-    objective: nn.Module, held_out: HeldOut, dist: DistContext, before_sequence: Callable[[], None]
-) -> float:
+def _score(objective: nn.Module, held_out: HeldOut, dist: DistContext, before_sequence: Callable[[], None]) -> float:
     nats, num_targets = 0.0, 0
     for first in range(0, held_out.num_sequences, dist.world_size):
         before_sequence()

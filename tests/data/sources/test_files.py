@@ -1,5 +1,6 @@
 """Local files of every format, and the error for every way in which they can be wrong."""
 
+import csv
 import gzip
 import json
 import random
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from keylm.common.documents import Document
 from keylm.common.errors import UserError
+from keylm.data.sources import file_formats
 from keylm.data.sources.file_formats import SPLIT_BYTES
 from keylm.data.sources.files import read_files
 from keylm.data.sources.progress import ReadProgress
@@ -45,6 +47,92 @@ def test_lines_of_json_packed_or_not(tmp_path, suffix, pack):
     path = tmp_path / f"rows.{suffix}"
     path.write_bytes(pack(b"\n" + lines(ROWS)))
     assert read(str(path)) == DOCUMENTS
+
+
+ALPACA = [
+    {"instruction": f"Sum up {n}.", "input": 'A "text",\nof two lines: ß.', "output": "It is " + "long. " * n}
+    for n in range(60)
+]
+ALPACA_DOCUMENTS = [
+    Document(
+        messages=(
+            {"role": "user", "content": f"{row['instruction']}\n\n{row['input']}"},
+            {"role": "assistant", "content": row["output"]},
+        )
+    )
+    for row in ALPACA
+]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("chunk", [1, 50, 1 << 16])
+def test_an_array_of_json_in_chunks_of_any_size(tmp_path, monkeypatch, indent, chunk):
+    monkeypatch.setattr(file_formats, "_CHUNK_CHARACTERS", chunk)
+    path = tmp_path / "alpaca.json"
+    path.write_text(json.dumps(ALPACA, indent=indent, ensure_ascii=False))
+    assert read(str(path)) == ALPACA_DOCUMENTS
+
+
+def test_lines_of_json_under_the_ending_of_json(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_bytes(lines(ROWS))
+    assert read(str(path)) == DOCUMENTS
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('[{"text": "a"}, {"text": ', "item 2: this is not JSON"),
+        ('[{"text": "a"}', "item 2: this is not JSON"),
+        ('[{"text": "a"}] and more', "item 2: this is not JSON"),
+        ('[{"text": "a"}, 3]', "item 2: an item must be a JSON object"),
+        ('{"data": []}', "no `text` and no `messages` among data"),
+        (b"\xff\xfe", "not UTF-8"),
+    ],
+)
+def test_a_broken_array_is_one_sentence(tmp_path, text, sentence):
+    path = tmp_path / "rows.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match=sentence):
+        read(str(path))
+
+
+@pytest.mark.parametrize(("ending", "separator"), [("csv", ","), ("csv", ";"), ("CSV", "\t"), ("tsv", "\t")])
+def test_tables_as_spreadsheets_write_them(tmp_path, ending, separator):
+    path = tmp_path / f"alpaca.{ending}"
+    with path.open("w", newline="", encoding="utf-8-sig") as file:
+        table = csv.DictWriter(file, list(ALPACA[0]), delimiter=separator)
+        table.writeheader()
+        table.writerows(ALPACA)
+    assert read(str(path)) == ALPACA_DOCUMENTS
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("text,n\na,1\nb,2,3\n", "row 2: there are 3 cells for 2 columns"),
+        ('text,n\n"a,1\n', "after row 0: this is not CSV"),
+        ("body,n\na,1\n", "no `text` and no `messages` among body, n"),
+        (b"text\n\xff\n", "not UTF-8"),
+    ],
+)
+def test_a_broken_table_is_one_sentence(tmp_path, text, sentence):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match=sentence):
+        read(str(path))
+
+
+def test_tables_of_something_else_beside_texts_are_counted(tmp_path):
+    (tmp_path / "a.txt").write_text("Some text.")
+    (tmp_path / "budget.csv").write_text("month,sum\nMay,3\n")
+    (tmp_path / "package.json").write_text('{"name": "x"}')
+    (tmp_path / "replies.csv").write_text("prompt,response\nHi,Ho\n")
+    skipped, progress = [], ReadProgress()
+    progress.skip = lambda reason, sample: skipped.append((reason, sample))
+    assert len(list(read_files(FilesConfig(name="mine", path=str(tmp_path)), progress))) == 2
+    assert [reason for reason, _ in skipped] == ["table without text"] * 2
+    assert "budget.csv" in skipped[0][1]
 
 
 def test_parquet_over_several_row_groups(tmp_path):
@@ -180,3 +268,34 @@ def test_a_variable_that_is_not_set_is_an_error(monkeypatch):
     monkeypatch.delenv("MY_TEXTS", raising=False)
     with pytest.raises(UserError, match="needs the environment variable MY_TEXTS, which is not set"):
         read("${MY_TEXTS}/books")
+
+
+PAGE = """<html><head><title>Rivers</title></head><body><nav><a href="a">Home</a> <a href="b">Shop</a></nav><article>
+<h1>Rivers</h1><p>A river is long &amp; wide. It flows from the hills to the sea, and nobody knows why.</p>
+<p>Boats are found on rivers of all sizes, and so are ducks, in every season but one.</p></article>
+<footer>Cookies, imprint</footer></body></html>"""
+
+
+def test_of_a_web_page_the_main_text_is_read(tmp_path):
+    pytest.importorskip("trafilatura", exc_type=ImportError)
+    (tmp_path / "page.HTML").write_text(PAGE)
+    (tmp_path / "empty.htm").write_text("<html><body></body></html>")
+    skipped, progress = [], ReadProgress()
+    progress.skip = lambda reason, sample: skipped.append(reason)
+    [document] = read_files(FilesConfig(name="mine", path=str(tmp_path)), progress)
+    assert "long & wide" in document.text
+    assert "ducks" in document.text
+    assert not {"Shop", "imprint", "<p>"} & set(document.text.split())
+    assert skipped == ["web page without text"]
+
+
+def test_web_pages_that_cannot_be_read_are_counted_or_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(file_formats, "find_spec", lambda name: None)
+    (tmp_path / "page.html").write_text(PAGE)
+    with pytest.raises(UserError, match=r"page\.html: web pages need trafilatura, `pip install 'keylm\[html\]'`"):
+        read(str(tmp_path / "page.html"))
+    (tmp_path / "a.txt").write_text("Some text.")
+    skipped, progress = [], ReadProgress()
+    progress.skip = lambda reason, sample: skipped.append(reason)
+    assert len(list(read_files(FilesConfig(name="mine", path=str(tmp_path)), progress))) == 1
+    assert skipped == ["web page, for which `pip install 'keylm[html]'`"]

@@ -18,11 +18,13 @@ from keylm.common.console import progress as progress_bar
 from keylm.common.errors import MissingSourceError, UserError
 from keylm.common.files import write_json
 from keylm.common.held_out import HeldOut
+from keylm.data.cleaning.cleaner import Cleaner
 from keylm.data.cleaning.deduplication import DigestSet, ExactDeduplicator
 from keylm.data.cleaning.drop_log import DropLog
 from keylm.data.prepare.freshness import begin_sources, describe_files
 from keylm.data.prepare.long_conversations import count_long_conversations
 from keylm.data.prepare.outputs import source_folder, work_folder
+from keylm.data.prepare.source_table import describe_counts, print_sources
 from keylm.data.prepare.token_store import StoreWriter, TokenStore, read_manifest
 from keylm.data.prepare.tokenization import CleanedDocument, TokenizedDocument, tokenize_documents
 from keylm.data.prepare.workers import (
@@ -32,6 +34,7 @@ from keylm.data.prepare.workers import (
     tokenize_units,
     tokenized_documents,
 )
+from keylm.data.sources.files import validation_digests
 from keylm.data.sources.progress import ReadProgress
 from keylm.recipe import MIXTURE_STAGES, fingerprint
 from keylm.recipe.sources import SourceConfig
@@ -65,6 +68,7 @@ def run_prepare(run: Run) -> dict[str, Any]:
     finally:
         gc.enable()
     shutil.rmtree(work_folder(run), ignore_errors=True)
+    print_sources(run.recipe, manifests)
     prepared = [source for stage in manifests.values() for source in stage.values() if "missing" not in source]
     fingerprints = [source[split]["fingerprint"] for source in prepared for split in SPLITS]
     return {**manifests, "fingerprint": fingerprint(fingerprints)}
@@ -105,7 +109,6 @@ class _SourcePreparation:
         self.tokenizer, self.duplicates = tokenizer, duplicates
         self.folder = source_folder(run, stage, source.name)
         self.progress, self.dropped = ReadProgress(), DropLog(run.recipe.data.clean.samples)
-        self.held_out = HeldOut(run.recipe.data.validation_fraction)
 
     def run_or_load(self) -> dict[str, Any]:
         """Prepare the source unless an earlier call has; returns its manifest."""
@@ -122,6 +125,8 @@ class _SourcePreparation:
             for split in SPLITS
         }
         try:
+            digests = validation_digests(self.source, Cleaner(self.run, self.source), self.stage == "sft")
+            self.held_out = HeldOut(self.run.recipe.data.validation_fraction, digests)
             # Before they are read: what changes meanwhile is then noticed.
             files = describe_files(self.source)
             manifest |= {"files": files, **self._write_stores()}
@@ -148,15 +153,10 @@ class _SourcePreparation:
             split: {key: totals[key] for key in ("documents", "tokens", "bytes", "fingerprint")}
             for split, totals in ((split, writer.finish()) for split, writer in self.writers.items())
         }
-        left_out = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.dropped.counts.items()))
         if not stores["train"]["documents"]:
+            left_out = describe_counts(self.dropped.counts)
             why = f"left out: {left_out}" if left_out else "it has no documents"
             raise UserError(f"the source `{self.source.name}` gives nothing to train on ({why})")
-        console.print(
-            f"  {self.source.name}: {stores['train']['documents']:,} documents, "
-            f"{stores['validation']['documents']:,} held out{f'; left out: {left_out}' if left_out else ''}",
-            soft_wrap=True,
-        )
         self.dropped.save(self.folder / "dropped.json")
         return {**self.progress.metadata, "dropped": self.dropped.counts, **stores, **self._long_conversations()}
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from keylm.common.console import Bar, console
 from keylm.common.console import progress as progress_bar
-from keylm.common.documents import is_held_out
+from keylm.common.held_out import HeldOut
 from keylm.data.cleaning.cleaner import Cleaner
+from keylm.data.sources.files import validation_digests
 from keylm.data.sources.progress import ReadProgress
 from keylm.data.sources.registry import read_available
 from keylm.recipe.sources import SourceConfig
@@ -66,6 +67,7 @@ def _sample_source(run: Run, source: SourceConfig, budget: float) -> Iterator[st
     hub data set should not be downloaded in full for a sample of it.
     """
     cleaner, taken_bytes, progress = Cleaner(run, source), 0, ReadProgress()
+    held_out = HeldOut(run.recipe.data.validation_fraction, validation_digests(source, cleaner))
     for document in read_available(source, run.recipe.seed, progress):
         if taken_bytes >= budget:
             return
@@ -73,7 +75,7 @@ def _sample_source(run: Run, source: SourceConfig, budget: float) -> Iterator[st
             # The sample is ahead of the reader: skip documents until it is not, so that it reaches the end.
             continue
         cleaned = cleaner(document)
-        if isinstance(cleaned, str) or is_held_out(cleaned.digest, run.recipe.data.validation_fraction):
+        if isinstance(cleaned, str) or cleaned.digest in held_out:
             continue
         taken_bytes += cleaned.num_bytes
         yield from cleaned.contents

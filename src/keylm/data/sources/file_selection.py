@@ -11,11 +11,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from keylm.common.errors import MissingSourceError, UserError
-from keylm.data.sources.file_formats import SUFFIXES, TEXT_SUFFIXES, suffix_of
+from keylm.data.sources.file_formats import HTML_SUFFIXES, SUFFIXES, TEXT_SUFFIXES, can_read_html, suffix_of
 
 HIDDEN = "hidden file"
 NOT_REGULAR = "broken link or special file"
 OTHER_FORMAT = "file of another format"
+NO_HTML_READER = "web page, for which `pip install 'keylm[html]'`"
 ABOUT_THE_DATA = "README or license beside the data"
 
 # Also what macOS (`._notes.txt`) and Office (`~$notes.txt`) put next to a file that is copied or open.
@@ -72,7 +73,8 @@ def _select_pattern(pattern: str) -> FileSelection:
     reasons = _reasons_to_leave_out(candidates)
     files = [file for file in candidates if file not in reasons]
     if not files:
-        raise MissingSourceError(f"`{pattern}` matches no file that can be read ({', '.join(SUFFIXES)})")
+        left_out = f"; left out: {', '.join(sorted(set(reasons.values())))}" if reasons else ""
+        raise MissingSourceError(f"`{pattern}` matches no file that can be read ({', '.join(SUFFIXES)}){left_out}")
     return FileSelection(files, reasons)
 
 
@@ -150,6 +152,8 @@ def _reason_to_leave_out(path: Path, has_rows: bool) -> str | None:
         return NOT_REGULAR
     if suffix is None:
         return OTHER_FORMAT
+    if suffix in HTML_SUFFIXES and not can_read_html():
+        return NO_HTML_READER
     # Beside rows such a file describes them. In a folder of texts it may be one of the texts.
     if has_rows and suffix in TEXT_SUFFIXES and _ABOUT_THE_DATA.match(path.name):
         return ABOUT_THE_DATA

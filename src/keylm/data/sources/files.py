@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from keylm.common.documents import Document
 from keylm.common.errors import MissingSourceError
 from keylm.data.sources.base import ReadRequest, SourceType
-from keylm.data.sources.file_formats import read_file
+from keylm.data.sources.file_formats import TABLE_SUFFIXES, read_file, suffix_of
 from keylm.data.sources.file_selection import FileSelection, select_files
 from keylm.data.sources.progress import FULL, ReadProgress, SourceSlice
-from keylm.data.sources.rows import RowFormat
-from keylm.recipe.sources import FilesConfig
+from keylm.data.sources.rows import NoTextError, RowFormat
+from keylm.recipe.sources import BaseSourceConfig, FilesConfig
+
+Clean = Callable[[Document], Document | str]
+"""From a document to the cleaned one, or to the reason why it is dropped."""
+TABLE_WITHOUT_TEXT = "table without text"
 
 
 def read_files(
@@ -21,7 +25,7 @@ def read_files(
     source_slice: SourceSlice = FULL,
     prefer_messages: bool = False,
 ) -> Iterator[Document]:
-    """The documents of all files that `source.path` matches, or of a slice of them, in the order of their paths.
+    """The documents of all files of a source, or of a slice of them: of validation files first, in the order of paths.
 
     Raises:
         MissingSourceError: nothing matches.
@@ -36,11 +40,27 @@ def read_files(
     progress.total = sum(path.stat().st_size for path in paths)
     row_format = RowFormat(source.text_column, source.messages_column, prefer_messages=prefer_messages)
     for path in paths:
-        yield from read_file(path, row_format, progress)
+        documents = read_file(path, row_format, progress)
+        # Beside other files, a table without text is a table of something else; alone it is a mistake to be named.
+        if len(selection.files) > 1 and suffix_of(path) in TABLE_SUFFIXES:
+            documents = _unless_without_text(documents, progress)
+        yield from documents
+
+
+def _unless_without_text(documents: Iterator[Document], progress: ReadProgress) -> Iterator[Document]:
+    """The documents of a file; none, and a count, if already its first row has no text."""
+    try:
+        first = next(documents, None)
+    except NoTextError as error:
+        progress.skip(TABLE_WITHOUT_TEXT, str(error))
+        return
+    if first:
+        yield first
+    yield from documents
 
 
 def find_files(source: FilesConfig) -> list[Path]:
-    """The files that `source.path` matches, sorted, each once.
+    """The files that a source is read from, each once: those of `validation_path`, then those of `path`, sorted.
 
     Raises:
         MissingSourceError: a variable is not set, or a pattern matches nothing.
@@ -49,8 +69,43 @@ def find_files(source: FilesConfig) -> list[Path]:
     return _select(source).files
 
 
+def validation_digests(source: BaseSourceConfig, clean: Clean, prefer_messages: bool = False) -> frozenset[int] | None:
+    """Digests of the documents in a source's own validation files; None if it has none.
+
+    Args:
+        source: The source.
+        clean: Cleans a document as `prepare` does, on which the digest depends.
+        prefer_messages: Of a row with a text and a conversation, read the conversation.
+
+    Raises:
+        MissingSourceError, UserError: as for `read_files`.
+    """
+    if not isinstance(source, FilesConfig) or source.validation_path is None:
+        return None
+    files = source.model_copy(update={"path": source.validation_path, "validation_path": None})
+    cleaned = map(clean, read_files(files, ReadProgress(), prefer_messages=prefer_messages))
+    try:
+        return frozenset(document.digest for document in cleaned if not isinstance(document, str))
+    except MissingSourceError:
+        # Whoever reads the source learns that it is missing, and passes over it.
+        if source.on_missing == "stop":
+            raise
+        return None
+
+
 def _select(source: FilesConfig) -> FileSelection:
-    return select_files([source.path] if isinstance(source.path, str) else source.path)
+    selection = select_files(_as_list(source.path))
+    if source.validation_path is None:
+        return selection
+    validation = select_files(_as_list(source.validation_path))
+    # They may lie in the same folder.
+    held_out = {path.resolve() for path in validation.files}
+    files = [path for path in selection.files if path.resolve() not in held_out]
+    return FileSelection([*validation.files, *files], {**validation.left_out, **selection.left_out})
+
+
+def _as_list(patterns: str | list[str]) -> list[str]:
+    return [patterns] if isinstance(patterns, str) else patterns
 
 
 class FilesSource(SourceType[FilesConfig]):

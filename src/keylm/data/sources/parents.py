@@ -10,11 +10,10 @@ from typing import TypeVar
 
 from keylm.common.documents import Document
 from keylm.common.held_out import HeldOut
+from keylm.data.sources.files import Clean, validation_digests
 from keylm.recipe.sources import SourceConfig
 
 T = TypeVar("T")
-Clean = Callable[[Document], Document | str]
-"""From a document to the cleaned one, or to the reason why it is dropped."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class ParentSources:
     def training_documents(self, source: SourceConfig, documents: Iterable[Document]) -> Iterator[Document]:
         """A source's `documents`, cleaned, without those that are dropped or held out, up to `source.max_bytes`."""
         # The same steps as in `prepare`: text that it drops or holds out must not come back inside another source.
-        held_out = HeldOut(self.validation_fraction)
+        held_out = HeldOut(self.validation_fraction, validation_digests(source, self.make_cleaner(source)))
         for document in held_out.settle(self._cleaned_documents(source, documents)):
             if document.digest not in held_out:
                 yield document

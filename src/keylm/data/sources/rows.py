@@ -27,6 +27,10 @@ _TREE_COLUMNS = ("message_tree_id", "message_id", "parent_id", "role", "rank")
 _TREE_ROLES: dict[str, Literal["user", "assistant"]] = {"prompter": "user", "assistant": "assistant"}
 
 
+class NoTextError(UserError):
+    """A row has neither text nor a conversation in a form that is known."""
+
+
 @dataclass(frozen=True)
 class RowFormat:
     """Which rows are read, and which of their columns make a document; see `keylm.recipe.sources.HubConfig`."""
@@ -181,9 +185,9 @@ def _best_path(messages: list[dict[str, Any]], text_column: str) -> tuple[Messag
     return tuple(path[: max(answers, default=0)])
 
 
-def _missing_column(location: str, names: list[str], row_format: RowFormat) -> UserError:
+def _missing_column(location: str, names: list[str], row_format: RowFormat) -> NoTextError:
     forms = ", ".join(" and ".join(form) for form in FORMS)
-    return UserError(
+    return NoTextError(
         f"{location}: there is no `{row_format.text_column}` and no `{row_format.messages_column}` among "
         f"{', '.join(names) or 'its columns'}; name the right one as text_column or messages_column in the recipe, or "
         f"use one of the forms that are read without it ({forms})"
