@@ -92,7 +92,7 @@ def open_port(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listener.close()
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot listen on {host}:{port} ({reason}): choose with --host and --port") from error
+        raise UserError(f"cannot listen on {host}:{port} ({reason}): choose another with --port") from error
     return listener
 
 
