@@ -26,7 +26,9 @@ def show_summary(results: dict[str, Any], folder: Path) -> None:
         "held-out answers": "; ".join([*_answers(results), *_instructions(results["instruction_following"])]),
         "read": "; ".join(_epochs(results["tokens"])),
         "cost": _cost(results),
-        "next": f"keylm chat {run}, keylm serve {run}, {folder / 'report.html'}" if results["weights"] else "",
+        "next": f"keylm chat {run}, keylm serve {run}, keylm run {run} --more 30m, {folder / 'report.html'}"
+        if results["weights"]
+        else "",
     }
     for subject, line in rows.items():
         if line:
