@@ -61,6 +61,15 @@ def test_zeros_stay_zeros() -> None:
     assert not orthogonalize(torch.zeros(2, 8, 12)).any()
 
 
+@given(seed=st.integers(0, 1000), exponent=st.floats(-40, 7))
+def test_no_size_of_gradient_makes_it_overflow(seed: int, exponent: float) -> None:
+    """A model whose outputs begin at zero has gradients of any size in its first steps."""
+    matrix = torch.randn(1, 64, 160, generator=torch.Generator().manual_seed(seed)) * 10.0**exponent
+    singular_values = torch.linalg.svdvals(orthogonalize(matrix).float())
+    assert singular_values.max() < 1.5
+    assert singular_values.min() > 0.6 or exponent < -8
+
+
 def test_a_workspace_changes_no_bits() -> None:
     workspace = Workspace(torch.device("cpu"))
     small, large = torch.randn(2, 16, 24), torch.randn(3, 40, 24)
