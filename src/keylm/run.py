@@ -76,7 +76,7 @@ class Run:
 
     def is_finished(self, stage: str) -> bool:
         """Whether `stage` is finished, with whatever settings; for commands that only read."""
-        return (self.stage(stage) / "stage.json").exists() and not self.is_superseded(stage)
+        return self._read_record(stage, "stage.json") is not None and not self.is_superseded(stage)
 
     def is_done(self, stage: str) -> bool:
         """Whether `stage` is finished, with the settings of this recipe.

@@ -33,8 +33,8 @@ _FIRST = _Polynomial(15.3543, ((-0.52644, 0.072857), (-1.77855, 0.792756)))
 _SECOND = _Polynomial(0.5605, ((-1.86566, 1.28226), (-6.54687, 10.937647)))
 # The first polynomial rises steeply behind 1, and rounding moves the largest singular value by up to half a percent.
 _NORM_MARGIN = 1.02
-# The squares of smaller entries are lost in float32, so that their norm comes out too small and the matrix would overflow.
-# Matrices whose singular values are below 3e-8 are not brought up to 1; zeros stay zeros.
+# Below it, squares of the entries are lost in float32, the norm comes out too small, and the matrix would overflow.
+# Singular values below 3e-8 are therefore not brought up to 1, and zeros stay zeros.
 _MIN_NORM = 1e-15
 # A root mean square of lifted singular values below this means that most are still small. A matrix that has half of its
 # directions for good, at 1, and none of the others, has 0.71, and is not lifted again.
