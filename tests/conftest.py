@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -20,6 +21,9 @@ from keylm.export.stage import run_export
 from keylm.recipe.model import ModelConfig
 from keylm.run import Run, open_run
 from keylm.stages import run_until
+
+# Some tests send themselves a Ctrl-C, which a shell has its background jobs ignore.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # `make test` tries the same examples on every machine, so that a change alone turns it red; `make test-all` looks for
 # new ones (HYPOTHESIS_PROFILE=exploring).

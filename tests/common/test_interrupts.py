@@ -14,8 +14,10 @@ from keylm.common.errors import StoppedError
 from keylm.common.interrupts import stop_on_interrupt
 
 STUCK = """
-import subprocess, time
+import signal, subprocess, time
 from keylm.common.interrupts import stop_on_interrupt
+# A shell starts the jobs in its background, and they their children, with Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 worker = subprocess.Popen(["sleep", "1000"])
 with stop_on_interrupt("stopped in `eval`", may_be_killed=True):
     print(worker.pid, flush=True)
