@@ -27,6 +27,7 @@ from keylm.recipe.sources import (
     InstalledDocsConfig,
     InstructionsConfig,
     RepetitionConfig,
+    TopicsConfig,
     TyposConfig,
 )
 from keylm.recipe.tokenizer import TokenizerConfig
@@ -43,6 +44,7 @@ SECTIONS: dict[str, type[Config]] = {
     "Sources of type `hub`": HubConfig,
     "Sources of type `installed-docs`": InstalledDocsConfig,
     "Sources of type `instructions`": InstructionsConfig,
+    "Sources of type `topics`": TopicsConfig,
     "Sources of type `repetition`": RepetitionConfig,
     "Sources of type `typos`": TyposConfig,
     "Sources of type `backtranslation`": BacktranslationConfig,

@@ -28,6 +28,7 @@ SOURCE_TYPES = {
     "HubConfig": "hub",
     "InstalledDocsConfig": "installed-docs",
     "InstructionsConfig": "instructions",
+    "TopicsConfig": "topics",
     "RepetitionConfig": "repetition",
     "TyposConfig": "typos",
     "BacktranslationConfig": "backtranslation",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from random import Random
 
 from keylm.instructions.phrasings import Phrasings, capitalize
 from keylm.instructions.sampler import Sampler
@@ -293,3 +295,13 @@ def sample_sentences(topic: Topic, count: int, sampler: Sampler) -> list[str]:
         slots |= {"topic": topic.name, "Topic": capitalize(topic.name), "Someone": capitalize(slots["someone"])}
         sentences.append(template.format(**slots))
     return sentences
+
+
+def generate_texts(num_documents: int, seed: int) -> Iterator[str]:
+    """Generate texts of two to seven sentences under the name of their topic; text `i` depends on the seed and `i`."""
+    for index in range(num_documents):
+        sampler = Sampler(Random(f"topics:{seed}:{index}"))
+        topic = sample_topic(sampler)
+        # Short ones more often: they are answers to requests that ask for no length.
+        sentences = sample_sentences(topic, sampler.choice((2, 2, 3, 3, 4, 5, 6, 7)), sampler)
+        yield f"# {capitalize(topic.name)}\n\n{' '.join(sentences)}"

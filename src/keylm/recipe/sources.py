@@ -163,6 +163,19 @@ class InstructionsConfig(BaseSourceConfig):
         return self.constraint_set == "all"
 
 
+class TopicsConfig(BaseSourceConfig):
+    """Short invented texts of simple sentences, each about a topic of its own, for `backtranslation` to ask for.
+
+    Inside `constrained-chat`, they show the form of an answer in text that a small model can write.
+    """
+
+    is_generated = True
+
+    type: Literal["topics"] = "topics"
+    num_documents: PositiveCount = 20_000
+    """Number of texts, of two to seven sentences, to generate."""
+
+
 class RepetitionConfig(BaseSourceConfig):
     """Random words, repeated, from which a small model learns early to copy from its context."""
 
@@ -226,7 +239,7 @@ class BacktranslationConfig(BaseSourceConfig):
 
     type: Literal["backtranslation"] = "backtranslation"
     from_source: Annotated[
-        Annotated[FilesConfig | HubConfig | InstalledDocsConfig, Field(discriminator="type")],
+        Annotated[FilesConfig | HubConfig | InstalledDocsConfig | TopicsConfig, Field(discriminator="type")],
         BeforeValidator(_reject_old_names),
         AfterValidator(_reject_validation_path),
     ]
@@ -236,7 +249,7 @@ class BacktranslationConfig(BaseSourceConfig):
     max_per_document: PositiveCount = 8
     """Make at most this many conversations of a document."""
     max_words_per_answer: int = Field(default=400, ge=30, le=400)
-    """Length of the longest excerpts. The lengths are spread evenly on a logarithmic scale from 30 words up."""
+    """Length of the longest excerpts. The lengths are spread evenly on a logarithmic scale from 12 words up."""
     dressed_fraction: float = Field(default=0.15, ge=0, le=1)
     """Fraction of the excerpts of articles that become a letter, a post, a talk, an invitation, a diary entry, an
     advertisement or a note, with generated names, greetings and closings."""
@@ -275,6 +288,7 @@ SourceConfig = Annotated[
         | HubConfig
         | InstalledDocsConfig
         | InstructionsConfig
+        | TopicsConfig
         | RepetitionConfig
         | TyposConfig
         | BacktranslationConfig

@@ -19,6 +19,7 @@ from keylm.recipe.sources import (
     InstructionsConfig,
     RepetitionConfig,
     SourceConfig,
+    TopicsConfig,
     TyposConfig,
 )
 
@@ -28,6 +29,7 @@ EXAMPLES = [
     HUB,
     InstalledDocsConfig(name="docs"),
     InstructionsConfig(name="instructions"),
+    TopicsConfig(name="topics"),
     RepetitionConfig(name="repetition"),
     TyposConfig(name="typos", from_sources=["files"]),
     BacktranslationConfig(name="text", from_source=HUB),

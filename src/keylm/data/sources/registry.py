@@ -18,6 +18,7 @@ from keylm.data.sources.instructions import InstructionsSource
 from keylm.data.sources.parents import NO_PARENTS, ParentSources, interleave
 from keylm.data.sources.progress import FULL, ReadProgress, SourceSlice
 from keylm.data.sources.repetition import RepetitionSource
+from keylm.data.sources.topics import TopicsSource
 from keylm.data.sources.typos import TyposSource
 from keylm.recipe.sources import (
     BacktranslationConfig,
@@ -28,6 +29,7 @@ from keylm.recipe.sources import (
     InstalledDocsConfig,
     InstructionsConfig,
     RepetitionConfig,
+    TopicsConfig,
     TyposConfig,
 )
 
@@ -44,6 +46,7 @@ _SOURCE_TYPES: dict[type[BaseSourceConfig], SourceType[Any]] = {
     InstalledDocsConfig: InstalledDocsSource(),
     InstructionsConfig: InstructionsSource(),
     RepetitionConfig: RepetitionSource(),
+    TopicsConfig: TopicsSource(),
     TyposConfig: TyposSource(),
     BacktranslationConfig: BacktranslationSource(source_type),
     ConstrainedChatConfig: ConstrainedChatSource(source_type),
