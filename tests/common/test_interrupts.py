@@ -20,9 +20,9 @@ from keylm.common.interrupts import stop_on_interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
 worker = subprocess.Popen(["sleep", "1000"])
 with stop_on_interrupt("stopped in `eval`", may_be_killed=True):
-    print(worker.pid, flush=True)
     while True:
         try:
+            print(worker.pid, flush=True)
             time.sleep(1000)
         except KeyboardInterrupt:
             pass
@@ -50,7 +50,7 @@ def test_a_process_that_does_not_come_back_is_ended_with_its_workers() -> None:
     assert process.stdout
     worker = psutil.Process(int(process.stdout.readline()))
     process.send_signal(signal.SIGINT)
-    _, screen = process.communicate()
+    _, screen = process.communicate(timeout=60)
     assert process.returncode == 130
     assert screen == "\nkeylm: stopped in `eval`\n"
     assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
