@@ -141,8 +141,16 @@ def test_the_language_is_asked_of_plain_text(tmp_path):
     fasttext = pytest.importorskip("fasttext", reason="fastText is not installed")
     lines = ["__label__en the boats leave before the sun is up", "__label__fr les bateaux partent avant le soleil"]
     (tmp_path / "lines.txt").write_text("\n".join(lines * 100))
-    # Without parts of words (minn, maxn) fastText now and then meets NaN on so little text.
-    model = fasttext.train_supervised(str(tmp_path / "lines.txt"), dim=8, epoch=20, minn=2, maxn=3, verbose=0, thread=1)
+    # Without parts of words (minn, maxn) fastText often meets NaN on so little text, and with them now and then.
+    for attempts_left in range(9, -1, -1):
+        try:
+            model = fasttext.train_supervised(
+                str(tmp_path / "lines.txt"), dim=8, epoch=20, minn=2, maxn=3, verbose=0, thread=1
+            )
+            break
+        except RuntimeError as error:
+            if "NaN" not in str(error) or not attempts_left:
+                raise
     model.save_model(str(tmp_path / "lid.bin"))
     clean_one = cleaner(tmp_path, "c4", language_model=str(tmp_path / "lid.bin"))
     french = "les bateaux partent avant le soleil"
