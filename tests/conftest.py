@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import pytest
 import torch
+from helpers.browser import CHROMIUM
 from helpers.tiny_recipe import write_tiny_recipe
 from helpers.tiny_run import tiny_run as make_tiny_run
 from hypothesis import settings
@@ -76,6 +79,29 @@ def tiny_run(prepared: Run, tmp_path: Path) -> Run:
     """A copy of the prepared run, to train in."""
     shutil.copytree(prepared.folder, tmp_path / "run")
     return open_run(tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def trained(prepared: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with its pretraining and SFT. Copy it before you change it."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    shutil.copytree(prepared.folder, folder)
+    run = open_run(folder)
+    run_until(run, "pretrain")
+    run_until(run, "sft")
+    return run
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A Chromium. Of one module: while it runs, no other test can have an event loop of its own."""
+    playwright: Any = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not CHROMIUM:
+        pytest.skip("no Chromium is installed")
+    with playwright.sync_playwright() as program:
+        browser = program.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session", autouse=True)

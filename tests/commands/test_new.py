@@ -28,12 +28,13 @@ def seconds_per_token(model: ModelConfig, training: TrainConfig) -> float:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with texts and chats, to work in, on a machine whose speed is known."""
+    """A folder with texts and chats, to work in, on a machine whose speed and memory are known."""
     write_texts(tmp_path / "my texts")
     write_chats(tmp_path / "chats.jsonl")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(new, "_measure", seconds_per_token)
     monkeypatch.setattr(new, "busy_cores", lambda: 0.0)
+    monkeypatch.setattr(new, "resident_memory_bytes", lambda: 300 * 2**20)
     return tmp_path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -14,20 +13,9 @@ from keylm.data.prepare.held_out import held_out_beginnings, held_out_conversati
 from keylm.data.prepare.outputs import open_store
 from keylm.inference.generator import generator_of_run
 from keylm.inference.samples import sample_held_out
-from keylm.run import Run, open_run
-from keylm.stages import run_until
+from keylm.run import Run
 from keylm.tokenizer.messages import decode_messages, encode_messages
 from keylm.tokenizer.tokenizer import Tokenizer
-
-
-@pytest.fixture(scope="module")
-def trained(prepared: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder = tmp_path_factory.mktemp("sampled") / "run"
-    shutil.copytree(prepared.folder, folder)
-    run = open_run(folder)
-    run_until(run, "pretrain")
-    run_until(run, "sft")
-    return run
 
 
 def test_held_out_prompts_are_whole_and_held_out(prepared: Run) -> None:

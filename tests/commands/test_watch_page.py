@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import uvicorn
-from helpers.browser import CHROMIUM, WIDTHS, cut_off
+from helpers.browser import WIDTHS, cut_off
 from helpers.made_up_run import ATTACK, HELD_OUT_SAMPLE, write_metrics
 from starlette.testclient import TestClient
 
@@ -66,11 +66,8 @@ def served(run: Run) -> Iterator[str]:
     thread.join()
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
-def test_the_page_shows_the_run_and_cuts_nothing_off(run: Run) -> None:
-    playwright: Any = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with served(run) as url, playwright.sync_playwright() as program:
-        browser = program.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+def test_the_page_shows_the_run_and_cuts_nothing_off(run: Run, browser: Any) -> None:
+    with served(run) as url:
         problems: list[str] = []
         for width in WIDTHS:
             page = browser.new_page(viewport={"width": width, "height": 900})
@@ -85,5 +82,5 @@ def test_the_page_shows_the_run_and_cuts_nothing_off(run: Run) -> None:
         with (run.stage("pretrain") / "metrics.jsonl").open("a") as file:
             file.write(json.dumps({"step": 901, "tokens": 901 * 4096, "validation": {"prose": 1.0}}) + "\n")
         page.wait_for_selector("#numbers >> text=901 of 1,800")
-        browser.close()
+        page.close()
     assert problems == []

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.browser import CHROMIUM, WIDTHS, cut_off
+from helpers.browser import WIDTHS, cut_off
 from helpers.made_up_run import made_up_run
 
 from keylm.commands.compare import compare_runs
 from keylm.evaluate.report import write_report
 from keylm.evaluate.results import collect_results
-
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +21,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     write_report(runs[0], collect_results(runs[0]))
     compare_runs(runs, folder / "compare.html")
     return [runs[0].folder / "report.html", folder / "compare.html"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as program:
-        browser = program.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("width", WIDTHS)

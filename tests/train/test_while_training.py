@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,16 +22,6 @@ from keylm.train import stages
 from keylm.train.metrics import read_metrics
 from keylm.train.progress import progress_line, sample_lines, time_left
 from keylm.train.validation import rising, validation_on_answers
-
-
-@pytest.fixture(scope="module")
-def trained(prepared: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder = tmp_path_factory.mktemp("shown") / "run"
-    shutil.copytree(prepared.folder, folder)
-    run = open_run(folder)
-    run_until(run, "pretrain")
-    run_until(run, "sft")
-    return run
 
 
 def rows_with(run: Run, stage: str, key: str) -> list[dict]:

@@ -21,14 +21,6 @@ from keylm.run import Run
 from keylm.stages import TRAINING_STAGES
 from keylm.train.metrics import read_metrics
 
-_CURVES = {
-    "loss": "loss (nats per token)",
-    "learning_rate": "learning rate",
-    "grad_norm": "gradient norm",
-    "tokens_per_second": "tokens per second",
-}
-"""Titles of the plots by the column of `metrics.jsonl`."""
-
 
 def compare_runs(runs: Sequence[Run], path: Path) -> None:
     """Print what runs achieved beside one another, and write a page with their curves and where their recipes differ.
@@ -104,7 +96,7 @@ def _curves(names: Sequence[str], runs: Sequence[Run], stage: str) -> list[Marku
     """Plots of a training stage, with a line for each run that has the numbers; of sources, those of several runs."""
     metrics = [read_metrics(run.stage(stage) / "metrics.jsonl") for run in runs]
     drawn = []
-    for key, title in _CURVES.items():
+    for key, title in plots.STEP_CURVES.items():
         series = {name: _points(rows, key) for name, rows in zip(names, metrics, strict=True)}
         if any(series.values()):
             drawn.append(plots.curves(title, series))

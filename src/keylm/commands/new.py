@@ -30,6 +30,7 @@ from keylm.common.console import console, output
 from keylm.common.errors import UserError
 from keylm.common.files import write_text
 from keylm.common.hardware import busy_cores, physical_cores, resident_memory_bytes
+from keylm.common.units import gib
 from keylm.evaluate.bits_per_byte import xz_bits
 from keylm.instructions.backtranslation.generate import generate_conversations
 from keylm.model.flops import num_parameters
@@ -180,7 +181,7 @@ def _remarks(look: _Look, plan: Plan, busy: float, minutes: float) -> dict[str, 
     model = init_model(plan.model, seed=0)
     training = TrainConfig.model_validate(_step_fields(plan.batch_tokens, plan))
     sample = "\n\n".join(document.plain for survey in look.surveys for document in survey.sample).encode()
-    gib = (resident_memory_bytes() + training_bytes(model, training)) / 2**30
+    memory = gib(resident_memory_bytes() + training_bytes(model, training))
     remarks = {survey.source.name: _describe(survey, look.tokenizer) for survey in look.surveys}
     if look.num_too_long:
         remarks["chat"] += f"; {look.num_too_long:,} are longer than {look.sequence_length:,} tokens and will be cut"
@@ -197,7 +198,7 @@ def _remarks(look: _Look, plan: Plan, busy: float, minutes: float) -> dict[str, 
         "machine": machine,
         "model": f"{num_parameters(model) / 1e6:.1f}M parameters, vocabulary of {plan.model.vocab_size:,}",
         "length": length,
-        "expected": f"{format_duration(plan.seconds)}, {gib:.2f} GiB of memory, about {plan.bits_per_byte:.1f} bits "
+        "expected": f"{format_duration(plan.seconds)}, {memory} of memory, about {plan.bits_per_byte:.1f} bits "
         f"per byte (a guess of the scaling law; xz -9e: {xz_bits(sample) / len(sample):.1f})",
     }
 

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from keylm.common.console import output
+from keylm.common.units import gib
 from keylm.evaluate.results import last_finetuned_stage
 
 
@@ -77,4 +78,4 @@ def _cost(results: dict[str, Any]) -> str:
         return ""
     minutes = sum(stage["seconds"] for stage in stages) / 60
     peak = max(stage["peak_memory_bytes"] for stage in stages)
-    return f"{minutes:.1f} minutes (last call of each stage), {peak / 2**30:.2f} GiB at most"
+    return f"{minutes:.1f} minutes (last call of each stage), {gib(peak)} at most"

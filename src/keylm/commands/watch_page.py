@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import closing
 from importlib.resources import files
-from statistics import fmean
 from typing import Any
 
 import uvicorn
@@ -16,7 +15,7 @@ from starlette.routing import Route
 from keylm.commands.training_state import TrainingState, training_state
 from keylm.common.console import console
 from keylm.common.units import gib, percent
-from keylm.evaluate.plots import COLORS, Points, thinned
+from keylm.evaluate.plots import STEP_CURVES, scores_by_source, thinned
 from keylm.run import Run
 from keylm.serve.access import Access
 from keylm.serve.schema import RequestError
@@ -26,12 +25,6 @@ from keylm.train.progress import time_left
 _HOST = "127.0.0.1"
 # The page may load nothing and ask nobody but its own server.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
-_STEP_CURVES = {
-    "loss": "loss (nats per token)",
-    "learning_rate": "learning rate",
-    "grad_norm": "gradient norm",
-    "tokens_per_second": "tokens per second",
-}
 
 
 def serve_watch_page(run: Run, port: int) -> None:
@@ -103,20 +96,13 @@ def page_state(now: TrainingState) -> dict[str, Any]:
 def _plots(now: TrainingState) -> list[dict[str, Any]]:
     """Curves over tokens: `title`, and `lines` by name."""
     drawn: list[dict[str, Any]] = []
-    for key, title in _STEP_CURVES.items():
+    for key, title in STEP_CURVES.items():
         points = [(row["tokens"], row[key]) for row in now.rows_with(key)]
         if points:
             drawn.append({"title": title, "lines": {key: thinned(points)}})
     for key, title in (("validation", "held-out text"), ("answers", "held-out answers")):
-        rows = now.rows_with(key)
-        if not rows:
-            continue
-        names = list(rows[-1][key])
-        lines: dict[str, Points] = {name: [(row["tokens"], row[key][name]) for row in rows] for name in names}
-        if len(names) > len(COLORS):
-            # Lines in repeated colors could not be told apart.
-            title = f"{title}, mean of {len(names)} sources"
-            lines = {"mean": [(row["tokens"], fmean(row[key].values())) for row in rows]}
-        drawn.append({"title": f"bits per byte of {title}", "lines": lines})
+        if rows := now.rows_with(key):
+            title, lines = scores_by_source(rows, key, f"bits per byte of {title}")
+            drawn.append({"title": title, "lines": lines})
     # Loss and what is held out come first: speed and learning rate explain them.
     return sorted(drawn, key=lambda plot: not plot["title"].startswith(("loss", "bits")))

@@ -143,5 +143,11 @@ def write_checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:
 
 def changed_files(folder: Path) -> list[str]:
     """Names of the files that `SHA256SUMS` of a folder lists and that are absent or have another hash."""
+    hashes = read_checksums(folder)
+    return [name for name in hashes if not (folder / name).is_file() or sha256(folder / name) != hashes[name]]
+
+
+def read_checksums(folder: Path) -> dict[str, str]:
+    """The hashes that `SHA256SUMS` of a folder lists, by name."""
     lines = (line.split("  ", 1) for line in (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines())
-    return [name for digest, name in lines if not (folder / name).is_file() or sha256(folder / name) != digest]
+    return {name: digest for digest, name in lines}

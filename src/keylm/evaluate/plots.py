@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 Points = Sequence[tuple[float, float]]
 
 COLORS = ("#3b82f6", "#f97316", "#94a3b8", "#10b981", "#a855f7", "#ef4444", "#eab308", "#06b6d4")
+STEP_CURVES = {
+    "loss": "loss (nats per token)",
+    "learning_rate": "learning rate",
+    "grad_norm": "gradient norm",
+    "tokens_per_second": "tokens per second",
+}
+"""Titles of the curves of a training, by the column of `metrics.jsonl`."""
 _INK = "#010203"
 """Placeholder for the page's text color (`currentColor`), which matplotlib does not know."""
 # About as many as a small plot is wide; more would only make the page larger.
@@ -112,6 +119,22 @@ def bars(title: str, groups: Mapping[str, Mapping[str, float]], digits: int = 3)
         axes.margins(x=0.1)
         figure.legend(fontsize=8, loc="outside lower center", ncols=len(names))
         return _svg(figure)
+
+
+def scores_by_source(rows: Sequence[Mapping[str, Any]], key: str, title: str) -> tuple[str, dict[str, Points]]:
+    """Scores of held-out documents over tokens, and the plot's title: by source, or of too many sources their mean.
+
+    Args:
+        rows: Rows of `metrics.jsonl`, at least one, each of which has `key`.
+        key: Column of scores by source.
+        title: Title of the plot.
+    """
+    names = list(rows[-1][key])
+    if len(names) <= len(COLORS):
+        return title, {name: [(row["tokens"], row[key][name]) for row in rows] for name in names}
+    # Lines in repeated colors could not be told apart.
+    mean = [(row["tokens"], fmean(row[key].values())) for row in rows]
+    return f"{title}, mean of {len(names)} sources", {"mean": mean}
 
 
 def thinned(points: Points, max_points: int = _MAX_POINTS) -> Points:

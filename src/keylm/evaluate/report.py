@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from markupsafe import Markup
@@ -149,36 +148,26 @@ def _phase_ends(run: Run, stage: str) -> list[float]:
 def _training_plots(rows: list[dict[str, Any]], phase_ends: Sequence[float]) -> list[Markup]:
     """Loss, held-out bits per byte, learning rate, gradient norm and speed, as far as they were logged, over tokens."""
 
-    def over_tokens(key: str, title: str) -> Iterator[Markup]:
-        points = [(row["tokens"], row[key]) for row in rows if key in row]
-        if points:
-            yield plots.curves(title, {key: points}, phase_ends=phase_ends)
+    def over_tokens(*keys: str) -> Iterator[Markup]:
+        for key in keys:
+            if points := [(row["tokens"], row[key]) for row in rows if key in row]:
+                yield plots.curves(plots.STEP_CURVES[key], {key: points}, phase_ends=phase_ends)
 
     return [
-        *over_tokens("loss", "loss (nats per token)"),
+        *over_tokens("loss"),
         *_validation_plots(rows, "validation", "bits per byte of held-out text", phase_ends),
         *_validation_plots(rows, "answers", "bits per byte of held-out answers", phase_ends),
-        *over_tokens("learning_rate", "learning rate"),
-        *over_tokens("grad_norm", "gradient norm"),
-        *over_tokens("tokens_per_second", "tokens per second"),
+        *over_tokens("learning_rate", "grad_norm", "tokens_per_second"),
     ]
 
 
 def _validation_plots(
     rows: list[dict[str, Any]], key: str, title: str, phase_ends: Sequence[float]
 ) -> Iterator[Markup]:
-    """Scores by source over tokens; of more sources than there are colors, their mean."""
-    validations = [row for row in rows if key in row]
-    if not validations:
-        return
-    sources = list(validations[0][key])
-    if len(sources) > len(plots.COLORS):
-        # Lines in repeated colors could not be told apart.
-        series = {"mean": [(row["tokens"], fmean(row[key].values())) for row in validations]}
-        title = f"{title}, mean of {len(sources)} sources"
-    else:
-        series = {name: [(row["tokens"], row[key][name]) for row in validations] for name in sources}
-    yield plots.curves(title, series, marker="o", phase_ends=phase_ends)
+    """Scores by source over tokens, if there are any."""
+    if validations := [row for row in rows if key in row]:
+        title, series = plots.scores_by_source(validations, key, title)
+        yield plots.curves(title, series, marker="o", phase_ends=phase_ends)
 
 
 def _any_counts(sources: dict[str, dict[str, Any]]) -> bool:

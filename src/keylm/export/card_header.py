@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from huggingface_hub import EvalResult, ModelCardData
 
-from keylm.common.files import read_json
 from keylm.data.sources.registry import source_type
 from keylm.evaluate.results import last_finetuned_stage
+from keylm.export.card_scores import measured
 from keylm.export.card_training import mixture_sources, published_name
 from keylm.gguf.file import license_of
 from keylm.run import Run
@@ -49,17 +47,17 @@ def _eval_results(run: Run) -> list[EvalResult]:
     """Scores of the released weights: on lm_eval tasks, on held-out instructions, and in bits per byte."""
     results = [
         _eval_result(task, metric, score)
-        for task, row in _measured(run, "lm_eval").items()
+        for task, row in measured(run, "lm_eval").items()
         for metric, score in row["scores"].items()
     ]
-    instructions = _measured(run, "instruction_following")
+    instructions = measured(run, "instruction_following")
     if stage := last_finetuned_stage(instructions):
         score = instructions[stage]["instruction_accuracy"]
         results.append(_eval_result("held-out instructions of KeyLM", "instruction_accuracy", score))
     released = completed_training_stages(run)[-1:]
     results.extend(
         _eval_result(f"held-out text of {source}", "bits_per_byte", row[stage])
-        for source, row in _measured(run, "bits_per_byte").items()
+        for source, row in measured(run, "bits_per_byte").items()
         for stage in released
         if stage in row
     )
@@ -70,8 +68,3 @@ def _eval_result(dataset: str, metric: str, value: float) -> EvalResult:
     return EvalResult(
         task_type="text-generation", dataset_type=dataset, dataset_name=dataset, metric_type=metric, metric_value=value
     )
-
-
-def _measured(run: Run, name: str) -> dict[str, Any]:
-    path = run.stage("eval") / f"{name}.json"
-    return read_json(path) if path.exists() else {}

@@ -18,10 +18,14 @@ _LABELS = {stage.name: stage.label for stage in TRAINING_STAGES}
 def scores_section(run: Run) -> str:
     """The card's section of scores; empty if nothing was evaluated."""
     tables = {"bits_per_byte": _bits_per_byte, "instruction_following": _instructions, "lm_eval": _tasks}
-    paths = {name: run.stage("eval") / f"{name}.json" for name in tables}
-    measured = {name: read_json(path) for name, path in paths.items() if path.exists()}
-    parts = [tables[name](values) for name, values in measured.items() if values]
+    parts = [table(values) for name, table in tables.items() if (values := measured(run, name))]
     return "\n".join(["\n## Scores\n", *parts]) if parts else ""
+
+
+def measured(run: Run, name: str) -> dict[str, Any]:
+    """A measurement of the eval stage, such as `lm_eval`; empty if there is none."""
+    path = run.stage("eval") / f"{name}.json"
+    return read_json(path) if path.exists() else {}
 
 
 def _bits_per_byte(values: dict[str, Any]) -> str:

@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+from keylm.common.units import gib
 from keylm.data.sources.registry import source_type
 from keylm.export.markdown import markdown_table
 from keylm.recipe.sources import SourceConfig
-from keylm.recipe.train import TrainConfig
+from keylm.recipe.train import PhaseConfig, TrainConfig, requested_shares
 from keylm.run import Run
 from keylm.stages import Stage, stages_of
 
@@ -72,9 +73,9 @@ def _phases(sources: list[SourceConfig], config: TrainConfig) -> str:
     """The shares that the recipe asks for in each phase; empty if there is only one."""
     rows = []
     for phase in config.phases:
-        weights = {**{source.name: source.weight for source in sources}, **phase.weights}
-        shares = [f"{name} {weight / sum(weights.values()):.1%}" for name, weight in weights.items() if weight]
-        rows.append([f"{phase.until:.0%}", ", ".join(shares)])
+        shares = requested_shares(sources, [PhaseConfig(until=1, weights=phase.weights)])
+        named = [f"{name} {share:.1%}" for name, share in shares.items() if share]
+        rows.append([f"{phase.until:.0%}", ", ".join(named)])
     return "By phase, until this part of the training:\n\n" + markdown_table(["until", "shares"], *rows) if rows else ""
 
 
@@ -86,7 +87,7 @@ def _costs(run: Run) -> str:
         if machine := metadata.get("machine"):
             # Of training, the time in steps over all restarts; of the others, that of the last call.
             minutes = metadata.get("training_seconds", metadata["seconds"]) / 60
-            memory = f"{metadata['peak_memory_bytes'] / 2**30:.2f} GiB"
+            memory = gib(metadata["peak_memory_bytes"])
             rows.append([stage.name, f"{minutes:.1f} min", memory, f"{machine['processor']}, {machine['cores']} cores"])
     return markdown_table(["stage", "time", "peak memory", "machine"], *rows) if rows else ""
 

@@ -7,10 +7,9 @@ from importlib.metadata import metadata
 from string import Template
 from typing import Any
 
-from keylm.common.files import read_json
 from keylm.evaluate.results import last_finetuned_stage
 from keylm.export.card_header import card_header, is_chat_model
-from keylm.export.card_scores import scores_section
+from keylm.export.card_scores import measured, scores_section
 from keylm.export.card_training import stages_trained_here, training_section
 from keylm.export.markdown import markdown_table
 from keylm.export.quantization_quality import NUM_TOKENS
@@ -151,12 +150,11 @@ def _sampling(recipe: Recipe) -> str:
 
 def _sample(run: Run) -> str:
     """The first conversation of the evaluation, whatever it is; empty if there is none."""
-    path = run.stage("eval") / "instruction_following.json"
-    measured = read_json(path) if path.exists() else {}
-    stage = last_finetuned_stage(measured)
-    if not stage or not measured[stage].get("samples"):
+    scores = measured(run, "instruction_following")
+    stage = last_finetuned_stage(scores)
+    if not stage or not scores[stage].get("samples"):
         return ""
-    messages = measured[stage]["samples"][0]["messages"]
+    messages = scores[stage]["samples"][0]["messages"]
     lines = "\n".join(f"{message['role']}: {message['content']}" for message in messages).splitlines()
     # Indented, because an answer may contain whatever would end another kind of block.
     return "\nThe first held-out request of the evaluation, answered greedily:\n\n" + "".join(

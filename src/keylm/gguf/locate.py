@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keylm.common.errors import KeyLMError, UserError
-from keylm.common.files import CHECKSUMS, sha256
+from keylm.common.files import CHECKSUMS, cached_sha256, read_checksums
 from keylm.gguf.cache import cached_gguf
 from keylm.shipped import DEFAULT, SHIPPED, shipped_model
 
@@ -70,11 +70,8 @@ def _refuse_damaged(path: Path) -> None:
     llama.cpp loads what was changed or damaged, and only answers worse.
     """
     checksums = path.parent / CHECKSUMS
-    if not checksums.exists():
-        return
-    lines = (line.split("  ", 1) for line in checksums.read_text(encoding="utf-8").splitlines())
-    hashes = {name: digest for digest, name in lines}
-    if path.name in hashes and hashes[path.name] != sha256(path):
+    expected = read_checksums(path.parent).get(path.name) if checksums.exists() else None
+    if expected and expected != cached_sha256(path):
         raise KeyLMError(
             f"{path} is damaged (its hash is not that of {CHECKSUMS}): export again with `--remake export`; or delete "
             f"{checksums}, if it was changed on purpose"
