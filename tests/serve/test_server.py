@@ -299,10 +299,12 @@ def test_metrics_count_responses(server: Server) -> None:
 
 
 def test_metrics_of_a_stuck_llama_are_those_of_the_server(exported: Run) -> None:
+    others = set(psutil.Process().children())
     with closing(Engine(find_gguf(exported.folder), 1, 1)) as engine, running(engine) as server:
         assert _metrics(server)["keylm:llama_responds"] == 1
-        process = psutil.Process().children()[-1]
-        process.send_signal(signal.SIGSTOP)
+        (llama,) = set(psutil.Process().children()) - others
+        llama.send_signal(signal.SIGSTOP)
+        until(lambda: llama.status() == psutil.STATUS_STOPPED)
         metrics = _metrics(server)
         assert metrics["keylm:llama_responds"] == metrics["keylm:answers_running"] == 0
         assert "llamacpp:prompt_tokens_total" not in metrics
