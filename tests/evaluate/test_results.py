@@ -70,12 +70,6 @@ def test_a_lost_measurement_is_named(tmp_path: Path) -> None:
         collect_results(run)
 
 
-def test_the_default_model_has_the_published_size(tmp_path: Path) -> None:
-    recipe = made_up_run(tmp_path / "run").recipe
-    published = recipe.model_copy(update={"model": type(recipe.model)()})
-    assert collect_results(create(published, tmp_path / "published"))["parameters"] == 75_251_200
-
-
 @pytest.fixture
 def evaluated(tiny_run: Run) -> Run:
     for stage in ("pretrain", "sft", "eval"):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from keylm.model.flops import num_matmul_parameters, num_parameters
 from keylm.model.transformer import KeyLM
+from keylm.recipe import load_recipe
 from keylm.recipe.model import ModelConfig
 
 
@@ -31,8 +34,9 @@ def reference(model: KeyLM) -> Qwen3ForCausalLM:
 
 
 def test_the_published_size_is_exact() -> None:
+    published = load_recipe(Path(__file__).parents[2] / "recipes" / "keylm-75m.yaml")
     with torch.device("meta"):
-        assert num_parameters(KeyLM(ModelConfig())) == 75_251_200
+        assert num_parameters(KeyLM(published.model)) == 75_251_200
 
 
 def test_parameters_have_transformers_names_and_shapes(model: KeyLM) -> None:

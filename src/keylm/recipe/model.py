@@ -10,23 +10,23 @@ from keylm.recipe.base import Config, PositiveCount
 
 
 class ModelConfig(Config):
-    """The decoder's sizes, named as in transformers' `Qwen3Config`."""
+    """The decoder's sizes, named as in transformers' `Qwen3Config`. The defaults have 9.7M parameters."""
 
-    vocab_size: PositiveCount = 12020
+    vocab_size: PositiveCount = 8192
     """Tokens in the vocabulary, control tokens included; the tokenizer is trained to exactly this size."""
-    hidden_size: PositiveCount = 512
+    hidden_size: PositiveCount = 256
     """Width of the residual stream."""
-    num_hidden_layers: PositiveCount = 24
+    num_hidden_layers: PositiveCount = 8
     """Number of decoder layers."""
-    num_attention_heads: PositiveCount = 8
+    num_attention_heads: PositiveCount = 4
     """Query heads per layer."""
     num_key_value_heads: PositiveCount = 2
     """Key/value heads per layer; each serves `num_attention_heads / num_key_value_heads` query heads."""
     head_dim: PositiveCount = 64
     """Width of one head. Must be even, because rotary embedding rotates pairs."""
-    intermediate_size: PositiveCount = 1280
+    intermediate_size: PositiveCount = 640
     """Width of the SwiGLU feed-forward layer."""
-    max_position_embeddings: PositiveCount = 2048
+    max_position_embeddings: PositiveCount = 1024
     """Context length, in tokens."""
     rope_theta: float = Field(default=10_000.0, gt=0)
     """Base of the rotary embedding's wavelengths."""

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from keylm.recipe.base import PositiveCount
 from keylm.recipe.sources import InstructionsConfig, SourceConfig, check_sources
 from keylm.recipe.train import TrainConfig
 
@@ -19,6 +20,8 @@ class SftConfig(TrainConfig):
 
     sources: list[SourceConfig] = Field(default_factory=_default_sources)
     """The conversations. Plain text has no assistant turns and is rejected. Empty: the stage is skipped."""
+    tokens: PositiveCount = 1_000_000
+    """Length of training, in tokens; rounded up to whole steps."""
     packing: Literal["concat", "best_fit"] = "best_fit"
     """`best_fit` keeps conversations whole; `concat` would cut them anywhere."""
     intra_document_masking: bool = True

@@ -12,5 +12,5 @@ class TokenizerConfig(Config):
 
     pre_tokenizer: Literal["gpt-2", "qwen2", "llama-bpe"] = "qwen2"
     """The split regex, by the name under which llama.cpp knows it."""
-    sample_bytes: PositiveCount = 100_000_000
+    sample_bytes: PositiveCount = 20_000_000
     """Bytes of text the vocabulary is trained on, taken from the sources in proportion to their weights."""

@@ -35,13 +35,13 @@ class TrainConfig(Config):
     }
     renamed_values: ClassVar[dict[str, dict[str, str]]] = {"packing": {"stream": "concat", "documents": "best_fit"}}
 
-    tokens: PositiveCount = 18_000_000_000
+    tokens: PositiveCount = 10_000_000
     """Length of training, in tokens; rounded up to whole steps."""
-    batch_tokens: PositiveCount = 524_288
+    batch_tokens: PositiveCount = 4096
     """Tokens per optimizer step, over all ranks."""
-    sequence_length: PositiveCount = 2048
+    sequence_length: PositiveCount = 1024
     """Tokens per sequence."""
-    micro_batch_tokens: PositiveCount = 16_384
+    micro_batch_tokens: PositiveCount = 4096
     """Tokens per forward pass on one rank. Lower it if you run out of memory; the data of a step stay the same."""
     warmup_fraction: float = Field(default=0.02, ge=0, lt=1)
     """Fraction of the steps over which the learning rate rises linearly."""
