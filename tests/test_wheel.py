@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import site
 import subprocess
 import sys
 import sysconfig
 import venv
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers.own_texts import write_chats, write_texts
+from rich.cells import cell_len
 
 import keylm
 
@@ -57,10 +61,12 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "env" / "bin"
 
 
-@pytest.mark.slow
-def test_the_wheel_is_all_that_is_needed(environment: Path, tmp_path: Path) -> None:
-    def keylm_prints(*arguments: str, question: str | None = None) -> str:
-        variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+@pytest.fixture
+def keylm_prints(environment: Path, tmp_path: Path) -> Callable[..., str]:
+    """Run a command of the installed wheel in an empty folder, 80 columns wide, and return what it prints to stdout."""
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"COLUMNS": "80"}
+
+    def run(*arguments: str, question: str | None = None) -> str:
         command = [environment / "keylm", *arguments]
         done = subprocess.run(
             command, input=question, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False
@@ -68,6 +74,11 @@ def test_the_wheel_is_all_that_is_needed(environment: Path, tmp_path: Path) -> N
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    return run
+
+
+@pytest.mark.slow
+def test_the_wheel_is_all_that_is_needed(keylm_prints: Callable[..., str], tmp_path: Path) -> None:
     assert keylm_prints("--version") == f"keylm {keylm.__version__}\n"
     assert keylm_prints("docs") == (ROOT / "docs" / "index.md").read_text()
     assert keylm_prints("docs", "recipe") == (ROOT / "docs" / "recipe.md").read_text()
@@ -76,3 +87,20 @@ def test_the_wheel_is_all_that_is_needed(environment: Path, tmp_path: Path) -> N
     keylm_prints("run", "quickstart", *(part for key, value in SIZES.items() for part in ("--set", f"{key}={value}")))
     assert (tmp_path / "runs" / "quickstart" / "report.html").exists()
     assert keylm_prints("chat", "runs/quickstart", "--temperature", "0", question="Write about rivers.")
+
+
+@pytest.mark.slow
+def test_from_texts_to_an_answer(keylm_prints: Callable[..., str], tmp_path: Path) -> None:
+    """The commands of docs/first-minutes.md."""
+    write_texts(tmp_path / "texts")
+    write_chats(tmp_path / "chats.jsonl")
+    screens = [
+        keylm_prints("new", "mine", "--text", "texts", "--chat", "chats.jsonl", "--minutes", "2"),
+        keylm_prints("run", "mine.yaml"),
+    ]
+    assert max(cell_len(line) for screen in screens for line in screen.splitlines()) <= 80
+    for label in ("bits per byte", "held-out answers", "read", "cost", "next"):
+        assert re.search(rf"^{label}  ", screens[1], re.MULTILINE)
+    assert (tmp_path / "runs" / "mine" / "report.html").exists()
+    answer = keylm_prints("chat", "runs/mine", "--temperature", "0", question="Where is tree 41?")
+    assert answer.startswith("It is behind the ")

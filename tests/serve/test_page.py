@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.tiny_server import running
+from safetensors.torch import load_file
 
+from keylm.gguf.file import write_gguf
+from keylm.run import Run
 from keylm.serve.engine import Engine
 from keylm.serve.server import Server
 
@@ -45,6 +50,18 @@ def test_an_answer_appears_and_can_be_written_again(page: Any) -> None:
     page.get_by_role("button", name="Again").click()
     finished(page, answers=1)
     assert page.locator(".user").count() == 1
+
+
+def test_a_suggested_request_is_asked(page: Any, exported: Run, tmp_path: Path) -> None:
+    weights, path = load_file(exported.weights("sft")), tmp_path / "a.gguf"
+    assert page.locator("#hello button").count() == 0
+    write_gguf(exported.recipe, exported.stage("tokenizer"), weights, "F16", path, examples=["Name <b>3</b> tides."])
+    with closing(Engine(path, 1, 1)) as engine, running(engine) as server:
+        other = page.context.new_page()
+        other.goto(server.url)
+        other.get_by_role("button", name="Name <b>3</b> tides.").click()
+        finished(other, answers=1)
+        assert "Name <b>3</b> tides." in other.inner_text(".user")
 
 
 def test_escape_stops_an_answer(page: Any) -> None:

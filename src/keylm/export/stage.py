@@ -25,6 +25,7 @@ def run_export(run: Run) -> dict[str, Any]:
     import torch
     from safetensors.torch import load_file
 
+    from keylm.export.examples import example_requests
     from keylm.export.model_card import render_model_card, shipped_card
     from keylm.export.ollama import write_modelfile
     from keylm.export.published_recipe import published_recipe
@@ -39,9 +40,10 @@ def run_export(run: Run) -> dict[str, Any]:
     # All files are made from weights that were rounded to bfloat16 once, so they hold the same model.
     weights = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(run.verified_weights(stage)).items()}
     write_transformers_folder(run, weights, folder / "transformers")
+    examples = example_requests(run)
     for file_type in file_types:
         path = gguf_path(run, file_type)
-        write_gguf(run.recipe, run.stage("tokenizer"), weights, file_type, path, license_of(run))
+        write_gguf(run.recipe, run.stage("tokenizer"), weights, file_type, path, license_of(run), examples)
     if file_types:
         best = gguf_path(run, preferred_file_type(file_types))
         write_modelfile(run.recipe, best.name, folder / "Modelfile")

@@ -59,4 +59,5 @@ def _write_gguf(model: ShippedModel, file_type: str, path: Path) -> None:
         # bfloat16, which numpy lacks, is the upper half of a float32.
         upper_half = np.frombuffer(tensor["data"], np.uint16).astype(np.uint32)
         weights[name] = (upper_half << 16).view(np.float32).reshape(tensor["shape"])
-    write_gguf(load_recipe(model.folder), model.folder, weights, file_type, path)
+    recipe = load_recipe(model.folder)
+    write_gguf(recipe, model.folder, weights, file_type, path, examples=recipe.export.examples)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
+from keylm.gguf.header import EXAMPLES_KEY
 from keylm.gguf.quantization import quantize
 from keylm.gguf.tensor_types import FILE_TYPES, tensor_type
 from keylm.recipe import Recipe
@@ -30,7 +31,13 @@ _ARCHITECTURE = gguf.MODEL_ARCH.QWEN3
 
 
 def write_gguf(
-    recipe: Recipe, tokenizer_folder: Path, weights: Weights, file_type: str, path: Path, license_id: str | None = None
+    recipe: Recipe,
+    tokenizer_folder: Path,
+    weights: Weights,
+    file_type: str,
+    path: Path,
+    license_id: str | None = None,
+    examples: Sequence[str] = (),
 ) -> None:
     """Write a GGUF file atomically.
 
@@ -42,10 +49,13 @@ def write_gguf(
         file_type: A key of `tensor_types.FILE_TYPES`.
         path: The file to write.
         license_id: License of the weights, as a Hugging Face license identifier; None if it is not stated.
+        examples: Requests that the chat page suggests.
     """
     partial = path.with_name(path.name + ".partial")
     writer = gguf.GGUFWriter(partial, gguf.MODEL_ARCH_NAMES[_ARCHITECTURE])
     _add_metadata(writer, recipe, file_type, license_id)
+    if examples:
+        writer.add_array(EXAMPLES_KEY, list(examples))
     _add_tokenizer(writer, recipe, tokenizer_folder)
     _add_tensors(writer, recipe.model, weights, file_type)
     writer.write_header_to_file()

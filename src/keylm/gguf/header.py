@@ -18,6 +18,9 @@ _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
 _STRING = 8
 _ARRAY = 9
 
+EXAMPLES_KEY = "keylm.examples"
+"""Requests that the chat page suggests: a key of ours, which other programs ignore."""
+
 
 @dataclass(frozen=True)
 class GGUFHeader:
@@ -31,6 +34,8 @@ class GGUFHeader:
     """Default sampling temperature."""
     repetition_penalty: float
     """Default repetition penalty."""
+    examples: list[str]
+    """Requests that the chat page suggests."""
     tokenizer: Tokenizer
 
 
@@ -50,6 +55,7 @@ def read_gguf_header(path: Path) -> GGUFHeader:
             context_length=values[f"{values['general.architecture']}.context_length"],
             temperature=values["general.sampling.temp"],
             repetition_penalty=values["general.sampling.penalty_repeat"],
+            examples=values.get(EXAMPLES_KEY, []),
             tokenizer=_make_tokenizer(values),
         )
     except KeyError as error:

@@ -21,6 +21,8 @@ class ExportConfig(Config):
     """What the model is for and what is special about it, as a paragraph for the card."""
     language: list[str] = []
     """Languages of the model, as codes such as `en`."""
+    examples: list[str] = []
+    """Requests that the chat page suggests. Empty: up to three held-out requests that the model follows."""
     gguf: list[Literal["F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_1", "Q4_K_M", "Q4_0"]] = ["F16", "Q8_0"]
     """GGUF files to write, by llama.cpp's names."""
     temperature: float = Field(default=0.7, ge=0)

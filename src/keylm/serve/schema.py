@@ -527,11 +527,15 @@ def _fill_in_logprobs(chunk: Chunk) -> None:
 
 
 def model_body(header: GGUFHeader, created: int) -> Body:
-    """Describe a model: its context length (tokens) and sampling defaults; `created` is in seconds since 1970."""
+    """Describe a model: its context length (tokens), sampling defaults and example requests.
+
+    `created` is in seconds since 1970.
+    """
     meta = {
         "context_length": header.context_length,
         "temperature": header.temperature,
         "repetition_penalty": header.repetition_penalty,
+        "examples": header.examples,
     }
     return {"id": header.name, "object": "model", "created": created, "owned_by": "keylm", "meta": meta}
 

@@ -2,14 +2,13 @@
 import * as backend from "./model.js";
 
 const $ = (id) => document.getElementById(id);
-const examples = ["What is a tide?", "Name three animals, as a list.", "Write two sentences about rivers, in lowercase."];
 const store = localStorage;
 const parameters = ["temperature", "top_p", "repeat_penalty", "max_tokens"];
 let chats = readChats();
 let chat = emptyChat();
 let running = null;
 let editing = null;
-let model = { id: "KeyLM", meta: { temperature: 0.7, repetition_penalty: 1 } };
+let model = { id: "KeyLM", meta: { temperature: 0.7, repetition_penalty: 1, examples: [] } };
 
 function emptyChat() {
   return { id: newId(), title: "", turns: [] };
@@ -68,7 +67,7 @@ function addNote(turn, text, alarm) {
 }
 
 function showExamples() {
-  const buttons = examples.map((text) => element("button", text, { onclick: () => say(text) }));
+  const buttons = model.meta.examples.map((text) => element("button", text, { onclick: () => say(text) }));
   $("log").replaceChildren(element("div", [element("h2", model.id), element("p", "What would you like to talk about?"), element("div", buttons)], { id: "hello" }));
 }
 
