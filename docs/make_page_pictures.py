@@ -68,8 +68,9 @@ def ask(page: Any) -> None:
 
 
 def wait_for_plots(page: Any) -> None:
-    """Wait until the live page has drawn its curves."""
+    """Wait until the live page has drawn its curves, and its bar has stopped moving."""
     page.wait_for_selector("svg")
+    page.wait_for_timeout(1000)
 
 
 @contextmanager
