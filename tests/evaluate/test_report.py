@@ -76,7 +76,7 @@ def test_the_page_states_the_results(text: str) -> None:
     words = " ".join(Page(text).words.split())
     for fact in (
         "Made-up 6M",
-        "7.31M parameters",
+        "6.52M parameters",
         "1.931 bits per byte of held-out prose; xz -9e: 2.171",
         "75% of held-out instructions followed; before SFT 10%, best baseline 43%",
         "60.00% 59.91% 2,208,522",

@@ -245,12 +245,12 @@ def test_conversations_longer_than_a_sequence_are_counted(tmp_path, capsys):
     ]
     run = make_run(tmp_path / "half", [{"text": sentence(generator)} for _ in range(9)], [*short, *long])
     counts = run_prepare(run)["sft"]["talk"]["long_conversations"]
-    sequences = PackedSequences(TokenStore(run.stage("prepare") / "sft" / "talk" / "train"), 2048, conversations=True)
+    sequences = PackedSequences(TokenStore(run.stage("prepare") / "sft" / "talk" / "train"), 1024, conversations=True)
     assert counts == {"left_out": sequences.num_skipped, "cut": 0}
     assert 10 <= counts["left_out"] <= 20
-    assert "do not come to an answer within sft.sequence_length (2,048 tokens)" in capsys.readouterr().err
+    assert "do not come to an answer within sft.sequence_length (1,024 tokens)" in capsys.readouterr().err
     run = make_run(tmp_path / "all", [{"text": sentence(generator)} for _ in range(9)], long)
-    with pytest.raises(UserError, match=r"no conversation of `talk` comes to .* within sft\.sequence_length \(2,048"):
+    with pytest.raises(UserError, match=r"no conversation of `talk` comes to .* within sft\.sequence_length \(1,024"):
         run_prepare(run)
 
 
