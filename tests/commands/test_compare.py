@@ -34,7 +34,7 @@ def runs(tmp_path: Path) -> Path:
 def test_runs_are_listed_and_damaged_ones_named(runs: Path) -> None:
     lines = {line.split()[0]: line for line in printed(lambda: show_runs(runs), 160).splitlines() if line}
     assert re.search(r"first +6\.52M +3\.69M \+ 3\.69M +1\.931 +75% +7 min 56 s +done", lines["first"])
-    # 900 steps of the default recipe's 34,333
+    # 900 steps of the default recipe's 2,442
     assert re.search(r"training +6\.52M +3\.69M +pretrain 37%", lines["training"])
     assert "recipe.yaml" in lines["damaged"]
     shutil.rmtree(runs / "damaged")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from keylm.evaluate.results import last_finetuned_stage, load_measurement
+from keylm.evaluate.results import last_finetuned_stage
+from keylm.export.card_scores import measured
 from keylm.run import Run
 
 _COUNT = 3
@@ -17,9 +18,9 @@ def example_requests(run: Run) -> list[str]:
     """
     if run.recipe.export.examples:
         return run.recipe.export.examples
-    scores = load_measurement(run, "instruction_following")
+    scores = measured(run, "instruction_following")
     stage = last_finetuned_stage(scores)
-    samples = scores[stage]["samples"] if stage else []
+    samples = scores[stage].get("samples", []) if stage else []
     followed = [sample["messages"] for sample in samples if sample["constraints"] and all(sample["followed"])]
     # A request over several turns is no first message.
     requests = [
