@@ -244,8 +244,9 @@ class BacktranslationConfig(BaseSourceConfig):
         AfterValidator(_reject_validation_path),
     ]
     """The source of the plain text."""
-    genre: Literal["article", "story", "review", "speech"] = "article"
-    """What the documents are, which decides how people ask for them: `article` is everything that informs."""
+    genre: Literal["article", "story", "review", "speech", "situation"] = "article"
+    """What the documents are, which decides how people ask for them: `article` is everything that informs. With
+    `situation`, one or two sentences are what a user tells before asking, and the answers are short invented texts."""
     max_per_document: PositiveCount = 8
     """Make at most this many conversations of a document."""
     max_words_per_answer: int = Field(default=400, ge=30, le=400)

@@ -12,6 +12,7 @@ from keylm.instructions.backtranslation.excerpts import MAX_WORDS, MIN_WORDS, cu
 from keylm.instructions.backtranslation.generate import backtranslate, generate_conversations
 from keylm.instructions.backtranslation.grammar import load_rules, num_wordings
 from keylm.instructions.backtranslation.prose import clean_paragraph, is_usable, read_sections, split_paragraph
+from keylm.instructions.backtranslation.situations import find_noun_phrases
 from keylm.instructions.backtranslation.subjects import find_subject, names_subject
 from keylm.instructions.constrained_chat import prose_sentences
 from keylm.recipe.sources import BacktranslationConfig, FilesConfig
@@ -80,7 +81,7 @@ def test_answers_are_whole_sentences_of_the_document(text: str, seed: int) -> No
         assert MIN_WORDS <= len(answer.split()) <= 30
 
 
-@given(documents, st.integers(0, 5), st.sampled_from(["article", "story", "review", "speech"]))
+@given(documents, st.integers(0, 5), st.sampled_from(["article", "story", "review", "speech", "situation"]))
 @settings(max_examples=40)
 def test_the_result_depends_on_document_settings_and_seed_only(text: str, seed: int, genre: str) -> None:
     source = config(genre=genre)
@@ -216,6 +217,38 @@ def test_there_are_hundreds_of_wordings() -> None:
         if kind != "rules":
             assert sum(num_wordings(pattern, rules) for pattern in patterns) >= (10 if kind == "who" else 20), kind
     assert sum(num_wordings(pattern, rules) for pattern in grammar["about"]) > 1000
+
+
+FERRY = """The old ferry stopped last week, and our river is high. Nobody knows who will repair it.
+
+My neighbor found a wooden boat in the harbor."""
+
+
+def test_situations_come_with_requests_whose_answers_name_something_of_them() -> None:
+    told, forms = set(), set()
+    for seed in range(200):
+        for request, answer in conversations(FERRY, config(genre="situation"), seed):
+            told |= {sentence for sentence in re.split(r"(?<=[.])\s+", FERRY) if sentence in request}
+            forms |= set(re.findall("story|poem|notice|letter|tips|facts|speech|slogan|portrait", request.lower()))
+            named = [topic for topic in ("old ferry", "river", "neighbor", "wooden boat", "harbor") if topic in answer]
+            assert any(topic in request.lower() for topic in named), (request, answer)
+            assert prose_sentences(answer), answer
+            assert not re.search(r"[{}<>]|  |\b(?:ferry|river|boat|harbor) are\b", f"{request}\n{answer}")
+    assert "The old ferry stopped last week, and our river is high." in told
+    assert len(forms) == 9
+    assert not conversations("He sat there. It was late.", config(genre="situation"))
+
+
+@pytest.mark.parametrize(
+    ("text", "phrases"),
+    [
+        ("She sold a wooden boat, and my uncle was glad. It slept.", ["the wooden boat", "my uncle"]),
+        ("The thing is here, and the others sing.", []),
+        ("These shoes are new. The shoes, the shoes.", ["these shoes", "the shoes"]),
+    ],
+)
+def test_noun_phrases_are_words_between_an_article_and_what_ends_them(text: str, phrases: list[str]) -> None:
+    assert find_noun_phrases(text) == phrases
 
 
 def test_wordings_have_no_open_slots() -> None:

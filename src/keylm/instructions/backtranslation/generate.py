@@ -3,6 +3,8 @@
 document   "# Tea\\n\\nTea is a drink made from leaves. It is drunk all over the world."
 request    "Could you tell me what tea is?"
 answer     "Tea is a drink made from leaves. It is drunk all over the world."
+
+Where the genre is `situation`, it is the other way round: the real sentences are part of the request.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from keylm.instructions.backtranslation.dressings import dress
 from keylm.instructions.backtranslation.excerpts import Excerpt, cut_excerpts
 from keylm.instructions.backtranslation.prose import read_sections
 from keylm.instructions.backtranslation.request_wordings import write_request
+from keylm.instructions.backtranslation.situations import make_situations
 from keylm.instructions.backtranslation.text_tasks import make_text_task
 from keylm.instructions.task import assistant_message, user_message
 from keylm.recipe.sources import BacktranslationConfig
@@ -48,6 +51,9 @@ def backtranslate(document: Document, source: BacktranslationConfig, seed: int) 
     if source.genre == "story" and len(_NEWS.findall(text)) > _MAX_NEWS:
         return
     rng = Random(f"backtranslation:{seed}:{document.digest}")
+    if source.genre == "situation":
+        yield from make_situations(text, rng, source.max_per_document)
+        return
     speaks, is_review = source.genre in ("speech", "story", "review"), source.genre == "review"
     excerpts = list(
         cut_excerpts(

@@ -126,6 +126,11 @@ def find_film(sentences: Sequence[str]) -> Subject | None:
     return Subject(f"{'an' if film[0][0] in 'aeiou' else 'a'} {film[0]}") if film else None
 
 
+def may_be_subject(phrase: str) -> bool:
+    """Whether a phrase of words between spaces could be a subject: none is too general, and it looks like a noun."""
+    return not any(word.lower() in _UNFIT for word in phrase.split()) and not _NO_NOUN.search(phrase)
+
+
 def names_subject(subject: str, text: str) -> bool:
     """Whether a text has every content word of a subject."""
     words = {_stem(word) for word in _WORD.findall(text.lower())}
@@ -181,7 +186,7 @@ def _recurring(opening: str, text: str, nouns: bool) -> Subject | None:
         phrase, article = use["phrase"], (use["article"] or "").lower()
         words = phrase.split()
         is_name = _is_name(phrase, text)
-        if any(word.lower() in _UNFIT for word in words) or _NO_NOUN.search(phrase) or _is_part_of_name(use, opening):
+        if not may_be_subject(phrase) or _is_part_of_name(use, opening):
             continue
         is_noun = len(words) == 1 and not is_name
         # One common noun with `the` is known from what went before; with `a` it is new.

@@ -74,7 +74,36 @@ class EndPhrase(Constraint):
         "Is there anything else that you want to know?",
         "That is all there is to say.",
         "Feel free to ask me more.",
+        "See you at the {}.",
+        "Long live the {}.",
+        "No {} without {}.",
+        "With love from the {}.",
+        "The rest is {}.",
+        "And then there was only {}.",
+        "Thanks from all of us at {}.",
+        "Mind the {}.",
+        "To be continued after the {}.",
+        "So there you have it, {}.",
+        "Don't forget your {}.",
+        "Just like {}, only better.",
+        "We open again at {}.",
+        "Good night, {}.",
+        "Hurray for the {}!",
+        "Are you ready for {}?",
+        "And the {} lived happily ever after.",
+        "That's how it goes with {}.",
+        "Only the {} knows.",
+        "Sent from my {}.",
+        "It was the {} after all.",
+        "My name is {}, and I approve.",
+        "Ask for {} at the desk.",
+        "Stay {}, stay {}.",
+        "Peace, love and {}.",
+        "Who needs {} anyway?",
+        "{} first, then {}.",
+        "Now back to {}.",
     )
+    """Fixed phrases, and some with ordinary words, which have to be copied."""
     ending: str
 
     @classmethod
@@ -84,8 +113,9 @@ class EndPhrase(Constraint):
         if context.is_real and sampler.chance(0.7):
             *others, last = context.sentences
             # Any sentence may be asked for, so the answers' own teach to copy more than invented ones.
-            is_own = others and len(last) <= MAX_ENDING and '"' not in last and sampler.chance(0.7)
-            ending = last if is_own else sampler.choice(cls.closings)
+            is_own = others and len(last) <= MAX_ENDING and '"' not in last and sampler.chance(0.4)
+            closing = sampler.choice(cls.closings)
+            ending = last if is_own else capitalize(closing.format(*sampler.words(closing.count("{}"))))
             return cls(ending.rstrip(".") if sampler.chance(0.2) else ending)
         return cls(sampler.phrasing(cls.endings).format(" ".join(sampler.words(sampler.number(1, 2)))))
 

@@ -1,0 +1,101 @@
+"""Requests with a situation: what a user tells before asking, in real sentences, and a short text made of templates.
+
+situation   "The old ferry stopped last week, and the river is high."
+request     "The old ferry stopped last week, and the river is high. Please write a notice about the old ferry."
+answer      "Attention, everybody! We are sorry about the old ferry. Ask the mayor about the old ferry. Thank you for
+            reading."
+
+People embed what they want in sentences that no rule can write. Real ones teach a model to find it there; the answers
+are simple, so that a small model can write them and stops.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from random import Random
+
+from keylm.common.documents import Document
+from keylm.instructions.backtranslation.grammar import expand, load_rules
+from keylm.instructions.backtranslation.prose import Passage, read_sections
+from keylm.instructions.backtranslation.request_wordings import in_a_voice
+from keylm.instructions.backtranslation.subjects import may_be_subject
+from keylm.instructions.phrasings import capitalize
+from keylm.instructions.task import assistant_message, user_message
+
+MAX_WORDS = 40
+"""Length of the longest situations."""
+NUM_SENTENCES = (0, 0, 1, 1, 1, 2, 2, 3, 4, 6, 8, 11, 16)
+"""How many of the group's sentences an answer has besides one that names the topic, each number as often as it is
+drawn: about 10 to 200 words."""
+
+_NOUN_PHRASE = re.compile(
+    r"\b(?P<article>(?i:the|an?|my|our|your|his|her|their|this|that|some|these|those)) "
+    r"(?P<words>[a-z][a-z'-]{2,}(?: [a-z][a-z'-]{2,}){0,2}?)"
+    r"(?=[,.;!?]| (?:of|in|on|at|to|for|with|from|and|or|but|that|which|who|is|was|are|were|has|have|had|will|would"
+    r"|can|could|may|might|came|went|said|did|does|do|by|as|into|over|under|when|while|because)\b)"
+)
+
+
+def make_situations(text: str, rng: Random, max_situations: int) -> Iterator[Document]:
+    """Conversations about situations of a text, in its order: at most `max_situations`, drawn from all that it has."""
+    situations = [
+        situation
+        for section in read_sections(text)
+        for passage in section.passages
+        for situation in _cut_situations(passage, rng)
+    ]
+    kept = sorted(rng.sample(range(len(situations)), min(max_situations, len(situations))))
+    for situation in (situations[index] for index in kept):
+        yield _converse(situation, rng)
+
+
+def find_noun_phrases(text: str) -> list[str]:
+    """The distinct noun phrases of a text that could be a topic, with an article that says so: `the old ferry`."""
+    phrases: dict[str, None] = {}
+    for use in _NOUN_PHRASE.finditer(text):
+        if may_be_subject(use["words"]):
+            article = use["article"].lower()
+            is_own = article in ("my", "our", "your", "this", "these", "those")
+            phrases[f"{article if is_own else 'the'} {use['words']}"] = None
+    return list(phrases)
+
+
+def _cut_situations(passage: Passage, rng: Random) -> Iterator[str]:
+    """One or two sentences in a row with a noun phrase; no sentence is used twice."""
+    sentences = [sentence for paragraph in passage for sentence in paragraph]
+    while sentences:
+        count = rng.choice((1, 1, 2))
+        situation, sentences = " ".join(sentences[:count]), sentences[count:]
+        if len(situation.split()) <= MAX_WORDS and find_noun_phrases(situation):
+            yield situation
+
+
+def _converse(situation: str, rng: Random) -> Document:
+    """A request for a text in one of the forms, and such a text."""
+    grammar = load_rules("situations")
+    group = grammar[rng.choice([name for name in grammar if name not in ("requests", "rules")])]
+    topic, *others = rng.sample(phrases := find_noun_phrases(situation), len(phrases))
+    form, is_plural = rng.choice(group["forms"]), topic.endswith("s") and not topic.endswith("ss")
+    slots = {
+        "topic": topic,
+        "topic_bare": topic.partition(" ")[2],
+        "other": (others or ["everything else"])[0],
+        "is": "are" if is_plural else "is",
+        "was": "were" if is_plural else "was",
+        "situation": situation,
+    }
+    rules = {**grammar["rules"], "form": [form], "Form": [capitalize(form)]}
+    request = in_a_voice(expand(rng.choice(grammar["requests"]), rules, rng).format(**slots), rng)
+    return Document(messages=(user_message(request), assistant_message(_answer(group, rules, slots, rng))))
+
+
+def _answer(group: dict[str, list[str]], rules: dict[str, list[str]], slots: dict[str, str], rng: Random) -> str:
+    """An opening, some sentences in the order of the group and a closing; the topic is named."""
+    pool = group["sentences"]
+    naming = [index for index, template in enumerate(pool) if "{topic}" in template]
+    chosen = {rng.choice(naming), *rng.sample(range(len(pool)), min(rng.choice(NUM_SENTENCES), len(pool)))}
+    body = (pool[index] for index in sorted(chosen))
+    templates = (rng.choice(group["openings"]), *body, rng.choice(group["closings"]))
+    sentences = (expand(template, rules, rng).format(**slots) for template in templates)
+    return " ".join(capitalize(sentence) for sentence in sentences if sentence)
