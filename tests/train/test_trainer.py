@@ -59,7 +59,8 @@ def test_ctrl_c_saves_and_says_how_to_resume(tiny_run: Run) -> None:
     process.send_signal(signal.SIGINT)
     _, screen = process.communicate()
     assert process.returncode == 130
-    assert "saved: run the same command to resume" in screen
+    heard, stopped = screen.index("stopping, and saving first"), screen.index("saved: run the same command to resume")
+    assert heard < stopped
     done = len(losses(tiny_run))
     newest = sorted(tiny_run.stage("pretrain").glob("checkpoints/step-*"))[-1]
     assert newest.name == f"step-{done:08d}"

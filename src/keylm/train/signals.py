@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from keylm.common.console import console
 from keylm.common.errors import StoppedError
 
 
@@ -25,6 +26,9 @@ class StopRequest:
         # A second SIGTERM does not: both the scheduler and torchrun send one.
         if self.number and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if not self.number:
+            # DPO and GRPO may take a minute to the end of their step.
+            console.print("stopping, and saving first; another Ctrl-C gives that up")
         self.number = number
 
 
