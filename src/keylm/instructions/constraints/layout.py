@@ -50,8 +50,8 @@ class Bullets(_Parts):
         return {**super().slots, "mark_name": "a dash" if self.mark == "-" else "an asterisk"}
 
     def apply_to_draft(self, draft: Draft) -> None:
-        """Put each part on a line of its own, after the mark."""
-        draft.merge_sentences(self.count, "\n")
+        """Put each of the first N sentences on a line of its own, after the mark."""
+        _keep_sentences(draft, self.count)
         draft.sentences = [f"{self.mark} {sentence}" for sentence in draft.sentences]
 
     def check(self, answer: str) -> bool:
@@ -75,8 +75,8 @@ class NumberedList(_Parts):
     counts = (2, 4)
 
     def apply_to_draft(self, draft: Draft) -> None:
-        """Put each part on a line of its own, after its number."""
-        draft.merge_sentences(self.count, "\n")
+        """Put each of the first N sentences on a line of its own, after its number."""
+        _keep_sentences(draft, self.count)
         draft.sentences = [f"{number}. {sentence}" for number, sentence in enumerate(draft.sentences, 1)]
 
     def check(self, answer: str) -> bool:
@@ -88,6 +88,12 @@ class NumberedList(_Parts):
     def violate(self, answer: str, sampler: Sampler) -> str:
         """Remove the number from one line."""
         return change_one(r"^\d+[.)] ", "", answer, sampler)
+
+
+def _keep_sentences(draft: Draft, count: int) -> None:
+    """Keep the first `count` sentences, one on each line."""
+    # Of longer points nobody could tell beforehand where one ends, so a model could not learn how many there will be.
+    draft.sentences, draft.separator = draft.sentences[:count], "\n"
 
 
 @dataclass(frozen=True)
