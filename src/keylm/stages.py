@@ -236,8 +236,8 @@ def run_until(run: Run, name: str, remake: str | None = None) -> None:
         # An imported run lacks some stages for good, such as `prepare`. There the stage itself reports what it misses.
         if not earlier.is_done(run) and not run.imported_from("tokenizer"):
             raise UserError(
-                f"`{name}` needs `{earlier.name}` first: run `keylm {earlier.name} {run.folder}`, "
-                f"or `keylm run {run.folder}` for everything that is missing"
+                f"`{name}` needs `{earlier.name}` first: run `keylm {earlier.name}` with the same arguments, "
+                f"or `keylm run` for everything that is missing"
             )
     with run.lock():
         _discard(run, remake)

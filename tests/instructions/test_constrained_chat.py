@@ -112,7 +112,25 @@ def test_an_answer_can_be_asked_to_end_as_it_does_or_with_any_phrase() -> None:
     endings = {example.task.checks[0].ending for example in examples}
     assert {"Honey keeps them alive until spring.", "Honey keeps them alive until spring"} <= endings
     assert len(endings) > 40
-    assert all(example.answer.count("Honey keeps them alive") == 1 for example in examples)
+    assert all(example.answer.count("Honey keeps them alive") <= 1 for example in examples)
+    first_two = " ".join(prose_sentences(ANSWER)[:2])
+    short = [example.answer == f"{first_two} {example.task.checks[0].ending}" for example in examples]
+    assert 0.6 * len(short) < sum(short) < 0.9 * len(short), "three quarters of the answers are cut to two sentences"
+
+
+def test_a_term_of_two_words_can_be_asked_for() -> None:
+    examples = many(100, [Keywords])
+    terms = {word for example in examples for word in example.task.checks[0].words if " " in word}
+    assert len(terms) > 5
+    assert any(f"{term}." in example.answer for term in terms for example in examples)
+
+
+def test_the_end_of_a_list_has_a_line_of_its_own() -> None:
+    examples = [example for example in many(100, [Bullets, EndPhrase]) if len(example.task.checks) == 2]
+    lines = [example.answer.splitlines() for example in examples]
+    assert lines
+    endings = [check.ending for example in examples for check in example.task.checks if check.name == EndPhrase.name]
+    assert [last for *_, last in lines] == endings
 
 
 def test_paragraphs_begin_with_an_opening_or_with_any_word() -> None:

@@ -87,6 +87,12 @@ def test_held_out_phrasings_never_occur() -> None:
     ] == []
 
 
+def test_a_request_that_is_repeated_can_be_quoted_or_named() -> None:
+    prompts = [prompt(REQUESTS[0], [RepeatRequest], seed) for seed in range(100)]
+    assert sum(text.startswith(f'"{REQUESTS[0]}"\n\n') for text in prompts) > 5
+    assert sum(bool(re.search(rf"\n[A-Za-z ]+: {re.escape(REQUESTS[0])}$", text)) for text in prompts) > 10
+
+
 def test_users_differ() -> None:
     prompts = {prompt(REQUESTS[0], [TRAINED[4], TRAINED[14]], seed) for seed in range(300)}
     assert len(prompts) > 290

@@ -9,6 +9,7 @@ import pytest
 
 from keylm.common.errors import UserError
 from keylm.recipe import dump_recipe, load_recipe
+from keylm.recipe.eval import EvalConfig
 from keylm.run import open_run
 from keylm.shipped import recipe_names
 
@@ -23,6 +24,13 @@ def test_shipped_recipes_survive_a_round_trip(path: Path, tmp_path: Path) -> Non
     copy = tmp_path / "copy.yaml"
     copy.write_text(dump_recipe(loaded))
     assert load_recipe(copy) == loaded
+
+
+def test_the_folder_of_task_data_may_name_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_DATA", "/data")
+    assert EvalConfig(data="$MY_DATA/eval").data_folder == Path("/data/eval")
+    assert EvalConfig(data="~/eval").data_folder == Path.home() / "eval"
+    assert EvalConfig().data_folder is None
 
 
 def test_the_published_recipe_has_the_published_shares() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keylm.common.console import console
@@ -59,7 +58,7 @@ def _measure_lm_eval(run: Run) -> dict[str, Any]:
         return {}
     from keylm.evaluate.lm_eval_tasks import run_tasks
 
-    return run_tasks(run, config.tasks, config.limit, Path(config.data) if config.data else None, baselines=True)
+    return run_tasks(run, config.tasks, config.limit, config.data_folder, baselines=True)
 
 
 def _measure_bits_per_byte(run: Run) -> dict[str, Any]:

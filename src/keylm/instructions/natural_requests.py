@@ -37,6 +37,8 @@ HEADERS = (
     "This is important:",
     "The following applies:",
 )
+LABELS = ("Line", "The line", "Request", "My request", "Question", "My question", "Task", "Prompt", "Sentence", "Topic")
+"""Names for a request that is to be repeated."""
 CARRIERS = ("Answer", "Reply", "Respond", "Explain it", "Give me the answer", "I'd like the answer", "Tell me")
 """Sentences that modifiers follow where the request itself is a question."""
 
@@ -116,11 +118,9 @@ def compose_natural_prompt(request: str, constraints: Sequence[Constraint], samp
     """
     voice = draw_voice(sampler)
     writer = _Writer(voice, sampler)
-    is_kept = any(isinstance(constraint, RepeatRequest) for constraint in constraints)
-    if is_kept or "\n" in request or len(request) > MAX_STYLED_LENGTH:
-        arrange_around: _Arrangement = sampler.choice(
-            (_instructions, _instructions, _instructions_first, _clauses, _rules, _notes)
-        )
+    is_repeated = any(isinstance(constraint, RepeatRequest) for constraint in constraints)
+    if is_repeated or "\n" in request or len(request) > MAX_STYLED_LENGTH:
+        arrange_around = sampler.choice(_AROUND_REPEATED if is_repeated else _AROUND)
         return arrange_around(_Request(request, "", takes_modifiers=False), constraints, writer)
     styled = _style_request(request, writer)
     arrange = sampler.choice((_modifiers, _modifiers, _modifiers, *_ARRANGEMENTS))
@@ -183,6 +183,15 @@ def _instructions_first(request: _Request, constraints: Sequence[Constraint], wr
     return join_parts([*map(writer.instruction, constraints), request.text], writer.sampler.choice((" ", "\n")))
 
 
+def _labelled(request: _Request, constraints: Sequence[Constraint], writer: _Writer) -> str:
+    """The request in quotation marks, or behind a name for it, so that it is clear what is to be repeated."""
+    instructions = join_parts([*map(writer.instruction, constraints)], " ")
+    if writer.sampler.chance(0.4):
+        return f'"{request.text}"\n\n{instructions}'
+    label = writer.voice.style(writer.sampler.choice(LABELS))
+    return f"{instructions}\n{label}: {request.text}"
+
+
 def _clauses(request: _Request, constraints: Sequence[Constraint], writer: _Writer) -> str:
     """`Tell me about bees. Please leave out commas and keep it under 60 words.`"""
     joined = writer.polite(_enumerate(writer.all(constraints, "clauses")))
@@ -230,6 +239,9 @@ _ARRANGEMENTS: tuple[_Arrangement, ...] = (
     _parentheses,
     _notes,
 )
+_AROUND: tuple[_Arrangement, ...] = (_instructions, _instructions, _instructions_first, _clauses, _rules, _notes)
+"""Those that leave the request as it is."""
+_AROUND_REPEATED = (*_AROUND, _labelled, _labelled, _labelled)
 
 
 def _enumerate(parts: Sequence[str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
@@ -33,4 +35,10 @@ class EvalConfig(Config):
     limit: PositiveCount | None = None
     """Documents per lm_eval task (all by default)."""
     data: str | None = None
-    """Folder with the data files of those tasks, for offline use; from the hub by default."""
+    """Folder with the data files of those tasks, for offline use; `~` and `$NAME` are expanded. From the hub by
+    default."""
+
+    @property
+    def data_folder(self) -> Path | None:
+        """The folder `data`; None: the data come from the hub."""
+        return Path(os.path.expandvars(self.data)).expanduser() if self.data else None

@@ -138,8 +138,7 @@ def load_decontaminator(run: Run) -> Decontaminator | None:
     if not folder.exists():
         from keylm.data.cleaning.benchmark_items import scored_items
 
-        data = run.recipe.eval.data
-        build_decontaminator(scored_items(names, Path(data) if data else None), folder)
+        build_decontaminator(scored_items(names, run.recipe.eval.data_folder), folder)
     return _open_cached(folder.resolve())
 
 

@@ -26,7 +26,7 @@ from keylm.instructions.task import assistant_message, user_message
 MAX_WORDS = 40
 """Length of the longest situations."""
 NUM_SENTENCES = (0, 0, 1, 1, 1, 2, 2, 3, 4, 6, 8, 11, 16)
-"""How many of the group's sentences an answer has besides one that names the topic, each number as often as it is
+"""How many of the group's sentences an answer has besides two that name the topic, each number as often as it is
 drawn: about 10 to 200 words."""
 
 _NOUN_PHRASE = re.compile(
@@ -91,10 +91,10 @@ def _converse(situation: str, rng: Random) -> Document:
 
 
 def _answer(group: dict[str, list[str]], rules: dict[str, list[str]], slots: dict[str, str], rng: Random) -> str:
-    """An opening, some sentences in the order of the group and a closing; the topic is named."""
+    """An opening, some sentences in the order of the group and a closing; two of them or more name the topic."""
     pool = group["sentences"]
     naming = [index for index, template in enumerate(pool) if "{topic}" in template]
-    chosen = {rng.choice(naming), *rng.sample(range(len(pool)), min(rng.choice(NUM_SENTENCES), len(pool)))}
+    chosen = {*rng.sample(naming, 2), *rng.sample(range(len(pool)), min(rng.choice(NUM_SENTENCES), len(pool)))}
     body = (pool[index] for index in sorted(chosen))
     templates = (rng.choice(group["openings"]), *body, rng.choice(group["closings"]))
     sentences = (expand(template, rules, rng).format(**slots) for template in templates)

@@ -120,10 +120,15 @@ class EndPhrase(Constraint):
         return cls(sampler.phrasing(cls.endings).format(" ".join(sampler.words(sampler.number(1, 2)))))
 
     def apply_to_draft(self, draft: Draft) -> None:
-        """Append the phrase, or move it to the end."""
+        """Append the phrase, or move it to the end; mostly behind two sentences of a real answer."""
         if len(draft.sentences) > 1 and draft.sentences[-1].startswith(self.ending):
             draft.sentences.pop()
-        draft.after = f" {self.ending}"
+        if draft.context.is_real and draft.separator == " " and draft.context.sampler.chance(0.75):
+            # Behind the second sentence the phrase can be expected. After any number of sentences, it is never the
+            # likeliest continuation, and greedy answers lack it.
+            draft.sentences = draft.sentences[:2]
+        is_list = draft.context.is_real and draft.separator == "\n"
+        draft.after = f"\n{self.ending}" if is_list else f" {self.ending}"
 
     def check(self, answer: str) -> bool:
         """True if the answer ends with the phrase, ignoring case."""
