@@ -38,7 +38,7 @@ def _bits_per_byte(values: dict[str, Any]) -> str:
 
 def _instructions(values: dict[str, Any]) -> str:
     """Scores of each training stage and of the baselines, then those of the last stage by split."""
-    last = last_finetuned_stage(values) or "sft"
+    last = last_finetuned_stage(values) or TRAINING_STAGES[0].name
     tuned = values[last]
     models = {label: values[stage] for stage, label in _LABELS.items() if stage in values}
     answers = {**models, **tuned["baselines"]}
