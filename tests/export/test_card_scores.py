@@ -60,6 +60,8 @@ TASKS = {
             INSTRUCTIONS,
             "| typos (200) | 16.0% ± 3.1% | 14.3% (not significantly above constant sentence) |",
         ),
+        # Of a run without SFT, whose pretraining taught requests.
+        ("instruction_following", {"pretrain": INSTRUCTIONS["sft"]}, "| before SFT | 61.8% | 50.0% |"),
         ("lm_eval", TASKS, "| piqa | acc | 61.27% | 1.14% | 50.00% |"),
         ("lm_eval", TASKS, "| PIQA | 61.30% | 61.27% ± 1.14% | not significant |"),
     ],
