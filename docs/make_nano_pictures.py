@@ -52,7 +52,7 @@ def plot_kinds(axes: Axes, kinds: dict[str, dict]) -> None:
     axes.set_yticks(rows, labels, fontsize=8)
     axes.invert_yaxis()
     axes.set(title="Constraints followed (%), and how many there are", xlim=(0, 102))
-    axes.legend(frameon=False, loc=(0.58, 0.22))
+    axes.legend(frameon=False, loc=(0.52, 0.22))
 
 
 if __name__ == "__main__":
