@@ -112,10 +112,11 @@ def test_an_answer_can_be_asked_to_end_as_it_does_or_with_any_phrase() -> None:
     endings = {example.task.checks[0].ending for example in examples}
     assert {"Honey keeps them alive until spring.", "Honey keeps them alive until spring"} <= endings
     assert len(endings) > 40
-    assert all(example.answer.count("Honey keeps them alive") <= 1 for example in examples)
     first_two = " ".join(prose_sentences(ANSWER)[:2])
-    short = [example.answer == f"{first_two} {example.task.checks[0].ending}" for example in examples]
-    assert 0.6 * len(short) < sum(short) < 0.9 * len(short), "three quarters of the answers are cut to two sentences"
+    cut = [example for example in examples if example.answer == f"{first_two} {example.task.checks[0].ending}"]
+    assert 0.6 * len(examples) < len(cut) < 0.9 * len(examples), "three quarters are cut to two sentences"
+    whole = [example for example in examples if example not in cut]
+    assert all(example.answer.count("Honey keeps them alive") == 1 for example in whole)
 
 
 def test_a_term_of_two_words_can_be_asked_for() -> None:

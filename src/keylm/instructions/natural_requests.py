@@ -183,7 +183,7 @@ def _instructions_first(request: _Request, constraints: Sequence[Constraint], wr
     return join_parts([*map(writer.instruction, constraints), request.text], writer.sampler.choice((" ", "\n")))
 
 
-def _labelled(request: _Request, constraints: Sequence[Constraint], writer: _Writer) -> str:
+def _labeled(request: _Request, constraints: Sequence[Constraint], writer: _Writer) -> str:
     """The request in quotation marks, or behind a name for it, so that it is clear what is to be repeated."""
     instructions = join_parts([*map(writer.instruction, constraints)], " ")
     if writer.sampler.chance(0.4):
@@ -241,7 +241,8 @@ _ARRANGEMENTS: tuple[_Arrangement, ...] = (
 )
 _AROUND: tuple[_Arrangement, ...] = (_instructions, _instructions, _instructions_first, _clauses, _rules, _notes)
 """Those that leave the request as it is."""
-_AROUND_REPEATED = (*_AROUND, _labelled, _labelled, _labelled)
+_AROUND_REPEATED = (*_AROUND, _labeled, _labeled, _labeled)
+"""Those for a request that is to be repeated."""
 
 
 def _enumerate(parts: Sequence[str]) -> str:
