@@ -13,7 +13,7 @@ from keylm.data.sources.files import read_files
 from keylm.data.sources.progress import ReadProgress
 from keylm.data.sources.registry import read_source
 from keylm.instructions.constrained_chat import constrain, generate_constrained_chat, prose_sentences
-from keylm.instructions.constraints.base import Constraint
+from keylm.instructions.constraints.base import Constraint, count_words
 from keylm.instructions.constraints.catalog import (
     CHAT_CONSTRAINTS,
     FREQUENT,
@@ -25,6 +25,8 @@ from keylm.instructions.constraints.catalog import (
     Frequency,
     Highlights,
     Keywords,
+    LetterAtLeast,
+    MaxWords,
     MinSentences,
     MinWords,
     NoCommas,
@@ -135,10 +137,24 @@ def test_the_end_of_a_list_has_a_line_of_its_own() -> None:
 
 
 def test_paragraphs_begin_with_an_opening_or_with_any_word() -> None:
-    words = [example.task.checks[0].word for example in many(200, [FirstWordOfParagraph])]
+    asked = [example.task.checks[0].word for example in many(200, [FirstWordOfParagraph])]
+    assert 70 < sum(word.istitle() for word in asked) < 130, "half of the words are given with a capital"
+    words = [word.lower() for word in asked]
     repeated = {word for word in words if words.count(word) > 2}
     assert len(set(words)) > 60
     assert 10 < len(repeated) < 25, "nineteen openings are drawn half of the time"
+
+
+def test_lengths_leave_room() -> None:
+    """An answer that is a sentence too short or too long still follows what is asked of a real one."""
+    num_words = count_words(ANSWER)
+    least = [example.task.checks[0].count for example in many(200, [MinWords])]
+    assert (min(least), max(least)) == (num_words // 2 // 5 * 5, num_words // 5 * 5)
+    most = [example.task.checks[0].count for example in many(200, [MaxWords])]
+    assert num_words <= min(most) < 1.2 * num_words
+    assert 1.8 * num_words < max(most) <= 2 * num_words + 5
+    letters = [example.task.checks[0] for example in many(200, [LetterAtLeast])]
+    assert all(ANSWER.lower().count(check.letter) // 2 <= check.times for check in letters if check.times > 1)
 
 
 def test_the_topic_is_the_subject_if_the_answer_names_it() -> None:

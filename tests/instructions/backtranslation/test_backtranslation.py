@@ -226,7 +226,7 @@ My neighbor found a wooden boat in the harbor."""
 
 def test_situations_come_with_requests_whose_answers_name_something_of_them() -> None:
     told, forms = set(), set()
-    for seed in range(200):
+    for seed in range(400):
         for request, answer in conversations(FERRY, config(genre="situation"), seed):
             told |= {sentence for sentence in re.split(r"(?<=[.])\s+", FERRY) if sentence in request}
             forms |= set(re.findall("story|poem|notice|letter|tips|facts|speech|slogan|portrait", request.lower()))
@@ -237,6 +237,14 @@ def test_situations_come_with_requests_whose_answers_name_something_of_them() ->
     assert "The old ferry stopped last week, and our river is high." in told
     assert len(forms) == 9
     assert not conversations("He sat there. It was late.", config(genre="situation"))
+
+
+def test_a_question_of_the_text_can_be_the_request() -> None:
+    question = "Who will repair the old ferry before our river is high?"
+    asked = [conversations(question, config(genre="situation"), seed)[0] for seed in range(200)]
+    alone = [answer for request, answer in asked if request == question]
+    assert 20 < len(alone) < 100
+    assert not any(re.search("Once upon|I am writing to you", answer) for answer in alone), "no letters and no stories"
 
 
 @pytest.mark.parametrize(

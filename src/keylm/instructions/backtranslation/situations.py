@@ -5,6 +5,8 @@ request     "The old ferry stopped last week, and the river is high. Please writ
 answer      "Attention, everybody! We are sorry about the old ferry. Ask the mayor about the old ferry. Thank you for
             reading."
 
+A situation that ends in a question is a request by itself half of the time.
+
 People embed what they want in sentences that no rule can write. Real ones teach a model to find it there; the answers
 are simple, so that a small model can write them and stops.
 """
@@ -28,6 +30,8 @@ MAX_WORDS = 40
 NUM_SENTENCES = (0, 0, 1, 1, 1, 2, 2, 3, 4, 6, 8, 11, 16)
 """How many of the group's sentences an answer has besides two that name the topic, each number as often as it is
 drawn: about 10 to 200 words."""
+ANSWERING = ("explanation", "advice", "opinion")
+"""The groups whose texts can answer a question."""
 
 _NOUN_PHRASE = re.compile(
     r"\b(?P<article>(?i:the|an?|my|our|your|his|her|their|this|that|some|these|those)) "
@@ -72,9 +76,11 @@ def _cut_situations(passage: Passage, rng: Random) -> Iterator[str]:
 
 
 def _converse(situation: str, rng: Random) -> Document:
-    """A request for a text in one of the forms, and such a text."""
+    """A request for a text in one of the forms, or a question of the situation's own, and such a text."""
     grammar = load_rules("situations")
-    group = grammar[rng.choice([name for name in grammar if name not in ("requests", "rules")])]
+    is_asked = situation.endswith("?") and rng.random() < 0.5
+    groups = ANSWERING if is_asked else [name for name in grammar if name not in ("requests", "rules")]
+    group = grammar[rng.choice(groups)]
     topic, *others = rng.sample(phrases := find_noun_phrases(situation), len(phrases))
     form, is_plural = rng.choice(group["forms"]), topic.endswith("s") and not topic.endswith("ss")
     slots = {
@@ -82,11 +88,15 @@ def _converse(situation: str, rng: Random) -> Document:
         "topic_bare": topic.partition(" ")[2],
         "other": (others or ["everything else"])[0],
         "is": "are" if is_plural else "is",
+        "Is": "Are" if is_plural else "Is",
         "was": "were" if is_plural else "was",
         "situation": situation,
     }
     rules = {**grammar["rules"], "form": [form], "Form": [capitalize(form)]}
-    request = in_a_voice(expand(rng.choice(grammar["requests"]), rules, rng).format(**slots), rng)
+    # Half of the requests are of the group's own if it has any: questions, which name no form.
+    wordings = group["requests"] if "requests" in group and rng.random() < 0.5 else grammar["requests"]
+    wording = "{situation}" if is_asked else rng.choice(wordings)
+    request = in_a_voice(expand(wording, rules, rng).format(**slots), rng)
     return Document(messages=(user_message(request), assistant_message(_answer(group, rules, slots, rng))))
 
 

@@ -250,9 +250,16 @@ ALL_CONSTRAINTS: tuple[type[Constraint], ...] = tuple(
 )
 """All constraints in the order of application: those that change the finished text come last."""
 
-CHAT_CONSTRAINTS: ConstraintSet = (*TRAINED, *2 * COPYING, *2 * FREQUENT, *3 * (Bullets,))
-"""What is asked of real answers: like `all`, and the frequent constraints three times as likely too. Bullets conflict
-with many others and would be left out too often."""
+CHAT_CONSTRAINTS: ConstraintSet = (
+    *TRAINED,
+    *2 * COPYING,
+    *3 * FREQUENT,
+    *3 * (Keywords, EndPhrase, RepeatRequest, FirstWordOfParagraph),
+    *7 * (Bullets,),
+    *2 * (MinWords, MaxWords, NoCommas, Sections, Highlights),
+)
+"""What is asked of real answers: like `all`, and the frequent constraints four times as likely too. The last ones
+take the most practice, or conflict with many others and would be left out too often."""
 
 CONSTRAINT_SETS: dict[str, ConstraintSet] = {"basic": BASIC_CONSTRAINTS, "all": (*TRAINED, *2 * COPYING)}
 """What training draws from, by the name in the recipe. In `all`, the copying constraints are three times as likely."""

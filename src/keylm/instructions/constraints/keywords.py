@@ -357,11 +357,12 @@ class LetterAtLeast(_Letter):
 
     @classmethod
     def sample(cls, context: ConstraintContext) -> Self:
-        """Draw a fairly common letter and three to six times, or up to three fewer than the real answer has."""
+        """Draw a fairly common letter and three to six times, or half as often as in the real answer, or more."""
         letter = context.sampler.choice("bcdfghkmpvwy")
         if not context.is_real:
             return cls(letter, context.sampler.number(3, 6))
-        return cls(letter, max(1, context.text.lower().count(letter) - context.sampler.number(0, 3)))
+        occurrences = context.text.lower().count(letter)
+        return cls(letter, max(1, context.sampler.number(occurrences // 2, occurrences)))
 
     def apply_to_draft(self, draft: Draft) -> None:
         """Replace the last sentence by one with words that contain the letter."""

@@ -304,11 +304,15 @@ class FirstWordOfParagraph(_Parts):
 
     @classmethod
     def sample(cls, context: ConstraintContext) -> Self:
-        """Draw the number, one of the paragraphs and an ordinary word, or as often an opening for a real answer."""
+        """Draw the number, one of the paragraphs and an ordinary word, or as often an opening for a real answer.
+
+        Half of the words are given with the capital that they have in the answer.
+        """
         count = context.sampler.number(*cls.counts)
         position = context.sampler.number(1, count)
         takes_opening = context.is_real and context.sampler.chance(0.5)
-        return cls(count, position, context.sampler.choice(_OPENINGS) if takes_opening else context.sampler.word())
+        word = context.sampler.choice(_OPENINGS) if takes_opening else context.sampler.word()
+        return cls(count, position, capitalize(word) if context.is_real and context.sampler.chance(0.5) else word)
 
     @property
     def slots(self) -> dict[str, object]:
@@ -317,7 +321,7 @@ class FirstWordOfParagraph(_Parts):
 
     def apply_to_draft(self, draft: Draft) -> None:
         """Begin the paragraph with the opening, or with a sentence about the word."""
-        link = "," if self.word in _OPENINGS else " comes to mind."
+        link = "," if self.word.lower() in _OPENINGS else " comes to mind."
         draft.merge_sentences(self.count, "\n\n")
         draft.sentences = [
             f"{capitalize(self.word)}{link} {paragraph}" if number == self.position else paragraph
@@ -332,7 +336,7 @@ class FirstWordOfParagraph(_Parts):
             return False
         # What IFEval's checker takes for the first word: no leading quotation marks, up to the first punctuation mark.
         first, *_ = [*paragraphs[self.position - 1].split(), ""]
-        return re.split(r"[.,?!'\"]", first.lstrip("'").lstrip('"').lower())[0] == self.word
+        return re.split(r"[.,?!'\"]", first.lstrip("'").lstrip('"').lower())[0] == self.word.lower()
 
     def violate(self, answer: str, sampler: Sampler) -> str:
         """Replace the word by another."""

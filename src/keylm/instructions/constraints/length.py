@@ -238,8 +238,10 @@ class MinWords(_AtLeast):
 
     @classmethod
     def count_for_real(cls, context: ConstraintContext) -> int:
-        """Up to 15 words fewer than the answer has."""
-        return max(5, _round_up(count_words(context.text), 5) - context.sampler.choice((5, 10, 15)))
+        """Half of the words that the answer has, or up to as many, as a multiple of five."""
+        # With room to spare, an answer that is a sentence too short still follows.
+        num_words = count_words(context.text)
+        return max(5, context.sampler.number(num_words // 2, num_words) // 5 * 5)
 
     @property
     def num_sentences(self) -> int:
@@ -255,10 +257,10 @@ class MaxWords(_AtMost):
 
     @classmethod
     def count_for_real(cls, context: ConstraintContext) -> int:
-        """Up to 15 words more than the answer has."""
+        """As many words as the answer has, or up to twice as many, as a multiple of five or one less."""
         # One less than a round number in half of the cases: people say `under 60 words` as often as `at most 60`.
-        sampler = context.sampler
-        return _round_up(count_words(context.text) + 1, 5) + sampler.choice((0, 5, 10)) - sampler.choice((0, 1))
+        sampler, num_words = context.sampler, count_words(context.text) + 1
+        return _round_up(sampler.number(num_words, 2 * num_words), 5) - sampler.choice((0, 1))
 
     @property
     def num_sentences(self) -> int:
