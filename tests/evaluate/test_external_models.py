@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from keylm.commands.evaluate import score_instructions
 from keylm.common.errors import UserError
 from keylm.common.files import read_json
 from keylm.evaluate.chat_models import TransformersChatModel, run_chat_model
-from keylm.evaluate.external_models import is_external, load_external
+from keylm.evaluate.external_models import external_generator, is_external, load_external
 from keylm.export.transformers_folder import write_transformers_folder
 from keylm.gguf.file import write_gguf
 from keylm.instructions.splits import held_out
@@ -35,11 +36,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.mark.parametrize("name", ["transformers", "tiny.gguf"])
 def test_our_weights_answer_the_same_in_transformers(run: Run, name: str) -> None:
-    ours = run_chat_model(run, "sft")
-    theirs = TransformersChatModel(*load_external(run.stage("export") / name))
+    path = run.stage("export") / name
+    model, tokenizer = load_external(path)
+    theirs = TransformersChatModel(model, tokenizer, external_generator(path, model) if path.is_file() else None)
     theirs.tokenizer.bos_token = END_OF_TEXT
+    ours = run_chat_model(run, "sft")
+    assert run.recipe.export.repetition_penalty > 1
+    with_penalty = replace(ours.generator, repetition_penalty=run.recipe.export.repetition_penalty)
+    without, ours = ours, replace(ours, generator=with_penalty)
     asked = [task.messages for task in held_out(20, 0)]
     answers = ours.answer(asked, 8)
+    assert answers != without.answer(asked, 8)
     assert [(answer.text, answer.ended) for answer in theirs.answer(asked, 8)] == [
         (answer.text, answer.ended) for answer in answers
     ]
@@ -56,6 +63,13 @@ def test_a_gguf_is_measured_by_the_command(run: Run, shared: Path) -> None:
         cli.app, ["eval", path, "--tasks", "piqa", "--data", str(shared / "eval"), "--limit", "4", "--baselines"]
     )
     assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("option", [["--set", "eval.limit=2"], ["--run", "runs/x"], ["--remake", "eval"]])
+def test_options_that_need_a_recipe_are_refused(run: Run, option: list[str]) -> None:
+    result = CliRunner().invoke(cli.app, ["eval", str(run.stage("export") / "transformers"), *option])
+    assert isinstance(result.exception, UserError)
+    assert "has no recipe" in str(result.exception)
 
 
 def test_a_file_that_is_not_a_model_gets_one_sentence(run: Run, tmp_path: Path) -> None:

@@ -31,6 +31,10 @@ def test_loads_without_remote_code_in_bfloat16(exported: Run) -> None:
     assert not any(report.values()), report
 
 
+def test_all_files_have_the_same_permissions(exported: Run) -> None:
+    assert len({path.stat().st_mode for path in (exported.stage("export") / "transformers").iterdir()}) == 1
+
+
 def test_weights_are_rounded_to_bfloat16(exported: Run) -> None:
     trained = load_file(exported.weights("sft"))
     released = load_file(exported.stage("export") / "transformers" / "model.safetensors")

@@ -84,7 +84,7 @@ def choices_only_scores(task: Task, model: LM, limit: int | None) -> dict[str, f
     choices = [task.doc_to_choice(document) for document in documents]
     texts = [f"{task.config.target_delimiter}{choice}" for row in choices for choice in row]
     requests = [Instance("loglikelihood", {}, ("", text), number) for number, text in enumerate(texts)]
-    results = iter(model.loglikelihood(requests, disable_tqdm=True))
+    results = iter(model.loglikelihood(requests))
     likelihoods = [[next(results)[0] for _ in row] for row in choices]
     normalized = [
         [likelihood / max(1, len(choice)) for likelihood, choice in zip(row, texts, strict=True)]

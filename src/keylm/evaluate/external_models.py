@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from keylm.common.errors import UserError
 from keylm.common.files import refuse_lfs_pointer
+from keylm.gguf.header import read_gguf_metadata
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -47,26 +48,27 @@ def load_external(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
     except Exception as error:  # a damaged file makes errors of many types, some of libraries that are not imported
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"transformers cannot load {path}: {reason}") from error
-    # Evaluation decodes greedily; sampling settings and penalties of the folder's generation_config are for chatting.
-    end_tokens = model.generation_config.eos_token_id
+    # Evaluation decodes greedily, with the repetition penalty that the model comes with, as lm_eval itself does.
+    shipped = model.generation_config
     model.generation_config = GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id if end_tokens is None else end_tokens
+        eos_token_id=tokenizer.eos_token_id if shipped.eos_token_id is None else shipped.eos_token_id,
+        repetition_penalty=shipped.repetition_penalty,
     )
     return model.eval(), tokenizer
 
 
 def external_generator(path: Path, model: PreTrainedModel) -> LlamaCppGenerator:
-    """Load a GGUF file into llama.cpp; `model` is the same file as loaded by transformers."""
+    """Load a GGUF file into llama.cpp, with its repetition penalty; `model` is the same file in transformers."""
     from keylm.inference.llama_cpp import LlamaCppGenerator
 
-    return LlamaCppGenerator(path, min(model.config.max_position_embeddings, _MAX_CONTEXT_LENGTH))
+    return LlamaCppGenerator(
+        path,
+        min(model.config.max_position_embeddings, _MAX_CONTEXT_LENGTH),
+        read_gguf_metadata(path).get("general.sampling.penalty_repeat", 1.0),
+    )
 
 
 def _gguf_head_dim(path: Path) -> dict[str, int]:
     """The head size that a GGUF file states; transformers takes the architecture's default instead."""
-    from gguf import GGUFReader
-
-    sizes = [
-        field.contents() for name, field in GGUFReader(path).fields.items() if name.endswith("attention.key_length")
-    ]
-    return {"head_dim": int(sizes[0])} if sizes else {}
+    sizes = [value for key, value in read_gguf_metadata(path).items() if key.endswith("attention.key_length")]
+    return {"head_dim": sizes[0]} if sizes else {}

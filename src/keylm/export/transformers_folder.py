@@ -34,6 +34,8 @@ def write_transformers_folder(run: Run, weights: dict[str, torch.Tensor], folder
     write_json(partial / "config.json", model_config(run.recipe, tokenizer))
     write_json(partial / "generation_config.json", generation_config(run.recipe, tokenizer))
     save_file(weights, partial / "model.safetensors", metadata={"format": "pt"})
+    # safetensors lets only the owner read its files; those of a release are for everybody who may read the others.
+    (partial / "model.safetensors").chmod((partial / "config.json").stat().st_mode)
     replace_folder(partial, folder)
 
 

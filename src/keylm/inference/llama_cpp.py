@@ -55,6 +55,7 @@ class LlamaCppGenerator:
     Args:
         path: The GGUF file.
         context_length: Tokens of prompt and answer together.
+        repetition_penalty: Lowers the logits of tokens that occur in the prompt or the answer; 1 does not.
 
     Raises:
         KeyLMError: llama.cpp cannot load the file.
@@ -62,6 +63,7 @@ class LlamaCppGenerator:
 
     path: Path
     context_length: int
+    repetition_penalty: float = 1.0
     _server: Any = field(init=False)
 
     def __post_init__(self) -> None:
@@ -98,8 +100,9 @@ class LlamaCppGenerator:
             "stream": False,
             "stop": list(stop),
             "temperature": 0.0,
-            # The file's own sampling defaults, which are for chatting, would apply otherwise.
-            "repeat_penalty": 1.0,
+            # The file's own penalty would apply otherwise, and to the last 64 tokens only.
+            "repeat_penalty": self.repetition_penalty,
+            "repeat_last_n": self.context_length,
             "cache_prompt": False,  # A cached prefix changes rounding with the order in which prompts arrive.
         }
         responses: list[dict[str, Any]] = []
