@@ -134,6 +134,22 @@ class Run:
         """
         return None if self._is_trained_here(stage) else self._import_record(stage)
 
+    @property
+    def earlier_trainings(self) -> list[dict[str, Any]]:
+        """The pretrainings that this run lengthens (`keylm run --more`), the first one first.
+
+        Each has the name of its `run`, its `tokens` and its time in `seconds`. Empty if this run lengthens none, or if
+        the first of them began with imported weights.
+        """
+        record = self._read_record(IMPORTED, "stage.json") or {}
+        earlier: list[dict[str, Any]] = record.get("earlier", [])
+        return earlier
+
+    @property
+    def foreign_origin(self) -> str | None:
+        """Where its first weights were imported from; None if they were trained from scratch, here or earlier."""
+        return None if self.earlier_trainings else self.imported_from("tokenizer")
+
     def is_superseded(self, stage: str) -> bool:
         """Whether a stage has imported weights, and the recipe has sources to train them, or those before them, on."""
         return self._is_trained_here(stage) and self._import_record(stage) is not None

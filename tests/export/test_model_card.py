@@ -19,7 +19,7 @@ from keylm.gguf.file import write_gguf
 from keylm.gguf.header import read_gguf_metadata
 from keylm.recipe import Recipe
 from keylm.recipe.sources import HubConfig
-from keylm.run import Run
+from keylm.run import IMPORTED, Run
 
 
 def test_the_hub_parses_the_header(exported: Run) -> None:
@@ -72,6 +72,20 @@ def test_every_training_stage_has_a_paragraph(tmp_path: Path) -> None:
     positions = [card.index(text) for text in (*paragraphs, "Reinforcement learning (GRPO) used 256 answers")]
     assert positions == sorted(positions)
     assert card.count("| source | category | share | license |") == 2
+
+
+def test_a_lengthened_training_is_told_from_its_beginning(tmp_path: Path) -> None:
+    run = made_up_run(tmp_path / "run")
+    run.finish("tokenizer", {**run.metadata("tokenizer"), "imported": "runs/first"})
+    earlier = [{"run": "first", "tokens": 12_345, "seconds": 90}, {"run": "second", "tokens": 1000, "seconds": 6}]
+    run.stage(IMPORTED).mkdir()
+    run.finish(IMPORTED, {"imported": "runs/second", "earlier": earlier})
+    card = render_model_card(run, 1, {}, VERIFICATION)
+    assert "trained from scratch" in card
+    assert "the run `first`, which had read 12,345 tokens of the same sources in 1.5 minutes" in card
+    assert card.index("`first`") < card.index("`second`, which had read 1,000 tokens")
+    assert "imported" not in card
+    assert ModelCard(card).data.base_model is None
 
 
 def test_imported_stages_are_not_described(tmp_path: Path) -> None:

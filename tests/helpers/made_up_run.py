@@ -92,7 +92,8 @@ def _metadata(stage: str) -> dict[str, Any]:
         sides = {"train": {"tokens": 4_100_000}, "validation": {"tokens": 21_000}}
         return {"pretrain": dict.fromkeys(MIXTURE, sides), "sft": {"instructions": sides}}
     if stage == "pretrain":
-        return {"mixture": {name: _share(*shares) for name, shares in MIXTURE.items()}}
+        mixture = {name: _share(*shares) for name, shares in MIXTURE.items()}
+        return {"mixture": mixture, "tokens": 4_000_000, "training_seconds": 31.7}
     if stage == "sft":
         return {"mixture": {"instructions": _share(1.0, 1.0)}}
     return {}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from keylm.commands.reuse import take_stage
 from keylm.common import ranks
@@ -66,13 +67,26 @@ def _begin(source: Run, run: Run, weights: Path) -> None:
     run.weights(IMPORTED).parent.mkdir(parents=True, exist_ok=True)
     run.weights(IMPORTED).unlink(missing_ok=True)
     link_or_copy(str(weights), str(run.weights(IMPORTED)))
-    run.finish(IMPORTED, {"imported": str(source.folder)})
+    run.finish(IMPORTED, {"imported": str(source.folder), "earlier": _earlier_trainings(source)})
     other = replace(source, recipe=run.recipe)
     for stage in STAGES[:2]:
         if not run.stage(stage.name).exists():
             take_stage(other, run, stage)
     # Last, because its mark is what lets training begin from the other weights.
     write_json(run.stage("tokenizer") / "stage.json", {**run.metadata("tokenizer"), "imported": str(source.folder)})
+
+
+def _earlier_trainings(source: Run) -> list[dict[str, Any]]:
+    """What the card tells of the pretraining behind the weights of `source` (`Run.earlier_trainings`)."""
+    if source.foreign_origin:
+        return []
+    metadata = source.metadata("pretrain")
+    own = {
+        "run": source.folder.resolve().name,
+        "tokens": metadata["tokens"],
+        "seconds": metadata["training_seconds"],
+    }
+    return [*source.earlier_trainings, own]
 
 
 def _parse_tokens(amount: str, tokens_per_second: float) -> int:

@@ -20,10 +20,15 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 def training_section(run: Run) -> str:
     """A paragraph per training stage, with a table of sources where the stage has a mixture, and the costs."""
     paragraphs = []
-    if imported_from := run.imported_from("tokenizer"):
+    if run.foreign_origin:
         paragraphs.append(
-            f"The weights were imported from `{published_name(imported_from)}`; see there for their training.\n"
+            f"The weights were imported from `{published_name(run.foreign_origin)}`; see there for their training.\n"
         )
+    paragraphs += [
+        f"Pretraining went on from the weights of the run `{earlier['run']}`, which had read {earlier['tokens']:,} "
+        f"tokens of the same sources in {earlier['seconds'] / 60:.1f} minutes.\n"
+        for earlier in run.earlier_trainings
+    ]
     # The text of each stage is in the table of stages, so that a new one cannot be forgotten here.
     for stage in stages_trained_here(run):
         config, metadata = stage.config(run), _metadata(run, stage.name)
