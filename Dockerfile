@@ -21,4 +21,3 @@ USER keylm
 EXPOSE 8080
 # An address that others can reach needs a key: KEYLM_API_KEY.
 ENTRYPOINT ["keylm", "serve", "--host", "0.0.0.0"]
-CMD ["/model"]
