@@ -1,6 +1,7 @@
 """Draw keylm-nano.png: how the shipped model was trained, and which requests in people's words it follows.
 
-python docs/make_nano_pictures.py RUN SCORES, where SCORES is what `keylm eval RUN --tasks ifeval --json SCORES` wrote
+python docs/make_nano_pictures.py SCORES RUN [RUN ...], where each run lengthens the one before it, and SCORES is what
+`keylm eval RUN --tasks ifeval --json SCORES` wrote for the last one
 """
 
 from __future__ import annotations
@@ -18,20 +19,21 @@ from keylm.train.metrics import read_metrics
 BLUE, ORANGE, GRAY = "#3b82f6", "#f97316", "#94a3b8"
 
 
-def main(run: Path, scores: Path) -> None:
+def main(scores: Path, runs: list[Path]) -> None:
     """Draw the plots side by side, and write them beside this file."""
     figure = Figure(figsize=(11, 5.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.2))
-    plot_losses(left, run)
+    plot_losses(left, runs)
     plot_kinds(right, read_json(scores)["lm_eval"]["ifeval"]["by_instruction"])
     figure.savefig(Path(__file__).parent / "keylm-nano.png", dpi=100, metadata={"Software": None})
 
 
-def plot_losses(axes: Axes, run: Path) -> None:
-    """The loss of each step, SFT behind pretraining."""
+def plot_losses(axes: Axes, runs: list[Path]) -> None:
+    """The loss of each step: the pretraining of all runs, one behind the other, and SFT of the last."""
+    trainings = [(run / "pretrain", None if number else "pretraining", BLUE) for number, run in enumerate(runs)]
     start = 0.0
-    for stage, label, color in (("pretrain", "pretraining", BLUE), ("sft", "SFT (loss on the answers)", ORANGE)):
-        rows = [row for row in read_metrics(run / stage / "metrics.jsonl") if "loss" in row]
+    for folder, label, color in (*trainings, (runs[-1] / "sft", "SFT (loss on the answers)", ORANGE)):
+        rows = [row for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
         points = thinned([((start + row["tokens"]) / 1e6, row["loss"]) for row in rows])
         axes.plot(*zip(*points, strict=True), label=label, color=color, linewidth=1.2)
         start += rows[-1]["tokens"]
@@ -52,8 +54,8 @@ def plot_kinds(axes: Axes, kinds: dict[str, dict]) -> None:
     axes.set_yticks(rows, labels, fontsize=8)
     axes.invert_yaxis()
     axes.set(title="Constraints followed (%), and how many there are", xlim=(0, 102))
-    axes.legend(frameon=False, loc=(0.52, 0.22))
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.05), ncols=2)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), [Path(run) for run in sys.argv[2:]])
