@@ -314,10 +314,11 @@ def evaluate(
     from keylm.run import open_run
     from keylm.shipped import shipped_model
 
+    named = model
     if shipped := shipped_model(model):
         model = shipped.folder
     if is_external(model) and (set_ or run_ or remake):
-        raise UserError(f"{model} has no recipe that --set, --run or --remake could concern: leave them out")
+        raise UserError(f"{named} has no recipe that --set, --run or --remake could concern: leave them out")
     if tasks:
         scored = model if is_external(model) else open_run(model, set_, run_)
         score_tasks(

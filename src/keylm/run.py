@@ -146,8 +146,8 @@ class Run:
         return earlier
 
     @property
-    def foreign_origin(self) -> str | None:
-        """Where its first weights were imported from; None if they were trained from scratch, here or earlier."""
+    def base_model(self) -> str | None:
+        """Where the weights that training began with were imported from; None if it all began from scratch."""
         return None if self.earlier_trainings else self.imported_from("tokenizer")
 
     def is_superseded(self, stage: str) -> bool:

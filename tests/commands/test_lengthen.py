@@ -40,7 +40,7 @@ def test_training_goes_on_from_the_last_weights(tiny_run: Run) -> None:
     # The run knows all this itself.
     again = open_run(run.folder)
     assert again.is_done("pretrain")
-    assert again.foreign_origin is None
+    assert again.base_model is None
     assert again.earlier_trainings == [{"run": "run", "tokens": 10_000, "seconds": 20}]
     twice = lengthen_training(again, "1e6").earlier_trainings
     assert [earlier["run"] for earlier in twice] == ["run", "run-more"]
@@ -55,7 +55,7 @@ def test_imported_weights_stay_imported(tiny_run: Run) -> None:
     tiny_run.finish("pretrain", {"tokens": 10_000, "training_seconds": 20})
     run = lengthen_training(tiny_run, "2000")
     assert run.earlier_trainings == []
-    assert run.foreign_origin == str(tiny_run.folder)
+    assert run.base_model == str(tiny_run.folder)
 
 
 def test_only_the_last_phase_is_kept(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def _begin(source: Run, run: Run, weights: Path) -> None:
 
 def _earlier_trainings(source: Run) -> list[dict[str, Any]]:
     """What the card tells of the pretraining behind the weights of `source` (`Run.earlier_trainings`)."""
-    if source.foreign_origin:
+    if source.base_model:
         return []
     metadata = source.metadata("pretrain")
     own = {

@@ -127,7 +127,7 @@ def dropped_documents(run: Run) -> dict[str, dict[str, dict[str, Any]]]:
 
 def _num_contaminated(run: Run, task: str, dropped: dict[str, dict[str, dict[str, Any]]]) -> int | None:
     """Training documents dropped because they overlap with the task's items; None if that was not checked."""
-    if task not in run.recipe.data.clean.decontaminate or run.foreign_origin:
+    if task not in run.recipe.data.clean.decontaminate or run.base_model:
         return None
     reason = f"{CONTAMINATED}: {task}"
     counts: Iterator[int] = (

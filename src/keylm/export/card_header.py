@@ -17,7 +17,7 @@ def card_header(run: Run) -> ModelCardData:
     """What the hub shows and searches: names, license, data sets, and the scores as a `model-index`."""
     recipe = run.recipe
     datasets = {source_type(source).hub_dataset(source) for source in mixture_sources(run)}
-    base_model = published_name(run.foreign_origin) if run.foreign_origin else ""
+    base_model = published_name(run.base_model) if run.base_model else ""
     return ModelCardData(
         model_name=recipe.title or recipe.name,
         # Only a name on the hub leads anywhere.

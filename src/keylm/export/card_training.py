@@ -20,9 +20,9 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 def training_section(run: Run) -> str:
     """A paragraph per training stage, with a table of sources where the stage has a mixture, and the costs."""
     paragraphs = []
-    if run.foreign_origin:
+    if run.base_model:
         paragraphs.append(
-            f"The weights were imported from `{published_name(run.foreign_origin)}`; see there for their training.\n"
+            f"The weights were imported from `{published_name(run.base_model)}`; see there for their training.\n"
         )
     paragraphs += [
         f"Pretraining went on from the weights of the run `{earlier['run']}`, which had read {earlier['tokens']:,} "

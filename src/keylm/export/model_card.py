@@ -49,7 +49,7 @@ def render_model_card(run: Run, num_parameters: int, quality: dict[str, Any], ve
     model = recipe.model
     # Of an imported chat model nothing was trained here, so the card must not claim more than the export.
     origin = "trained from scratch"
-    if run.foreign_origin:
+    if run.base_model:
         origin = "fine-tuned" if stages_trained_here(run) else "exported"
     template = Template(resources.files("keylm.export").joinpath("card.md").read_text(encoding="utf-8"))
     # Not `safe_substitute`: a placeholder without a value should fail here, not be published.

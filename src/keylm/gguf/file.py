@@ -91,7 +91,7 @@ def license_of(run: Run) -> str | None:
     It is what the recipe says, or else that of the imported model: `other` if it is not one of ours. None if nobody
     has stated any.
     """
-    if run.recipe.export.license or not run.foreign_origin:
+    if run.recipe.export.license or not run.base_model:
         return run.recipe.export.license or None
     return "apache-2.0" if run.metadata("tokenizer").get("shipped") else "other"
 
