@@ -151,6 +151,9 @@ def test_the_page_opens_and_answers_without_a_network(context: Any, package: Pat
 UNTIL = "async (before) => {{ while (!({})) await new Promise((go) => setTimeout(go, 50)); }}"
 """Waits for what has to be awaited itself: a promise would already be true to `wait_for_function`."""
 
+UPDATE = "navigator.serviceWorker.ready.then((one) => one.update())"
+"""Asks the browser to look for a new worker; it may answer from a look that it began before there was one."""
+
 
 def test_a_new_export_replaces_the_old_one(context: Any, exported: Run, package: Path, run: Run) -> None:
     folder = static_page.write_static_page(run, package)
@@ -163,8 +166,7 @@ def test_a_new_export_replaces_the_old_one(context: Any, exported: Run, package:
         find_gguf(run.stage("export")).unlink()
         shutil.copy(gguf_path(exported, "F16"), run.stage("export"))
         static_page.write_static_page(run, package)
-        page.evaluate("navigator.serviceWorker.ready.then((one) => one.update())")
-        page.evaluate(UNTIL.format("!(await caches.keys()).includes(before)"), before[0])
+        page.evaluate(UNTIL.format(f"(await {UPDATE}, !(await caches.keys()).includes(before))"), before[0])
         page.reload()
         ready(page)
         assert page.evaluate("fetch('model.json').then((one) => one.json())")["file"].endswith("-F16.gguf")
