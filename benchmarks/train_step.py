@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 from keylm.common.hardware import keep_freed_memory, peak_memory_bytes
+from keylm.model.device import compile_layers
 from keylm.model.flops import flops_per_token, matmul_flops_per_second
 from keylm.model.initialization import init_model
 from keylm.recipe import load_recipe
@@ -90,25 +91,46 @@ def _seconds(step: Step) -> float:
 
 
 def _make_step(name: str, config: ModelConfig, options: argparse.Namespace) -> Step:
-    rows = torch.randint(
-        config.vocab_size, (options.rows, options.length + 1), generator=torch.Generator().manual_seed(0)
-    )
-    tokens, targets = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+    return make_step(name, config, options.rows, options.length)
+
+
+def make_step(
+    name: str, config: ModelConfig, rows: int, length: int, num_micro_batches: int = 1, device: str = "cpu"
+) -> Step:
+    """An optimizer step of a variant on random tokens.
+
+    Args:
+        name: `transformers`, `transformers-compiled`, `keylm` or `keylm-muon`.
+        config: the model.
+        rows: sequences in a micro-batch.
+        length: tokens in a sequence.
+        num_micro_batches: forward and backward passes per step.
+        device: where to compute.
+    """
+    stream = torch.randint(config.vocab_size, (rows, length + 1), generator=torch.Generator().manual_seed(0))
+    tokens, targets = stream[:, :-1].contiguous().to(device), stream[:, 1:].contiguous().to(device)
     if name.startswith("transformers"):
-        return _transformers_step(config, tokens, targets, compiled=name.endswith("compiled"))
-    return _keylm_step(config, tokens, targets, OptimizerConfig(type="muon" if name.endswith("muon") else "adamw"))
+        return _transformers_step(config, tokens, targets, num_micro_batches, compiled=name.endswith("compiled"))
+    optimizer_config = OptimizerConfig(type="muon" if name.endswith("muon") else "adamw")
+    return _keylm_step(config, tokens, targets, num_micro_batches, optimizer_config)
 
 
 def _keylm_step(
-    config: ModelConfig, tokens: torch.Tensor, targets: torch.Tensor, optimizer_config: OptimizerConfig
+    config: ModelConfig,
+    tokens: torch.Tensor,
+    targets: torch.Tensor,
+    num_micro_batches: int,
+    optimizer_config: OptimizerConfig,
 ) -> Step:
     keep_freed_memory()
-    model = init_model(config, seed=0)
+    model = init_model(config, seed=0).to(tokens.device)
     model.compute_dtype = torch.bfloat16
+    compile_layers(model.model.layers, tokens.device)
     optimizer = Optimizer(model, optimizer_config, tokens.numel())
 
     def step() -> None:
-        (model.loss(tokens, targets) / targets.numel()).backward()
+        for _ in range(num_micro_batches):
+            (model.loss(tokens, targets) / (targets.numel() * num_micro_batches)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step(1.0)
         optimizer.zero_grad()
@@ -116,18 +138,22 @@ def _keylm_step(
     return step
 
 
-def _transformers_step(config: ModelConfig, tokens: torch.Tensor, targets: torch.Tensor, compiled: bool) -> Step:
+def _transformers_step(
+    config: ModelConfig, tokens: torch.Tensor, targets: torch.Tensor, num_micro_batches: int, compiled: bool
+) -> Step:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     sizes = Qwen3Config(**config.model_dump(exclude={"initialization"}), tie_word_embeddings=False, use_cache=False)
-    model = Qwen3ForCausalLM(sizes)
+    model = Qwen3ForCausalLM(sizes).to(tokens.device)
     forward = torch.compile(model) if compiled else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = forward(tokens).logits
-        torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten()).backward()
+        for _ in range(num_micro_batches):
+            with torch.autocast(tokens.device.type, torch.bfloat16):
+                logits = forward(tokens).logits
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+            (loss / num_micro_batches).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -66,6 +66,17 @@ def test_ctrl_c_saves_and_says_how_to_resume(tiny_run: Run) -> None:
     assert newest.name == f"step-{done:08d}"
 
 
+def test_deterministic_algorithms_change_nothing_on_a_cpu(tiny_run: Run) -> None:
+    """In processes of their own, since the setting holds for the whole of one."""
+    curves = []
+    for setting in ("false", "true"):
+        shutil.rmtree(tiny_run.stage("pretrain"), ignore_errors=True)
+        command = ["pretrain", str(tiny_run.folder), "--set", f"train.deterministic={setting}"]
+        subprocess.run([sys.executable, "-m", "keylm.cli", *command], check=True, capture_output=True)
+        curves.append(losses(tiny_run))
+    assert curves[0] == curves[1]
+
+
 def test_sft_lowers_the_loss_of_answers(tiny_run: Run) -> None:
     run_until(tiny_run, "pretrain")
     run_until(tiny_run, "sft")

@@ -46,5 +46,6 @@ def least_seconds(recipe: Recipe) -> float:
     )
     training = recipe.train
     micro_batch_tokens = min(training.micro_batch_tokens, training.batch_tokens)
-    dtype = compute_dtype(training.compute_dtype)
-    return flops / matmul_flops_per_second(recipe.model, micro_batch_tokens, dtype, get_device())
+    device = get_device()
+    dtype = compute_dtype(training.compute_dtype, device)
+    return flops / matmul_flops_per_second(recipe.model, micro_batch_tokens, dtype, device)

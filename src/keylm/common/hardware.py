@@ -13,21 +13,24 @@ if TYPE_CHECKING:
     import torch
 
 
-def compute_dtype(setting: str) -> torch.dtype:
+def compute_dtype(setting: str, device: torch.device | None = None) -> torch.dtype:
     """The dtype of matrix products for the recipe's `compute_dtype`: `float32`, `bfloat16`, or `auto`.
 
-    `auto` is bfloat16 where the processor has instructions for it (AVX512-BF16 or AMX) or there is a GPU. It depends
-    on the processor and never on a measurement, so that a resumed run computes with the same dtype.
+    `auto` is bfloat16 where the device that computes, by default the CPU, has instructions for it: a processor with
+    AVX512-BF16 or AMX, or a GPU from Ampere on. It depends on the device and never on a measurement, so that a resumed
+    run computes with the same dtype.
     """
     import torch
 
     if setting != "auto":
         return torch.bfloat16 if setting == "bfloat16" else torch.float32
+    if device is not None and device.type == "cuda":
+        # Older GPUs emulate bfloat16, several times as slowly as they compute in float32.
+        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has_bfloat16 else torch.float32
     # On other processors these functions may be missing, and bfloat16 there has not been measured.
     is_x86 = platform.machine() in ("x86_64", "AMD64")
-    has_bfloat16 = torch.cuda.is_available() or (
-        is_x86 and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    )
+    has_bfloat16 = is_x86 and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return torch.bfloat16 if has_bfloat16 else torch.float32
 
 

@@ -103,7 +103,7 @@ def model_bits(
             # The separator shifts the stream by one: stream[p] is the input that predicts token p, at stream[p + 1].
             targets[row, window.scored - window.start : size] = stream[window.scored + 1 : window.stop + 1]
         # Summed in float64: a float32 sum of many thousand tokens loses digits.
-        nats += model.nll(inputs, targets).double().sum().item()
+        nats += model.nll(inputs.to(model.device), targets.to(model.device)).double().sum().item()
         advance(sum(window.stop - window.scored for window in batch))
     return nats / math.log(2)
 
@@ -147,7 +147,8 @@ def _continuation_nats(model: KeyLM, rows: Sequence[tuple[list[int], list[int]]]
         size = len(stream) - 1
         inputs[row, :size] = torch.tensor(stream[:-1])
         targets[row, size - min(len(continuation), size) : size] = torch.tensor(continuation[-size:])
-    total: NDArray[np.float64] = model.nll(inputs, targets).double().sum(dim=1).numpy()
+    nll = model.nll(inputs.to(model.device), targets.to(model.device))
+    total: NDArray[np.float64] = nll.double().sum(dim=1).cpu().numpy()
     return total
 
 

@@ -15,7 +15,8 @@ from keylm.common.errors import UserError
 from keylm.evaluate.bits_per_byte import plain_bits_per_byte
 from keylm.inference.answers import Answer
 from keylm.inference.generator import Generator, KeyLMGenerator, generator_of_run
-from keylm.model.transformer import KeyLM, load_model
+from keylm.inference.weights import load_weights
+from keylm.model.transformer import KeyLM
 from keylm.run import Run
 from keylm.stages import completed_training_stages
 from keylm.tokenizer.messages import encode_messages
@@ -47,7 +48,7 @@ class RunChatModel:
 
 def run_chat_model(run: Run, stage: str) -> RunChatModel:
     """Load the final weights of a training stage."""
-    base_model = load_model(run.recipe.model, run.verified_weights(completed_training_stages(run)[0]))
+    base_model = load_weights(run, completed_training_stages(run)[0])
     return RunChatModel(generator_of_run(run, stage), base_model)
 
 

@@ -145,17 +145,19 @@ def _score_batch(model: KeyLM, batch: Sequence[_Row]) -> list[tuple[float, bool]
             positions[index, begin:end] = torch.arange(prefix_end, prefix_end + len(remainder))
             owners[index, begin:end] = owner
             sources.append(index * length + torch.tensor([*range(last_of_question, prefix_end), *range(begin, end)]))
-    hidden = model(tokens, positions=positions, mask=_tree_mask(owners)).flatten(0, 1)
+    device = model.device
+    mask = _tree_mask(owners.to(device))
+    hidden = model(tokens.to(device), positions=positions.to(device), mask=mask).flatten(0, 1)
 
     # Answers share the inputs of their prefix: compute the logits of each input once, and look them up for all.
     answers = [torch.tensor(answer) for row in batch for answer in row.answers]
-    unique_sources, source_rows = torch.unique(torch.cat(sources), return_inverse=True)
+    unique_sources, source_rows = torch.unique(torch.cat(sources).to(device), return_inverse=True)
     logits = linear(hidden[unique_sources], model.lm_head.weight).float()
-    chosen, greatest = logits[source_rows, torch.cat(answers)], logits.amax(dim=-1)
-    is_greedy = chosen == greatest[source_rows]
+    chosen, greatest = logits[source_rows, torch.cat(answers).to(device)], logits.amax(dim=-1)
+    is_greedy = (chosen == greatest[source_rows]).cpu()
     # Log-sum-exp in place: allocating memory of this size takes longer than filling it.
     log_totals = logits.sub_(greatest[:, None]).exp_().sum(dim=-1).log_().add_(greatest)
-    log_probs = chosen - log_totals[source_rows]
+    log_probs = (chosen - log_totals[source_rows]).cpu()
 
     sizes = [len(answer) for answer in answers]
     return [

@@ -200,12 +200,12 @@ def _bits_per_byte(model: Run | Path, lm: LM, texts: Sequence[str]) -> float:
     """Bits per byte of texts under a run's pretrained weights, or under an external model itself."""
     from keylm.evaluate.bits_per_byte import plain_bits_per_byte
     from keylm.evaluate.chat_models import TransformersChatModel
-    from keylm.model.transformer import load_model
+    from keylm.inference.weights import load_weights
     from keylm.tokenizer.tokenizer import Tokenizer
 
     if isinstance(model, Path):
         return TransformersChatModel(lm.model, lm.tokenizer).bits_per_byte(texts)
-    base_model = load_model(model.recipe.model, model.verified_weights(completed_training_stages(model)[0]))
+    base_model = load_weights(model, completed_training_stages(model)[0])
     return plain_bits_per_byte(base_model, Tokenizer.load(model.stage("tokenizer")), texts)
 
 

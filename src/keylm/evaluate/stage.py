@@ -183,12 +183,11 @@ def _validation_stores(run: Run) -> dict[str, TokenStore]:
 
 
 def _load_models(run: Run) -> dict[str, KeyLM]:
-    """Final weights by training stage, in the precision that they were trained in."""
+    """Final weights by training stage, on the GPU if there is one, in the precision that they were trained in."""
     from keylm.common.hardware import compute_dtype
-    from keylm.model.transformer import load_model
+    from keylm.inference.weights import load_weights
 
-    models = {}
-    for stage in completed_training_stages(run):
-        models[stage] = load_model(run.recipe.model, run.verified_weights(stage))
-        models[stage].compute_dtype = compute_dtype(run.recipe.train.compute_dtype)
+    models = {stage: load_weights(run, stage) for stage in completed_training_stages(run)}
+    for model in models.values():
+        model.compute_dtype = compute_dtype(run.recipe.train.compute_dtype, model.device)
     return models

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from keylm.common.console import progress
 from keylm.inference.answers import Answer
+from keylm.inference.weights import load_weights
 from keylm.model.kernels.ops import linear
 from keylm.model.kv_cache import KVCache
-from keylm.model.transformer import KeyLM, load_model
+from keylm.model.transformer import KeyLM
 from keylm.run import Run
 from keylm.tokenizer.tokenizer import Tokenizer
 
@@ -71,7 +72,7 @@ class KeyLMGenerator:
     """Continues prompts with our own decoder (`Generator`). Any control token ends an answer."""
 
     model: KeyLM
-    """In float32, on the CPU."""
+    """In float32, on any device."""
     tokenizer: Tokenizer
     repetition_penalty: float = 1.0
     """Lowers the logits of tokens that occur in the prompt or the answer; 1 does not."""
@@ -102,7 +103,7 @@ class KeyLMGenerator:
         uniform = torch.rand(len(prompts), max_new_tokens, dtype=torch.float64, generator=rng)
 
         def choose(logits: Tensor, batch: Sequence[_Sequence]) -> Tensor:
-            draws = torch.stack([uniform[sequence.index, len(sequence.tokens)] for sequence in batch])
+            draws = torch.stack([uniform[sequence.index, len(sequence.tokens)] for sequence in batch]).to(logits.device)
             logits = self._penalized(logits, batch)
             cumulative = (logits.double() / temperature).softmax(dim=-1).cumsum(dim=-1)
             # A draw is under 1, but the sum of all probabilities may be lower by its rounding.
@@ -123,7 +124,7 @@ class KeyLMGenerator:
         waiting = self._sequences(prompts, max_new_tokens)
         capacity = max((len(sequence.unread) + sequence.limit for sequence in waiting), default=0)
         num_slots = self._num_slots(capacity)
-        cache = KVCache(self.model.config, num_slots, capacity)
+        cache = KVCache(self.model.config, num_slots, capacity, self.model.device)
         # A sequence's place in this list is its slot in the cache.
         running: list[_Sequence] = []
         with progress("answers", len(waiting), "answers") if self.shows_progress else nullcontext() as bar:
@@ -177,9 +178,11 @@ class KeyLMGenerator:
         tokens = torch.tensor(list(zip_longest(*(row.unread for row in batch), fillvalue=0))).T
         starts = torch.tensor([row.num_cached for row in batch])
         positions = starts[:, None] + torch.arange(tokens.shape[1])
-        hidden = self.model(tokens, positions=positions, contexts=cache.contexts(first_slot, positions))
-        last = torch.tensor([len(row.unread) - 1 for row in batch])
-        return linear(hidden[torch.arange(len(batch)), last], self.model.lm_head.weight)
+        contexts = cache.contexts(first_slot, positions)
+        device = self.model.device
+        hidden = self.model(tokens.to(device), positions=positions.to(device), contexts=contexts)
+        last = [len(row.unread) - 1 for row in batch]
+        return linear(hidden[range(len(batch)), last], self.model.lm_head.weight)
 
     def _finished_answer(self, sequence: _Sequence, stop: Sequence[str]) -> Answer | None:
         """The answer, if its latest token finished it."""
@@ -197,7 +200,7 @@ class KeyLMGenerator:
 
 def generator_of_run(run: Run, stage: str) -> KeyLMGenerator:
     """Load the final weights of a training stage. Its greedy answers have the repetition penalty of `eval`."""
-    model = load_model(run.recipe.model, run.verified_weights(stage))
+    model = load_weights(run, stage)
     return KeyLMGenerator(model, Tokenizer.load(run.stage("tokenizer")), run.recipe.eval.repetition_penalty)
 
 
@@ -218,7 +221,8 @@ def _penalize(logits: Tensor, batch: Sequence[_Sequence], penalty: float) -> Ten
     histories = [[*row.prompt, *row.tokens] for row in batch]
     # Padded with a token of the same sequence, which is penalized once like any other.
     width = max(map(len, histories))
-    seen = torch.tensor([history + history[:1] * (width - len(history)) for history in histories])
+    rows = [history + history[:1] * (width - len(history)) for history in histories]
+    seen = torch.tensor(rows, device=logits.device)
     scores = logits.gather(1, seen)
     return logits.scatter(1, seen, torch.where(scores < 0, scores * penalty, scores / penalty))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -40,7 +43,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
 
 def document_mask(document_ids: Tensor, dtype: torch.dtype) -> Mask:
     """The mask that keeps causal attention within documents, for document ids (B, T) and attention in `dtype`."""
-    return block_mask(document_ids) if document_ids.is_cuda else PackedDocuments.of(document_ids, dtype)
+    is_on_cpu = document_ids.device.type == "cpu"
+    return PackedDocuments.of(document_ids, dtype) if is_on_cpu else block_mask(document_ids)
 
 
 def block_mask(document_ids: Tensor) -> BlockMask:
@@ -51,4 +55,11 @@ def block_mask(document_ids: Tensor) -> BlockMask:
 
     # No number of heads: one mask serves them all.
     batch_size, length = document_ids.shape
-    return create_block_mask(mask_mod, batch_size, None, length, length, device=str(document_ids.device))
+    return _make_block_mask()(mask_mod, batch_size, None, length, length, device=str(document_ids.device))
+
+
+@functools.cache
+def _make_block_mask() -> Callable[..., BlockMask]:
+    """`create_block_mask`, compiled: it would otherwise fill a boolean (B, T, T) for every batch."""
+    # Not at import: the compiler takes a second to load, which the CPU need not spend.
+    return torch.compile(create_block_mask, dynamic=False)

@@ -5,13 +5,16 @@
 | collectives | gloo | NCCL |
 | layers | eager | `torch.compile`, layer by layer |
 | attention within documents | `keylm.model.document_attention` | flex attention, which skips masked blocks |
+| cross entropy | `keylm.model.kernels`, or plain torch | compiled by `torch.compile` |
 | causal attention | `keylm.model.kernels`, or torch's | torch's choice: flash attention in bfloat16 |
 """
 
 from __future__ import annotations
 
+import os
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from keylm.common import hardware
 from keylm.common.ranks import local_rank
@@ -34,9 +37,35 @@ def dist_backend(device: torch.device) -> str:
 
 def compile_layers(layers: nn.ModuleList, device: torch.device) -> None:
     """Compile each layer in place on CUDA. On CPUs this was slower than eager mode."""
-    if device.type == "cuda":
-        for layer in layers:
-            layer.compile()
+    if device.type != "cuda":
+        return
+    # All layers share one code object, whose compiled variants count together: those for training and validation, with
+    # and without documents, each for the shapes of several phases. Beyond the limit, torch falls back to eager mode,
+    # in which flex attention computes all scores.
+    torch._dynamo.config.recompile_limit = 64
+    for layer in layers:
+        layer.compile(dynamic=False)
+
+
+def copy_to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor from main memory to a device. On CUDA, this does not wait for what the GPU has to do before."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def use_deterministic_algorithms() -> None:
+    """Make every later operation of this process give the same bits in every run on the same device.
+
+    CPUs do so anyway. On CUDA, it costs speed.
+    """
+    # cuBLAS reads it when it is first used.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    # Torch prefers cuDNN's attention on Hopper, and has no deterministic form of its gradient.
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    # Without measuring, by which two runs may choose different kernels.
+    torch._inductor.config.deterministic = True
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -18,17 +18,19 @@ class KVCache:
         config: The model's sizes.
         num_slots: Sequences that are generated at the same time.
         capacity: Positions of a sequence.
+        device: The model's device, by default the CPU.
     """
 
-    def __init__(self, config: ModelConfig, num_slots: int, capacity: int) -> None:
+    def __init__(self, config: ModelConfig, num_slots: int, capacity: int, device: torch.device | None = None) -> None:
         shape = (config.num_hidden_layers, num_slots, config.num_key_value_heads, capacity, config.head_dim)
         # Zeros, because a position that is masked has no weight, but NaN times no weight is NaN.
-        self._keys, self._values = torch.zeros(shape), torch.zeros(shape)
+        self._keys, self._values = torch.zeros(shape, device=device), torch.zeros(shape, device=device)
 
     def contexts(self, first_slot: int, positions: Tensor) -> list[CachedContext]:
         """The context of each layer, for tokens at `positions` (B, T) of the B slots from `first_slot` on."""
         slots, length = slice(first_slot, first_slot + len(positions)), int(positions.max()) + 1
-        mask = torch.arange(length) <= positions[:, None, :, None]
+        positions = positions.to(self._keys.device)
+        mask = torch.arange(length, device=positions.device) <= positions[:, None, :, None]
         return [
             CachedContext(keys[slots, :, :length], values[slots, :, :length], positions, mask)
             for keys, values in zip(self._keys, self._values, strict=True)
@@ -54,7 +56,7 @@ class CachedContext:
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Cache keys and values (B, K, T, D) of the new tokens, and attend their queries (B, N, T, D): (B, T, N, D)."""
-        rows = torch.arange(len(q))[:, None]
+        rows = torch.arange(len(q), device=q.device)[:, None]
         self.keys[rows, :, self.positions] = k.transpose(1, 2)
         self.values[rows, :, self.positions] = v.transpose(1, 2)
         # Query heads that share a key head become queries of one head: nothing is repeated, as `enable_gqa` would.

@@ -30,7 +30,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
         self.eps = eps
 
-    def forward(self, x: Tensor, delta: Tensor | None, *weights: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, delta: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
         """Add `delta` to the residual stream `x`, both (..., width). Return the sum and its norm, multiplied by the
         concatenated `weights` if there are any."""
         if weights:
@@ -95,7 +95,7 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = FeedForward(config)
 
-    def forward(self, x: Tensor, delta: Tensor | None, rotary: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, delta: Tensor, rotary: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
         """Map the residual stream (B, T, H) and the previous layer's output to the same for the next layer.
 
         The output is not added here but in the next norm, which reads the sum anyway."""
@@ -127,6 +127,11 @@ class KeyLM(nn.Module):
         # that the head does not have.
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights, where inputs have to be."""
+        return self.lm_head.weight.device
+
     def forward(
         self,
         tokens: Tensor,
@@ -153,7 +158,9 @@ class KeyLM(nn.Module):
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         rotary = rotary_table(positions, self.config)
-        x, delta = self.model.embed_tokens(tokens).to(self.compute_dtype), None
+        x = self.model.embed_tokens(tokens).to(self.compute_dtype)
+        # Zeros rather than None for the first layer, so that all layers share one compiled graph.
+        delta = torch.zeros_like(x)
         masks: Sequence[Mask] = contexts or [attention_mask] * len(self.model.layers)
         for layer, layer_mask in zip(self.model.layers, masks, strict=True):
             x, delta = layer(x, delta, rotary, layer_mask)
@@ -176,7 +183,7 @@ class KeyLM(nn.Module):
 
 
 def load_model(config: ModelConfig, path: Path) -> KeyLM:
-    """Load a model from a safetensors file, in float32 and evaluation mode."""
+    """Load a model from a safetensors file, in float32, on the CPU and in evaluation mode."""
     model = KeyLM(config)
     model.load_state_dict(load_file(path))
     return model.eval()

@@ -115,7 +115,7 @@ def trl_arguments(run: Run, stage: str, config: DpoConfig | GrpoConfig) -> dict[
         "warmup_steps": round(config.warmup_fraction * config.num_steps),
         "lr_scheduler_type": "linear",
         "max_grad_norm": config.max_grad_norm,
-        "bf16": compute_dtype(run.recipe.sft.compute_dtype) == torch.bfloat16,
+        "bf16": compute_dtype(run.recipe.sft.compute_dtype, get_device()) == torch.bfloat16,
         "use_cpu": get_device().type == "cpu",
         # trl's default would compute every layer twice to save memory that models of this size do not need.
         "gradient_checkpointing": False,

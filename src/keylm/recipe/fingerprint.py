@@ -23,6 +23,7 @@ NON_OUTPUT_FIELDS = {
     "keep_last",
     "permanent_every",
     "max_skipped_steps",
+    "deterministic",
     "parallel",
     "timeout_seconds",
 }

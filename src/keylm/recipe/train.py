@@ -63,6 +63,8 @@ class TrainConfig(Config):
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Dtype of the matrix products; `auto` is bfloat16 where the processor has instructions for it. Weights, gradients
     and optimizer state are always float32."""
+    deterministic: bool = False
+    """Give the same bits in every run on one GPU, and after every resume, at some cost in speed. CPUs always do."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """The optimizer and its learning rates."""
     phases: list[PhaseConfig] = []

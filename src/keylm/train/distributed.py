@@ -28,7 +28,9 @@ class DistContext:
     world_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     group: ProcessGroup | None = None
-    """The process group of the ranks' collectives; None for a single process."""
+    """The process group of collectives on tensors of `device`; None for a single process."""
+    host_group: ProcessGroup | None = None
+    """The same ranks for numbers in main memory: over NCCL, each would wait for all that the GPU has to do."""
 
     def sum(self, *values: float) -> list[float]:
         """Sum each value over all ranks, in float64. Every rank gets the same bits."""
@@ -47,10 +49,10 @@ class DistContext:
         return torch.cat(parts)
 
     def _all_reduce(self, values: tuple[float, ...], operation: ReduceOp.RedOpType) -> list[float]:
-        if self.group is None:
+        if self.host_group is None:
             return list(values)
-        reduced = torch.tensor(values, dtype=torch.float64, device=self.device)
-        all_reduce(reduced, operation, group=self.group)
+        reduced = torch.tensor(values, dtype=torch.float64)
+        all_reduce(reduced, operation, group=self.host_group)
         result: list[float] = reduced.tolist()
         return result
 
@@ -68,9 +70,10 @@ def init_distributed(timeout_seconds: float) -> DistContext:
     if world_size() == 1:
         return DistContext(device=device)
     init_process_group()
-    # The default group's timeout is for stages that the main process does alone; training has a group of its own.
-    group = new_group(backend=dist_backend(device), timeout=timedelta(seconds=timeout_seconds))
-    return DistContext(rank(), world_size(), device, group)
+    # The default group's timeout is for stages that the main process does alone; training has groups of its own.
+    timeout = timedelta(seconds=timeout_seconds)
+    group, host_group = (new_group(backend=backend, timeout=timeout) for backend in (dist_backend(device), "gloo"))
+    return DistContext(rank(), world_size(), device, group, host_group)
 
 
 class Objective(nn.Module):
@@ -119,10 +122,14 @@ def parallelize(model: KeyLM, parallel: str, dist: DistContext) -> nn.Module:
 
 
 def no_sync_context(objective: nn.Module, is_last: bool) -> AbstractContextManager[None]:
-    """Context of a micro-batch: under DDP, only the last one of a step averages gradients.
+    """Context of a micro-batch: only the last one of a step averages gradients over the ranks.
 
-    FSDP reduces them in every micro-batch, since no rank can hold a whole gradient.
+    Until then, FSDP holds the whole gradient on every rank: four bytes per parameter.
     """
+    # Not `isinstance(objective, FSDPModule)`: importing it takes a second, which a single process need not spend.
+    if set_gradient_sync := getattr(objective, "set_requires_gradient_sync", None):
+        set_gradient_sync(is_last)
+        return nullcontext()
     if is_last or not isinstance(objective, DistributedDataParallel):
         return nullcontext()
     return objective.no_sync()

@@ -52,7 +52,7 @@ class Workspace:
         """An uninitialized tensor in the dtype of the products. It is valid until `name` is taken again."""
         buffer = self._buffers.get(name)
         if buffer is None or buffer.numel() < math.prod(shape):
-            buffer = torch.empty(math.prod(shape), dtype=compute_dtype("auto"), device=self.device)
+            buffer = torch.empty(math.prod(shape), dtype=compute_dtype("auto", self.device), device=self.device)
             self._buffers[name] = buffer
         return buffer[: math.prod(shape)].view(shape)
 

@@ -38,7 +38,7 @@ class ProgressDisplay:
     def __init__(self, name: str, model: ModelConfig, config: TrainConfig, step: int, dist: DistContext) -> None:
         self.name, self.config, self.step = name, config, step
         # Products of other shapes or dtypes run at other rates: the peak is that of this training's own.
-        dtype = compute_dtype(config.compute_dtype)
+        dtype = compute_dtype(config.compute_dtype, dist.device)
         micro_batch_tokens = min(config.micro_batch_tokens, config.batch_tokens)
         self._matmul_peak = dist.world_size * matmul_flops_per_second(model, micro_batch_tokens, dtype, dist.device)
         self._flops_per_token = flops_per_token(model, config.sequence_length)

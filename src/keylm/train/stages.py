@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from keylm.common.errors import UserError
 from keylm.data.loading.loader import Loader
 from keylm.data.loading.mixture import Mixture
 from keylm.data.loading.packing import ConcatSequences, PackedSequences, Sequences
+from keylm.data.loading.prefetch import PrefetchLoader
 from keylm.data.prepare.outputs import available_sources, open_store
 from keylm.data.prepare.token_store import TokenStore
 from keylm.inference.generator import generator_of_weights
@@ -97,20 +99,22 @@ def _train(run: Run, stage: str, model: KeyLM) -> dict[str, Any]:
     text, conversations = _validation_stores(run, "pretrain"), _validation_stores(run, "sft") if stage == "sft" else {}
     tokenizer = Tokenizer.load(run.stage("tokenizer"))
     num_bytes, length = config.validation_bytes, config.sequence_length
-    trainer = Trainer(
-        folder=run.stage(stage),
-        model=model,
-        config=config,
-        loader=make_loader(run, stage),
-        data_fingerprint=_data_fingerprint(run, stage),
-        text=validation_on_text(text, num_bytes, length),
-        answers=validation_on_answers(conversations, tokenizer, num_bytes, length),
-        sample=partial(_sample, run, stage),
-        dist=dist,
-    )
-    trainer.run()
+    loader = make_loader(run, stage)
+    with closing(PrefetchLoader(loader, config.num_steps)) as prefetch:
+        trainer = Trainer(
+            folder=run.stage(stage),
+            model=model,
+            config=config,
+            loader=prefetch,
+            data_fingerprint=_data_fingerprint(run, stage),
+            text=validation_on_text(text, num_bytes, length),
+            answers=validation_on_answers(conversations, tokenizer, num_bytes, length),
+            sample=partial(_sample, run, stage),
+            dist=dist,
+        )
+        trainer.run()
     total_tokens = config.num_steps * config.batch_tokens
-    drawn_tokens = trainer.loader.mixture.tokens()
+    drawn_tokens = loader.mixture.tokens()
     return {
         "tokens": total_tokens,
         "steps": config.num_steps,

@@ -19,8 +19,9 @@ from keylm.common.errors import KeyLMError, UserError
 from keylm.common.hardware import compute_dtype, keep_freed_memory
 from keylm.common.ranks import barrier, translate_dist_errors
 from keylm.data.loading.loader import Batch, Loader
+from keylm.data.loading.prefetch import PrefetchLoader
 from keylm.inference.samples import Sample
-from keylm.model.device import peak_memory_bytes
+from keylm.model.device import copy_to_device, peak_memory_bytes, use_deterministic_algorithms
 from keylm.model.transformer import KeyLM
 from keylm.recipe.train import TrainConfig
 from keylm.train.checkpoint import AsyncCheckpointer, Checkpoint, latest_step, load_checkpoint, save_weights
@@ -50,7 +51,7 @@ class Trainer:
     folder: Path
     model: KeyLM
     config: TrainConfig
-    loader: Loader
+    loader: Loader | PrefetchLoader
     data_fingerprint: str
     """Fingerprint of everything that determines the batches."""
     text: Validation
@@ -81,7 +82,9 @@ class Trainer:
                 f"ranks: start fewer, or raise batch_tokens"
             )
         keep_freed_memory()
-        self.model.compute_dtype = compute_dtype(self.config.compute_dtype)
+        if self.config.deterministic:
+            use_deterministic_algorithms()
+        self.model.compute_dtype = compute_dtype(self.config.compute_dtype, self.dist.device)
         self.objective = parallelize(self.model, self.config.parallel, self.dist)
         self.optimizer = Optimizer(self.model, self.config.optimizer, self.config.batch_tokens, self.dist)
         self.checkpointer = AsyncCheckpointer(
@@ -126,24 +129,26 @@ class Trainer:
         batch = self.loader.batch(self.step, self.dist.rank, self.dist.world_size)
         self._log_new_epochs(batch)
         num_targets, num_rows = self.dist.sum((batch.targets != IGNORE_INDEX).sum(), len(batch.tokens))
-        micro_batches = split_batch(batch, math.ceil(num_rows / self.dist.world_size), self.config.micro_batch_tokens)
+        most_rows = math.ceil(num_rows / self.dist.world_size)
+        micro_batches = split_batch(batch, most_rows, self.config.micro_batch_tokens, self.dist.device)
 
         # Forward and backward, accumulating the gradient of the mean loss over the global number of targets. DDP and
         # FSDP average the ranks' gradients, so each is scaled up by their number.
-        total_nll = 0.0
+        total_nll = torch.zeros((), dtype=torch.float64, device=self.dist.device)
         for index, micro_batch in enumerate(micro_batches):
             # A step can take minutes, and a scheduler gives short notice: ask here, not once per step.
             self._stop_if_requested(stop)
             with no_sync_context(self.objective, is_last=index == len(micro_batches) - 1):
-                nll: Tensor = self.objective(*(tensor.to(self.dist.device) for tensor in micro_batch))
+                nll: Tensor = self.objective(*micro_batch)
                 (nll * (self.dist.world_size / num_targets)).backward()  # type: ignore[no-untyped-call]
-            total_nll += nll.item()
-        loss = self.dist.sum(total_nll)[0] / num_targets
+            total_nll += nll.detach()
 
         # Clip, and decide whether to skip. Only this step's loss and norm count, no clock and no history, so that a
         # resumed run skips the same steps.
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
-        grad_norm = full_tensor(norm).item()
+        norm = full_tensor(nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm))
+        # The first time in the step that the host waits for a GPU.
+        own_nll, grad_norm = torch.stack([total_nll, norm.double()]).tolist()
+        loss = self.dist.sum(own_nll)[0] / num_targets
         is_finite = math.isfinite(loss) and math.isfinite(grad_norm)
         is_skipped = not is_finite or grad_norm > self.config.skip_grad_norm
 
@@ -287,20 +292,23 @@ class Trainer:
             )
 
 
-def split_batch(batch: Batch, num_rows: int, micro_batch_tokens: int) -> list[tuple[Tensor, ...]]:
-    """Split a rank's rows into micro-batches.
+def split_batch(batch: Batch, num_rows: int, micro_batch_tokens: int, device: torch.device) -> list[tuple[Tensor, ...]]:
+    """Split a rank's rows into micro-batches on its device.
 
     Args:
         batch: the rows of this rank.
         num_rows: rows of the rank that has most. A rank with fewer repeats a row, without targets: FSDP gathers
             parameters in every micro-batch, so all ranks must have equally many.
         micro_batch_tokens: at most so many tokens per micro-batch.
+        device: the device that computes.
 
     Returns:
         Tokens, targets and, with intra-document masking, document ids of each micro-batch, all (rows, time) int64.
     """
     num_present, length = batch.tokens.shape
     arrays = [batch.tokens, batch.targets, *([] if batch.document_ids is None else [batch.document_ids])]
-    tensors = [torch.from_numpy(np.concatenate([array, array[: num_rows - num_present]])) for array in arrays]
-    tensors[1][num_present:] = IGNORE_INDEX
-    return list(zip(*(torch.split(tensor, micro_batch_tokens // length) for tensor in tensors), strict=True))
+    rows = torch.from_numpy(np.stack([np.concatenate([array, array[: num_rows - num_present]]) for array in arrays]))
+    rows[1, num_present:] = IGNORE_INDEX
+    # All in one copy.
+    micro_batches = torch.split(copy_to_device(rows, device), micro_batch_tokens // length, dim=1)
+    return [micro_batch.unbind() for micro_batch in micro_batches]

@@ -310,20 +310,17 @@ void block_product(int64_t M, int64_t N, int64_t K, int64_t ld_a, int64_t ld_b, 
 
 void block_release(bool) {}
 
-// total = x + delta (x itself without delta); out = total / rms(total) * weight.
+// total = x + delta; out = total / rms(total) * weight.
 void add_rms_norm(const bf16* x, const bf16* delta, const float* weight, bf16* total, bf16* out, int64_t rows,
                   int64_t width, float eps) {
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < rows; r++) {
-        const bf16* row = x + r * width;
-        if (delta) {
-            bf16* sum = total + r * width;
-            for (int64_t i = 0; i < width; i += LANES) store_down(sum + i, up(row + i) + up(delta + r * width + i));
-            row = sum;
-        }
-        float scale = inverse_rms(row, width, eps);
+        const int64_t first = r * width;
         for (int64_t i = 0; i < width; i += LANES)
-            store_down(out + r * width + i, up(row + i) * scale * load<Floats>(weight + i));
+            store_down(total + first + i, up(x + first + i) + up(delta + first + i));
+        const float scale = inverse_rms(total + first, width, eps);
+        for (int64_t i = 0; i < width; i += LANES)
+            store_down(out + first + i, up(total + first + i) * scale * load<Floats>(weight + i));
     }
 }
 

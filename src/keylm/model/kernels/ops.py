@@ -8,7 +8,8 @@ Shapes: batch (B), time (T), hidden_size (H), query heads (N), key/value heads (
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -26,7 +27,8 @@ _NUM_PARTIAL_SUMS = 32
 _QUERY_BLOCK = 64
 """Queries in a block of attention: `QUERIES` in `kernels.cpp`."""
 _VOCAB_MULTIPLE = 64
-"""Rows of logits are padded to a multiple of this many columns: two cache lines."""
+"""Rows of logits are padded to a multiple of this many columns: two cache lines of a CPU, and what GPUs' products need
+to be fast."""
 _WIDTH_MULTIPLE = 32
 """Loops over columns have no tails: they take two vectors of 16 numbers at a time."""
 
@@ -46,22 +48,22 @@ def linear(x: Tensor, *weights: Tensor) -> Tensor:
         if x.numel() < x.shape[-1] ** 2:
             return torch.cat([F.linear(x, weight) for weight in weights], dim=-1)
         return F.linear(x, torch.cat(weights))
+    if x.device.type != "cpu":
+        return F.linear(x, torch.cat([weight.to(x.dtype) for weight in weights]))
     out: Tensor = _Linear.apply(x, *weights)  # type: ignore[no-untyped-call]
     return out
 
 
-def add_rms_norm(x: Tensor, delta: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """`x + delta` (or `x`, if delta is None) and its RMSNorm with `weight` (width,), both (..., width)."""
+def add_rms_norm(x: Tensor, delta: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """`x + delta` and its RMSNorm with `weight` (width,), both (..., width)."""
     if uses_kernels(x, len(weight)):
         total, out = _AddRMSNorm.apply(x, delta, weight, eps)  # type: ignore[no-untyped-call]
         return total, out
-    total = x if delta is None else x + delta
+    total = x + delta
     return total, F.rms_norm(total, weight.shape, weight.to(x.dtype), eps)
 
 
-def norm_linear(
-    x: Tensor, delta: Tensor | None, norm_weight: Tensor, eps: float, *weights: Tensor
-) -> tuple[Tensor, Tensor]:
+def norm_linear(x: Tensor, delta: Tensor, norm_weight: Tensor, eps: float, *weights: Tensor) -> tuple[Tensor, Tensor]:
     """`add_rms_norm`, then `linear` on the norm: the sum (..., width) and the product (..., out)."""
     if uses_kernels(x, len(norm_weight)):
         total, out = _NormLinear.apply(x, delta, norm_weight, eps, *weights)  # type: ignore[no-untyped-call]
@@ -121,10 +123,10 @@ def swiglu_linear(gate_up: Tensor, weight: Tensor) -> Tensor:
 def cast_and_pad_lm_head(weight: Tensor, like: Tensor) -> Tensor:
     """Cast the head's weight (V, H) to the dtype of `like`, for logits that go to `cross_entropy`.
 
-    For the compiled form, V is padded with zeros to a multiple of 64, so that every row of logits starts on a cache
-    line.
+    In bfloat16, V is padded with zeros to a multiple of 64, so that every row of logits is aligned.
     """
-    num_rows = -(-len(weight) // _VOCAB_MULTIPLE) * _VOCAB_MULTIPLE if uses_kernels(like) else len(weight)
+    is_padded = like.dtype == torch.bfloat16
+    num_rows = -(-len(weight) // _VOCAB_MULTIPLE) * _VOCAB_MULTIPLE if is_padded else len(weight)
     padded = like.new_zeros(num_rows, weight.shape[1])
     padded[: len(weight)] = weight
     return padded
@@ -147,11 +149,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, vocab_size: int) -> tuple[Ten
         # The gradient takes the place of the logits, which nobody needs any more: half of the memory of a chunk.
         call_kernel("cross_entropy", logits, targets.contiguous(), nll, len(targets), vocab_size, logits.shape[1])
         return nll, logits
-    is_counted, index = targets[:, None] >= 0, targets[:, None].clamp(min=0)
-    log_p = logits[:, :vocab_size].float().log_softmax(dim=1)
-    nll = (-log_p.gather(1, index) * is_counted).flatten()
-    grad = log_p.exp_().scatter_add_(1, index, torch.full_like(index, -1, dtype=log_p.dtype))
-    return nll, F.pad((grad * is_counted).to(logits.dtype), (0, logits.shape[1] - vocab_size))
+    return (_compiled_cross_entropy() if logits.is_cuda else _cross_entropy)(logits, targets, vocab_size)
 
 
 def nll(logits: Tensor, targets: Tensor, vocab_size: int) -> Tensor:
@@ -185,6 +183,20 @@ def weight_grad(grad: Tensor, x: Tensor) -> Tensor:
     out = transposed.new_empty(rows, columns, dtype=torch.float32)
     call_kernel("transpose_up", transposed, out, columns, rows)
     return out
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor, vocab_size: int) -> tuple[Tensor, Tensor]:
+    is_counted, index = targets[:, None] >= 0, targets[:, None].clamp(min=0)
+    log_p = logits[:, :vocab_size].float().log_softmax(dim=1)
+    nll = (-log_p.gather(1, index) * is_counted).flatten()
+    grad = log_p.exp_().scatter_add_(1, index, torch.full_like(index, -1, dtype=log_p.dtype))
+    return nll, F.pad((grad * is_counted).to(logits.dtype), (0, logits.shape[1] - vocab_size))
+
+
+@functools.cache
+def _compiled_cross_entropy() -> Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]:
+    # Not at import: the compiler takes a second to load, which the CPU need not spend.
+    return torch.compile(_cross_entropy, dynamic=False)
 
 
 def _rotate(x: Tensor, rotary: Tensor) -> Tensor:
@@ -240,11 +252,11 @@ class _NormLinear(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, delta: Tensor | None, norm_weight: Tensor, eps: float, *weights: Tensor
+        ctx: Any, x: Tensor, delta: Tensor, norm_weight: Tensor, eps: float, *weights: Tensor
     ) -> tuple[Tensor, Tensor]:
         total, normed = _add_rms_norm(x, delta, norm_weight, eps)
         ctx.save_for_backward(total, norm_weight, *weights)
-        ctx.eps, ctx.has_delta = eps, delta is not None
+        ctx.eps = eps
         # The gradient of an output that nobody uses is then None, not a tensor of zeros to be made and added.
         ctx.set_materialize_grads(False)
         return total, F.linear(normed, _cast_and_join(weights, x.dtype))
@@ -255,15 +267,15 @@ class _NormLinear(Function):
         total, norm_weight, *weights = ctx.saved_tensors
         grad_normed = grad_out @ _cast_and_join(weights, total.dtype)
         grad, normed, grad_norm = _add_rms_norm_backward(total, norm_weight, grad_normed, grad_total, ctx.eps)
-        return grad, grad if ctx.has_delta else None, grad_norm, None, *_weight_grads(grad_out, normed, weights)
+        return grad, grad, grad_norm, None, *_weight_grads(grad_out, normed, weights)
 
 
 class _AddRMSNorm(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, delta: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, delta: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         total, out = _add_rms_norm(x, delta, weight, eps)
         ctx.save_for_backward(total, weight)
-        ctx.eps, ctx.has_delta = eps, delta is not None
+        ctx.eps = eps
         ctx.set_materialize_grads(False)
         return total, out
 
@@ -272,7 +284,7 @@ class _AddRMSNorm(Function):
     def backward(ctx: Any, grad_total: Tensor | None, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         total, weight = ctx.saved_tensors
         grad, _, grad_weight = _add_rms_norm_backward(total, weight, grad_out.contiguous(), grad_total, ctx.eps)
-        return grad, grad if ctx.has_delta else None, grad_weight, None
+        return grad, grad, grad_weight, None
 
 
 class _SplitNormRope(Function):
@@ -332,8 +344,8 @@ class _CausalAttention(Function):
         return grads
 
 
-def _add_rms_norm(x: Tensor, delta: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    total, out = x.clone() if delta is None else torch.empty_like(x), torch.empty_like(x)
+def _add_rms_norm(x: Tensor, delta: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    total, out = torch.empty_like(x), torch.empty_like(x)
     width = weight.shape[0]
     call_kernel("add_rms_norm", x, delta, weight, total, out, x.numel() // width, width, eps)
     return total, out
