@@ -33,8 +33,9 @@ def losses(run: Run, stage: str) -> list[float]:
 def test_all_stages_on_two_ranks_with_one_killed(tmp_path: Path) -> None:
     recipe = write_tiny_recipe(tmp_path)
     run = open_run(recipe, SETTINGS, tmp_path / "two")
+    run.save_recipe()
     with _torchrun(run, "--max-restarts", "2") as process:
-        _wait_for_steps(run, 5)
+        _wait_for_steps(run, 5, process)
         victim = _worker(run, rank=1)
         os.kill(victim, signal.SIGKILL)
         _, screen = process.communicate(timeout=240)
@@ -54,7 +55,7 @@ def test_all_stages_on_two_ranks_with_one_killed(tmp_path: Path) -> None:
 
 def test_sigterm_to_torchrun_saves(prepared: Run, tiny_run: Run) -> None:
     with _torchrun(tiny_run, command="pretrain") as process:
-        _wait_for_steps(tiny_run, 3)
+        _wait_for_steps(tiny_run, 3, process)
         process.terminate()
         _, screen = process.communicate(timeout=60)
     assert "saved: run the same command to resume" in screen
@@ -67,8 +68,9 @@ def _torchrun(run: Run, *options: str, command: str = "run") -> subprocess.Popen
     return subprocess.Popen([*torchrun, "-m", "keylm", command, str(run.folder)], stderr=subprocess.PIPE, text=True)
 
 
-def _wait_for_steps(run: Run, number: int) -> None:
+def _wait_for_steps(run: Run, number: int, process: subprocess.Popen[str]) -> None:
     while len(losses(run, "pretrain")) < number:
+        assert process.poll() is None
         time.sleep(0.01)
 
 
