@@ -89,7 +89,7 @@ def observe(device: torch.device) -> Observations:
     """The first gradient and the losses of `STEPS` steps, by dtype, with and without documents, by optimizer."""
     found: Observations = {}
     for dtype in (torch.float32, torch.bfloat16):
-        for documents in ("", " with documents"):
+        for documents in ("", ", documents"):
             name = str(dtype).removeprefix("torch.") + documents
             for optimizer in ("adamw", "muon"):
                 training = _Training(device, dtype, bool(documents), optimizer)
@@ -100,22 +100,22 @@ def observe(device: torch.device) -> Observations:
 
 def _distances(expected: Observations, found: Observations) -> Iterator[tuple[str, float, float]]:
     """What is compared, how far apart it is, and how far it may be."""
-    for documents in ("", " with documents"):
+    for documents in ("", ", documents"):
         exact, low = f"float32{documents}", f"bfloat16{documents}"
         adamw, muon = (expected[f"{exact}, {name}"] - found[f"{exact}, {name}"] for name in ("adamw", "muon"))
         yield f"{exact}: first loss, nats", adamw[0].abs().item(), 1e-5
-        yield f"{exact}: {STEPS} losses with AdamW, nats", adamw.abs().max().item(), 1e-3
-        yield f"{exact}: {STEPS} losses with Muon, nats", muon.abs().max().item(), 3e-3
+        yield f"{exact}: adamw losses, nats", adamw.abs().max().item(), 1e-3
+        yield f"{exact}: muon losses, nats", muon.abs().max().item(), 3e-3
         gradient = expected[f"{exact}, gradient"]
         own, cpu, rounded = (
             ((other - gradient).norm() / gradient.norm()).item()
             for other in (found[f"{exact}, gradient"], expected[f"{low}, gradient"], found[f"{low}, gradient"])
         )
         yield f"{exact}: gradient, relative", own, 1e-4
-        yield f"{low}: gradient, relative to float32's", rounded, 1.5 * cpu
+        yield f"{low}: gradient, relative", rounded, 1.5 * cpu
         for name in ("adamw", "muon"):
             apart = (found[f"{low}, {name}"] - expected[f"{exact}, {name}"]).abs().max().item()
-            yield f"{low}: {STEPS} losses with {name} against float32's, nats", apart, 0.02
+            yield f"{low}: {name} losses, nats from float32's", apart, 0.02
 
 
 class _Training:
@@ -169,7 +169,7 @@ def speed(options: argparse.Namespace) -> int:
     length = recipe.train.sequence_length
     flops = flops_per_token(recipe.model, length)
     rates: dict[str, dict[int, float]] = {}
-    print("| | micro-batch, tokens | tokens/s | of the data sheet's peak | peak memory, GiB |\n|---|---|---|---|---|")
+    print("| | micro-batch, tokens | tokens/s | share of peak | peak memory, GiB |\n|---|---|---|---|---|")
     for name in ("keylm-muon", "keylm", "transformers-compiled", "transformers"):
         for micro_batch_tokens in options.micro_batches:
             _reset(device)

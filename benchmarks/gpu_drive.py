@@ -7,7 +7,7 @@ measured speed allows, so that the learning rate decays within the time. It need
     RUN                             a run whose data are prepared: `keylm prepare RUN`
     FOLDER/reference.safetensors    written on any machine: `python benchmarks/gpu.py reference FILE`
 
-The packed weights are bfloat16, in parts for a slow line (144 MB become 97 for KeyLM-75M), which are joined again by
+The packed weights are bfloat16, in parts for a slow line, which are joined again by
 
     python benchmarks/gpu_drive.py --unpack FOLDER WEIGHTS.safetensors
 """
@@ -73,9 +73,10 @@ def drive(run: Run, folder: Path, seconds: float, micro_batches: list[str]) -> N
         # A tenth of the time for SFT, whose batches are smaller: at half the speed, a twentieth of the tokens.
         settings["pretrain"] = [f"train.tokens={tokens * 0.9:.0f}", f"train.micro_batch_tokens={micro_batch_tokens}"]
         settings["sft"] = [f"sft.tokens={tokens * 0.05:.0f}"]
+        log.note("plan", f"{tokens * 0.9:,.0f} tokens, then {tokens * 0.05:,.0f} of SFT", 0)
     for stage, own in settings.items():
         command = [*KEYLM, stage, str(run.folder), *(word for setting in own for word in ("--set", setting))]
-        log.run(", ".join([stage, *own]), command, limit=log.seconds_left - PACK_SECONDS)
+        log.run(stage, command, limit=log.seconds_left - PACK_SECONDS)
     for stage in ("pretrain", "sft"):
         weights = newest_weights(run, stage)
         if weights:
@@ -102,7 +103,7 @@ class Log:
     def run(self, name: str, command: list[str], limit: float) -> None:
         """Run a command for at most `limit` seconds, with its output in a file of its own; Ctrl-C stops it then."""
         start = time.monotonic()
-        output = self.path.with_name(f"{name.split(',')[0]}.txt")
+        output = self.path.with_name(f"{name}.txt")
         with output.open("w", encoding="utf-8") as file:
             process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
             try:

@@ -40,7 +40,7 @@ def main() -> None:
         _print_peak_memory(options.only, config, options)
         return
     tokens = options.rows * options.length
-    steps = {name: _make_step(name, config, options) for name in _variants(options.compiled)}
+    steps = {name: make_step(name, config, options.rows, options.length) for name in _variants(options.compiled)}
     # Warm up: the first step compiles and allocates.
     for step in steps.values():
         step()
@@ -88,10 +88,6 @@ def _seconds(step: Step) -> float:
     start = time.perf_counter()
     step()
     return time.perf_counter() - start
-
-
-def _make_step(name: str, config: ModelConfig, options: argparse.Namespace) -> Step:
-    return make_step(name, config, options.rows, options.length)
 
 
 def make_step(
@@ -162,7 +158,7 @@ def _transformers_step(
 
 
 def _print_peak_memory(name: str, config: ModelConfig, options: argparse.Namespace) -> None:
-    step = _make_step(name, config, options)
+    step = make_step(name, config, options.rows, options.length)
     step()
     step()
     print(peak_memory_bytes())

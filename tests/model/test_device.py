@@ -36,7 +36,7 @@ def test_cpu_is_the_device_without_a_gpu() -> None:
 
 
 def test_flex_attention_equals_a_boolean_mask(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("keylm.model.attention._make_block_mask", lambda: create_block_mask)
+    monkeypatch.setattr("keylm.model.attention.compiled", lambda function: function)
     q, k, v = torch.randn(2, 4, 32, 8), torch.randn(2, 2, 32, 8), torch.randn(2, 2, 32, 8)
     document_ids = torch.tensor([[0] * 5 + [1] * 20 + [2] * 7, [0] * 31 + [1]])
     alike = document_ids[:, None, :, None] == document_ids[:, None, None, :]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
+from keylm.model.device import compiled
 from keylm.model.document_attention import PackedDocuments
 from keylm.model.kernels.ops import causal_attention
 from keylm.model.kv_cache import CachedContext
@@ -53,13 +51,8 @@ def block_mask(document_ids: Tensor) -> BlockMask:
     def mask_mod(batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (query >= key) & (document_ids[batch, query] == document_ids[batch, key])
 
-    # No number of heads: one mask serves them all.
+    # No number of heads: one mask serves them all. Compiled, because it would otherwise fill a boolean (B, T, T).
     batch_size, length = document_ids.shape
-    return _make_block_mask()(mask_mod, batch_size, None, length, length, device=str(document_ids.device))
-
-
-@functools.cache
-def _make_block_mask() -> Callable[..., BlockMask]:
-    """`create_block_mask`, compiled: it would otherwise fill a boolean (B, T, T) for every batch."""
-    # Not at import: the compiler takes a second to load, which the CPU need not spend.
-    return torch.compile(create_block_mask, dynamic=False)
+    make_mask = compiled(create_block_mask)
+    mask: BlockMask = make_mask(mask_mod, batch_size, None, length, length, device=str(document_ids.device))
+    return mask

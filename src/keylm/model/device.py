@@ -11,13 +11,18 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from keylm.common import hardware
 from keylm.common.ranks import local_rank
+
+Result = TypeVar("Result")
 
 
 def get_device() -> torch.device:
@@ -45,6 +50,15 @@ def compile_layers(layers: nn.ModuleList, device: torch.device) -> None:
     torch._dynamo.config.recompile_limit = 64
     for layer in layers:
         layer.compile(dynamic=False)
+
+
+@functools.cache
+def compiled(function: Callable[..., Result]) -> Callable[..., Result]:
+    """`torch.compile` of a function, compiled once for each of its shapes and the same at every call.
+
+    Asked for where it is called: the compiler takes a second to load, which a module that the CPU uses need not spend.
+    """
+    return torch.compile(function, dynamic=False)
 
 
 def copy_to_device(tensor: Tensor, device: torch.device) -> Tensor:

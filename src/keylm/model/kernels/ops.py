@@ -8,8 +8,7 @@ Shapes: batch (B), time (T), hidden_size (H), query heads (N), key/value heads (
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from keylm.common.arrays import IGNORE_INDEX
+from keylm.model.device import compiled
 from keylm.model.kernels.build import call_kernel, kernel_library, product_functions
 
 # Fixed, rather than one sum per thread, so that results do not depend on the number of threads.
@@ -149,7 +149,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, vocab_size: int) -> tuple[Ten
         # The gradient takes the place of the logits, which nobody needs any more: half of the memory of a chunk.
         call_kernel("cross_entropy", logits, targets.contiguous(), nll, len(targets), vocab_size, logits.shape[1])
         return nll, logits
-    return (_compiled_cross_entropy() if logits.is_cuda else _cross_entropy)(logits, targets, vocab_size)
+    return (compiled(_cross_entropy) if logits.is_cuda else _cross_entropy)(logits, targets, vocab_size)
 
 
 def nll(logits: Tensor, targets: Tensor, vocab_size: int) -> Tensor:
@@ -191,12 +191,6 @@ def _cross_entropy(logits: Tensor, targets: Tensor, vocab_size: int) -> tuple[Te
     nll = (-log_p.gather(1, index) * is_counted).flatten()
     grad = log_p.exp_().scatter_add_(1, index, torch.full_like(index, -1, dtype=log_p.dtype))
     return nll, F.pad((grad * is_counted).to(logits.dtype), (0, logits.shape[1] - vocab_size))
-
-
-@functools.cache
-def _compiled_cross_entropy() -> Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]:
-    # Not at import: the compiler takes a second to load, which the CPU need not spend.
-    return torch.compile(_cross_entropy, dynamic=False)
 
 
 def _rotate(x: Tensor, rotary: Tensor) -> Tensor:
