@@ -52,6 +52,8 @@ def main() -> None:
     if options.unpack:
         unpack(options.source, options.target)
         return
+    if options.seconds < 3 * PACK_SECONDS:
+        parser.error(f"--seconds must be at least {3 * PACK_SECONDS}, or nothing is left to train in")
     drive(open_run(options.source), options.target, options.seconds, options.micro_batches)
 
 
