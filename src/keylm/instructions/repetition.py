@@ -7,7 +7,7 @@ documents most tokens can only be predicted from earlier ones. Half a million to
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from random import Random
 from string import ascii_lowercase
 
@@ -18,6 +18,17 @@ from keylm.instructions.word_lists import is_held_out_word
 _WORD = re.compile(r"\w{2,20}")
 _MAX_WORDS = 20_000
 """Different words taken from other sources: about the vocabulary of a reader."""
+_FORMS: Mapping[str, Callable[[list[str]], str]] = {
+    "quoted": lambda words: ", ".join(f'"{word}"' for word in words),
+    "in single quotation marks": lambda words: " and ".join(f"'{word}'" for word in words),
+    "listed": " and ".join,
+    "one by one": ". ".join,
+    "in a sentence": lambda words: f"It goes well with {' and '.join(words)}.",
+    "capitalized": lambda words: " ".join(word.capitalize() for word in words),
+    "in capitals": lambda words: " ".join(words).upper(),
+    "emphasized": lambda words: " ".join(f"*{word}*" for word in words),
+}
+"""Ways to write the same words again."""
 _SEPARATORS = ("\n", "\n", "\n\n", ". ", ", ", " - ", " | ", "\n- ")
 
 
@@ -51,7 +62,8 @@ def words_of(documents: Iterable[Document]) -> list[str]:
 def repetition_document(rng: Random, source_words: Sequence[str]) -> str:
     """One to eight words, of `source_words` or the package's own lists, repeated five to nine times.
 
-    Half of the documents with source words are eight to thirty words, repeated one to three times.
+    Of the documents with source words, half are eight to thirty words, repeated one to three times, and a quarter have
+    the words in another form each time: in quotation marks, as a list, in capitals.
     """
     sampler = Sampler(rng)
     words: list[str] = []
@@ -64,6 +76,9 @@ def repetition_document(rng: Random, source_words: Sequence[str]) -> str:
             # Random letters and invented names occur in no other text: only copying predicts them.
             letters = "".join(rng.choices(ascii_lowercase, k=sampler.number(2, 6)))
             words.append(sampler.choice((sampler.word(), sampler.noun(), sampler.modifier(), sampler.name(), letters)))
+    if source_words and not is_long and sampler.chance(0.5):
+        # A word has other tokens behind a quotation mark or in capitals, which a model has to learn are the same word.
+        return "\n".join(_FORMS[form](words) for form in rng.choices(list(_FORMS), k=rng.randint(5, 9)))
     phrase = " ".join(words)
     separator, first = rng.choice(_SEPARATORS), rng.choice((phrase, phrase.capitalize()))
     return separator.join([first] * (rng.randint(2, 4) if is_long else rng.randint(5, 9)))

@@ -76,6 +76,12 @@ class ConstraintContext:
         """The content words of the real answer, most frequent first."""
         return content_words(self.text)
 
+    def sample_phrase(self, low: int, high: int) -> str:
+        """Draw `low` to `high` words in a row out of the request; empty if it has not so many within a sentence."""
+        count = self.sampler.number(low, high)
+        phrases = re.findall(rf"[\w'-]+(?: [\w'-]+){{{count - 1}}}", self.request)
+        return self.sampler.choice(phrases) if phrases else ""
+
     def sample_words(self, count: int) -> list[str]:
         """Draw different words to ask for: content words of the real answer, or ordinary words."""
         if not self.is_real:

@@ -33,7 +33,7 @@ class Keywords(Constraint):
     def sample(cls, context: ConstraintContext) -> Self:
         """Draw one to three ordinary words, or as often up to six content words of the real answer's first sentence.
 
-        For a real answer, the last of the ordinary words may be a term of two words.
+        For a real answer, the last of the ordinary words may be a term of two words, or all are words of the request.
         """
         # People ask for words that an answer has by itself and for words that have to be worked in. Where a later
         # sentence has them cannot be predicted, and a model would learn that words asked for may stay away.
@@ -42,6 +42,10 @@ class Keywords(Constraint):
             count = context.sampler.number(1, min(6, len(opening_words)))
             return cls(tuple(context.sampler.rng.sample(opening_words, count)))
         words = context.sampler.words(context.sampler.number(1, 3))
+        told = content_words(context.request)
+        if context.is_real and told and context.sampler.chance(0.4):
+            # No list of words has as many as people use, and a model would learn to write those of the list.
+            return cls(tuple(context.sampler.rng.sample(told, min(len(words), len(told)))))
         if context.is_real and context.sampler.chance(0.3):
             words[-1] = f"{context.sampler.modifier()} {context.sampler.noun()}"
         return cls(tuple(words))

@@ -108,14 +108,19 @@ class EndPhrase(Constraint):
 
     @classmethod
     def sample(cls, context: ConstraintContext) -> Self:
-        """Draw a sentence with one or two ordinary words; for a real answer also its last one, or one that fits any."""
+        """Draw a sentence with one or two ordinary words.
+
+        For a real answer it may also be its last sentence, one that fits any answer, or a few words of the request.
+        """
         sampler = context.sampler
-        if context.is_real and sampler.chance(0.7):
+        if context.is_real and sampler.chance(0.85):
             *others, last = context.sentences
-            # Any sentence may be asked for, so the answers' own teach to copy more than invented ones.
-            is_own = others and len(last) <= MAX_ENDING and '"' not in last and sampler.chance(0.4)
+            # Any words may be asked for, so those that no rule wrote teach to copy more than invented ones.
+            is_own = others and len(last) <= MAX_ENDING and '"' not in last and sampler.chance(0.2)
+            phrase = capitalize(context.sample_phrase(2, 9)) if sampler.chance(0.5) else ""
             closing = sampler.choice(cls.closings)
-            ending = last if is_own else capitalize(closing.format(*sampler.words(closing.count("{}"))))
+            invented = capitalize(closing.format(*sampler.words(closing.count("{}"))))
+            ending = last if is_own else f"{phrase}." if phrase else invented
             return cls(ending.rstrip(".") if sampler.chance(0.2) else ending)
         return cls(sampler.phrasing(cls.endings).format(" ".join(sampler.words(sampler.number(1, 2)))))
 
