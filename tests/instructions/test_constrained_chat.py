@@ -31,6 +31,7 @@ from keylm.instructions.constraints.catalog import (
     MinWords,
     NoCommas,
     RepeatRequest,
+    Sections,
     Sentences,
 )
 from keylm.instructions.content_words import content_words, extract_subject
@@ -39,7 +40,9 @@ from keylm.recipe.sources import ConstrainedChatConfig, FilesConfig
 
 ANSWER = (
     "Honey bees live in large colonies with one queen. The workers gather nectar, pollen and water from flowers. "
-    "They turn the nectar into honey and store it in wax combs! Do they sleep in winter? "
+    "They turn the nectar into honey and store it in wax combs! A worker that has found flowers dances in the dark. "
+    "The others follow her dance and learn the way from it. Then they fly straight to the same place. "
+    "Each of them lives for only a few weeks. Do they sleep in winter? "
     "In the cold months the bees stay close together around their queen. Honey keeps them alive until spring."
 )
 
@@ -95,8 +98,9 @@ def test_every_applicable_constraint_is_used(constraint_type: type[Constraint]) 
 
 
 def test_words_that_the_beginning_lacks_are_worked_in_behind_it() -> None:
-    """Half of the requests ask for words of the first sentence, half for any word."""
-    assert 15 < sum(example.answer == ANSWER for example in many(60, [Keywords])) < 45
+    """Some requests ask for words of the first sentence, most for any words."""
+    documents = [exchange(request="What do they do all year?", salt=str(salt)) for salt in range(100)]
+    assert 5 < sum(constrain(document, 0, [Keywords]).answer == ANSWER for document in documents) < 30
     first, rest = ANSWER.split(". ", 1)
     for constraint_type in (Keywords, Frequency):
         answers = [example.answer for example in many(60, [constraint_type])]
@@ -106,7 +110,7 @@ def test_words_that_the_beginning_lacks_are_worked_in_behind_it() -> None:
 def test_highlights_leave_bullets_whole() -> None:
     answers = [example.answer for example in many(100, [Bullets, Highlights]) if len(example.task.checks) == 2]
     assert answers
-    assert all(re.match(r"[-*] \*\w", answer) for answer in answers)
+    assert all(re.match(r"[-*] \*\w", line) for answer in answers for line in answer.splitlines())
 
 
 def test_an_answer_can_be_asked_to_end_as_it_does_or_with_any_phrase() -> None:
@@ -116,9 +120,7 @@ def test_an_answer_can_be_asked_to_end_as_it_does_or_with_any_phrase() -> None:
     assert len(endings) > 40
     first_two = " ".join(prose_sentences(ANSWER)[:2])
     cut = [example for example in examples if example.answer == f"{first_two} {example.task.checks[0].ending}"]
-    assert 0.6 * len(examples) < len(cut) < 0.9 * len(examples), "three quarters are cut to two sentences"
-    whole = [example for example in examples if example not in cut]
-    assert all(example.answer.count("Honey keeps them alive") == 1 for example in whole)
+    assert cut == examples, "a phrase that ends an answer stands behind two sentences"
 
 
 def test_a_term_of_two_words_can_be_asked_for() -> None:
@@ -143,16 +145,24 @@ def test_paragraphs_begin_with_an_opening_or_with_any_word() -> None:
     repeated = {word for word in words if words.count(word) > 2}
     assert len(set(words)) > 60
     assert 10 < len(repeated) < 25, "nineteen openings are drawn half of the time"
+    assert {example.task.checks[0].position for example in many(200, [FirstWordOfParagraph])} == {1, 2, 3, 4, 5}
 
 
 def test_lengths_leave_room() -> None:
     """An answer that is a sentence too short or too long still follows what is asked of a real one."""
     num_words = count_words(ANSWER)
     least = [example.task.checks[0].count for example in many(200, [MinWords])]
-    assert (min(least), max(least)) == (num_words // 2 // 5 * 5, num_words // 5 * 5)
-    most = [example.task.checks[0].count for example in many(200, [MaxWords])]
-    assert num_words <= min(most) < 1.2 * num_words
-    assert 1.8 * num_words < max(most) <= 2 * num_words + 5
+    assert (min(least), max(least)) == (num_words // 3 // 5 * 5, num_words // 5 * 5)
+    first = prose_sentences(ANSWER)[0]
+    limited = many(200, [MaxWords])
+    limits = [example.task.checks[0].count for example in limited]
+    assert 2 * count_words(first) <= min(limits) < 30
+    assert 1.8 * num_words < max(limits) <= 2 * num_words + 5
+    assert all(count_words(example.answer) <= min(60, example.task.checks[0].count / 2) for example in limited)
+    few = many(200, [FewerSentences])
+    assert {(example.task.checks[0].count, len(prose_sentences(example.answer))) for example in few} == {
+        (3, 2), (4, 2), (5, 3), (6, 3), (7, 4), (8, 4), (9, 4), (10, 4)
+    }  # fmt: skip
     letters = [example.task.checks[0] for example in many(200, [LetterAtLeast])]
     assert all(ANSWER.lower().count(check.letter) // 2 <= check.times for check in letters if check.times > 1)
 
@@ -163,7 +173,7 @@ def test_the_topic_is_the_subject_if_the_answer_names_it() -> None:
         for salt in range(100)
     )
     assert topics["honey bees"] > 85
-    unnamed = constrain(exchange("They live in large colonies. Workers gather nectar and sweet pollen."), 0)
+    unnamed = constrain(exchange("They live in large colonies. Workers gather nectar and sweet pollen."), 0, [MaxWords])
     assert unnamed is not None
     assert unnamed.task.topic is None
 
@@ -173,6 +183,20 @@ def test_lengths_can_be_asked_for_beside_parts() -> None:
     examples = many(200, [Bullets, MinWords, EndPhrase])
     combinations = {frozenset(example.task.constraint_names) for example in examples}
     assert {Bullets.name, MinWords.name, EndPhrase.name} in combinations
+
+
+def test_lower_bounds_and_parts_are_asked_of_long_answers() -> None:
+    """Of short ones, small numbers only could be asked for, and a long text would be as likely without the request."""
+    short = "Honey bees live in large colonies with one queen. The workers gather nectar and pollen from flowers."
+    for constraint_type in (MinWords, MinSentences, Bullets, Sections, Highlights):
+        assert constrain(exchange(short), 0, [constraint_type]) is None
+    answers = [example.answer for example in many(100, [Highlights])]
+    assert all(answer.count("*") == 2 * len(prose_sentences(ANSWER)) for answer in answers)
+
+
+def test_all_labels_of_sections_can_be_given() -> None:
+    asked = [example.task.messages[-1]["content"].lower() for example in many(200, [Sections])]
+    assert any(re.search(r"\b(\w+) 1, \1 2 and \1 3\b", text) for text in asked)
 
 
 def test_frequent_constraints_are_drawn_more_often() -> None:
@@ -200,9 +224,10 @@ def test_something_of_the_answer_is_always_left() -> None:
 
 def test_numbers_of_parts_can_be_spelled_out() -> None:
     long = " ".join(f"Bees of hive {letter} gather nectar." for letter in "abcdefghijklmnopqrstuvwxyz")
-    for constraint_type in (FewerSentences, MinSentences, Sentences, Bullets):
+    largest = {FewerSentences: 10, MinSentences: 10, Sentences: 8, Bullets: 8}
+    for constraint_type, count in largest.items():
         examples = [constrain(exchange(long, salt=str(salt)), 0, [constraint_type]) for salt in range(60)]
-        assert max(example.task.checks[0].count for example in examples if example) == 2 * max(constraint_type.counts)
+        assert max(example.task.checks[0].count for example in examples if example) == count
 
 
 def test_long_requests_are_not_repeated() -> None:

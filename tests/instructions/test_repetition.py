@@ -34,11 +34,23 @@ def test_half_of_the_documents_with_words_of_sources_are_as_long_as_sentences() 
     words = [f"Zq{number}" for number in range(500)]
     texts = list(repetition.generate_repetition(300, seed=0, source_words=words))
     assert list(repetition.generate_repetition(300, seed=0, source_words=words)) == texts
+    # Those with their words in other forms have the words of these, too.
+    texts = [text for text in texts if "It goes well with" not in text]
     num_distinct = [len(set(re.findall(r"\w+", text.lower()))) for text in texts]
     num_words = [len(re.findall(r"\w+", text)) for text in texts]
     long = [total / distinct for distinct, total in zip(num_distinct, num_words, strict=True) if distinct > 10]
     assert 100 < len(long) < 200
     assert all(repeats < 6 for repeats in long)
+
+
+def test_a_quarter_have_the_same_words_in_other_forms() -> None:
+    words = [f"zq{number}" for number in range(500)]
+    texts = list(repetition.generate_repetition(400, seed=0, source_words=words))
+    quoted = [text for text in texts if '"' in text]
+    assert 40 < len(quoted) < 100
+    for text in quoted:
+        lines = [re.findall(r"zq\d+", line.lower()) for line in text.splitlines()]
+        assert all(line == lines[0] for line in lines), text
 
 
 def test_no_held_out_word_is_repeated() -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 from random import Random
 
 from keylm.common.documents import Document
@@ -27,11 +28,11 @@ from keylm.instructions.task import assistant_message, user_message
 
 MAX_WORDS = 40
 """Length of the longest situations."""
-NUM_SENTENCES = (0, 0, 1, 1, 1, 2, 2, 3, 4, 6, 8, 11, 16)
+NUM_SENTENCES = (0, 0, 1, 1, 1, 2, 2, 3, 4, 6, 8, 11, 16, 24, 32)
 """How many of the group's sentences an answer has besides two that name the topic, each number as often as it is
-drawn: about 10 to 200 words."""
+drawn: about 10 to 250 words."""
 ANSWERING = ("explanation", "advice", "opinion")
-"""The groups whose texts can answer a question."""
+"""The groups whose texts can answer a question. Their sentences also go on with any text that has to be long."""
 
 _NOUN_PHRASE = re.compile(
     r"\b(?P<article>(?i:the|an?|my|our|your|his|her|their|this|that|some|these|those)) "
@@ -97,14 +98,23 @@ def _converse(situation: str, rng: Random) -> Document:
     wordings = group["requests"] if "requests" in group and rng.random() < 0.5 else grammar["requests"]
     wording = "{situation}" if is_asked else rng.choice(wordings)
     request = in_a_voice(expand(wording, rules, rng).format(**slots), rng)
-    return Document(messages=(user_message(request), assistant_message(_answer(group, rules, slots, rng))))
+    return Document(messages=(user_message(request), assistant_message(_answer(group, grammar, rules, slots, rng))))
 
 
-def _answer(group: dict[str, list[str]], rules: dict[str, list[str]], slots: dict[str, str], rng: Random) -> str:
+def _answer(
+    group: dict[str, list[str]],
+    grammar: dict[str, dict[str, list[str]]],
+    rules: dict[str, list[str]],
+    slots: dict[str, str],
+    rng: Random,
+) -> str:
     """An opening, some sentences in the order of the group and a closing; two of them or more name the topic."""
-    pool = group["sentences"]
+    pool, num_sentences = group["sentences"], rng.choice(NUM_SENTENCES)
     naming = [index for index, template in enumerate(pool) if "{topic}" in template]
-    chosen = {*rng.sample(naming, 2), *rng.sample(range(len(pool)), min(rng.choice(NUM_SENTENCES), len(pool)))}
+    if num_sentences > len(pool):
+        others = (grammar[name]["sentences"] for name in ANSWERING if grammar[name] is not group)
+        pool = [*pool, *chain.from_iterable(others)]
+    chosen = {*rng.sample(naming, 2), *rng.sample(range(len(pool)), num_sentences)}
     body = (pool[index] for index in sorted(chosen))
     templates = (rng.choice(group["openings"]), *body, rng.choice(group["closings"]))
     sentences = (expand(template, rules, rng).format(**slots) for template in templates)

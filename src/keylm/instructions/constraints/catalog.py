@@ -255,8 +255,9 @@ CHAT_CONSTRAINTS: ConstraintSet = (
     *2 * COPYING,
     *3 * FREQUENT,
     *3 * (Keywords, EndPhrase, RepeatRequest, FirstWordOfParagraph),
-    *7 * (Bullets,),
-    *2 * (MinWords, MaxWords, NoCommas, Sections, Highlights),
+    *12 * (Bullets,),
+    *2 * (MaxWords, NoCommas),
+    *5 * (MinWords, MinSentences, Sections, Highlights),
 )
 """What is asked of real answers: like `all`, and the frequent constraints four times as likely too. The last ones
 take the most practice, or conflict with many others and would be left out too often."""

@@ -31,14 +31,14 @@ class Keywords(Constraint):
 
     @classmethod
     def sample(cls, context: ConstraintContext) -> Self:
-        """Draw one to three ordinary words, or as often up to six content words of the real answer's first sentence.
+        """Draw one to three ordinary words, or sometimes up to six content words of the real answer's first sentence.
 
         For a real answer, the last of the ordinary words may be a term of two words, or all are words of the request.
         """
         # People ask for words that an answer has by itself and for words that have to be worked in. Where a later
         # sentence has them cannot be predicted, and a model would learn that words asked for may stay away.
         opening_words = content_words(context.sentences[0]) if context.is_real else []
-        if opening_words and context.sampler.chance(0.5):
+        if opening_words and context.sampler.chance(0.15):
             count = context.sampler.number(1, min(6, len(opening_words)))
             return cls(tuple(context.sampler.rng.sample(opening_words, count)))
         words = context.sampler.words(context.sampler.number(1, 3))

@@ -18,8 +18,13 @@ class _Parts(Counted):
     """Base of the constraints that divide the answer into N parts."""
 
     @classmethod
+    def is_applicable(cls, context: ConstraintContext) -> bool:
+        """A real answer must have sentences for any number of parts: else small numbers are asked for most."""
+        return not context.is_real or len(context.sentences) >= 2 * cls.counts[1]
+
+    @classmethod
     def sample(cls, context: ConstraintContext) -> Self:
-        """Draw the number; a real answer must have at least as many sentences."""
+        """Draw the number, for a real answer up to twice the largest one."""
         return cls(context.sample_count(*cls.counts))
 
     @property
@@ -156,10 +161,11 @@ class Highlights(_Parts):
         return max(2, self.count)
 
     def apply_to_draft(self, draft: Draft) -> None:
-        """Highlight the first two words of N sentences, behind a bullet or number."""
+        """Highlight the first two words of N sentences, or of all in a real answer, behind a bullet or number."""
         first_words = re.compile(r"^((?:[-*]|\d+\.) )?(\S+ \S+)(?= )")
-        highlighted = [first_words.sub(r"\1*\2*", sentence) for sentence in draft.sentences[: self.count]]
-        draft.sentences[: self.count] = highlighted
+        count = len(draft.sentences) if draft.context.is_real else self.count
+        highlighted = [first_words.sub(r"\1*\2*", sentence) for sentence in draft.sentences[:count]]
+        draft.sentences[:count] = highlighted
 
     def check(self, answer: str) -> bool:
         """True if at least N parts that are not empty are highlighted."""
@@ -222,8 +228,15 @@ class Sections(_Parts):
         """Draw the number and one of the usual labels."""
         label = context.sampler.choice(
             ("Section", "SECTION", "Part", "Chapter", "Day", "Tip", "Scene", "Verse", "Lesson")
+            + (("PART", "Act", "Step", "Week", "Idea", "Round", "Phase", "CHAPTER") if context.is_real else ())
         )
         return cls(context.sample_count(*cls.counts), label)
+
+    @property
+    def slots(self) -> dict[str, object]:
+        """The parameters, and all labels: `Part 1, Part 2 and Part 3`."""
+        *most, last = (f"{self.label} {number}" for number in range(1, self.count + 1))
+        return {**super().slots, "labels": f"{', '.join(most)} and {last}"}
 
     def apply_to_draft(self, draft: Draft) -> None:
         """Put the label and the number on a line above each part."""
@@ -298,17 +311,12 @@ class FirstWordOfParagraph(_Parts):
     word: str
 
     @classmethod
-    def is_applicable(cls, context: ConstraintContext) -> bool:
-        """A real answer needs a sentence for each paragraph."""
-        return not context.is_real or len(context.sentences) >= cls.counts[1]
-
-    @classmethod
     def sample(cls, context: ConstraintContext) -> Self:
         """Draw the number, one of the paragraphs and an ordinary word, or as often an opening for a real answer.
 
         Half of the words are given with the capital that they have in the answer.
         """
-        count = context.sampler.number(*cls.counts)
+        count = min(5, context.sample_count(*cls.counts))
         position = context.sampler.number(1, count)
         takes_opening = context.is_real and context.sampler.chance(0.5)
         word = context.sampler.choice(_OPENINGS) if takes_opening else context.sampler.word()
@@ -317,7 +325,7 @@ class FirstWordOfParagraph(_Parts):
     @property
     def slots(self) -> dict[str, object]:
         """The parameters, and which paragraph as an ordinal number."""
-        return {**super().slots, "order": ("first", "second", "third")[self.position - 1]}
+        return {**super().slots, "order": ("first", "second", "third", "fourth", "fifth")[self.position - 1]}
 
     def apply_to_draft(self, draft: Draft) -> None:
         """Begin the paragraph with the opening, or with a sentence about the word."""

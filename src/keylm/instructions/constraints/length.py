@@ -65,6 +65,13 @@ class _Length(Constraint):
     """What to ask for where the answer is invented."""
     is_trimmed: ClassVar[bool] = False
     """Whether sentences beyond the upper bound are dropped from a draft."""
+    min_real: ClassVar[int] = 0
+    """How much of the quantity a real answer has to have for the constraint to be asked of it."""
+
+    @classmethod
+    def is_applicable(cls, context: ConstraintContext) -> bool:
+        """Whether a real answer has as much of the quantity as `min_real` demands."""
+        return not context.is_real or cls.quantity.measure(context.text) >= cls.min_real
 
     @property
     @abstractmethod
@@ -202,6 +209,13 @@ class MinSentences(_AtLeast):
 
     name = "at least N sentences"
     quantity, counts = SENTENCES, range(2, 5)
+    # A small model counts badly. That a lower bound means a long answer, and an upper one a short one, it learns.
+    min_real = 8
+
+    @classmethod
+    def count_for_real(cls, context: ConstraintContext) -> int:
+        """Any number of sentences that the answer has, up to ten."""
+        return context.sampler.number(cls.counts[0], min(len(context.sentences), len(NUMBER_WORDS) - 1))
 
 
 class FewerSentences(_FewerThan):
@@ -209,6 +223,12 @@ class FewerSentences(_FewerThan):
 
     name = "fewer than N sentences"
     quantity, counts = SENTENCES, range(3, 6)
+
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Keep about half of the allowed sentences of a real answer, at most four."""
+        if draft.context.is_real:
+            draft.sentences = draft.sentences[: min(4, (self.count + 1) // 2)]
+        super().apply_to_draft(draft)
 
 
 class SentenceRange(_Between):
@@ -235,13 +255,14 @@ class MinWords(_AtLeast):
 
     name = "at least N words"
     quantity, counts = WORDS, range(10, 31, 5)
+    min_real = 90
 
     @classmethod
     def count_for_real(cls, context: ConstraintContext) -> int:
-        """Half of the words that the answer has, or up to as many, as a multiple of five."""
+        """A third of the words that the answer has, or up to as many, as a multiple of five."""
         # With room to spare, an answer that is a sentence too short still follows.
         num_words = count_words(context.text)
-        return max(5, context.sampler.number(num_words // 2, num_words) // 5 * 5)
+        return context.sampler.number(num_words // 3, num_words) // 5 * 5
 
     @property
     def num_sentences(self) -> int:
@@ -257,10 +278,15 @@ class MaxWords(_AtMost):
 
     @classmethod
     def count_for_real(cls, context: ConstraintContext) -> int:
-        """As many words as the answer has, or up to twice as many, as a multiple of five or one less."""
+        """Twice the words of the first sentence or up to twice the answer's, as a multiple of five or one less."""
         # One less than a round number in half of the cases: people say `under 60 words` as often as `at most 60`.
-        sampler, num_words = context.sampler, count_words(context.text) + 1
-        return _round_up(sampler.number(num_words, 2 * num_words), 5) - sampler.choice((0, 1))
+        sampler, shortest = context.sampler, 2 * count_words(context.sentences[0])
+        return _round_up(sampler.number(shortest, 2 * count_words(context.text)) + 1, 5) - sampler.choice((0, 1))
+
+    def apply_to_draft(self, draft: Draft) -> None:
+        """Keep the sentences of a real answer that fill half of the limit, or at most 60 words."""
+        while draft.context.is_real and len(draft.sentences) > 1 and count_words(draft.text) > min(60, self.count // 2):
+            draft.sentences.pop()
 
     @property
     def num_sentences(self) -> int:

@@ -125,10 +125,10 @@ class EndPhrase(Constraint):
         return cls(sampler.phrasing(cls.endings).format(" ".join(sampler.words(sampler.number(1, 2)))))
 
     def apply_to_draft(self, draft: Draft) -> None:
-        """Append the phrase, or move it to the end; mostly behind two sentences of a real answer."""
+        """Append the phrase, or move it to the end; behind two sentences of a real answer that is no list."""
         if len(draft.sentences) > 1 and draft.sentences[-1].startswith(self.ending):
             draft.sentences.pop()
-        if draft.context.is_real and draft.separator == " " and draft.context.sampler.chance(0.75):
+        if draft.context.is_real and draft.separator == " ":
             # Behind the second sentence the phrase can be expected. After any number of sentences, it is never the
             # likeliest continuation, and greedy answers lack it.
             draft.sentences = draft.sentences[:2]
