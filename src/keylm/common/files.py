@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +18,12 @@ from keylm.common.errors import UserError
 CHECKSUMS = "SHA256SUMS"
 """The file with the hashes of the other files in a folder, in the format of `sha256sum`."""
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_VARIABLE = re.compile(r"\$\{?([A-Za-z_]\w*)")
+
+
+def unset_variable(path: str) -> str | None:
+    """The first environment variable in a path that is not set: `DATA` of `$DATA/text`; None if all are."""
+    return next((name for name in _VARIABLE.findall(path) if name not in os.environ), None)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from keylm.common.errors import UserError
+from keylm.common.files import unset_variable
 from keylm.recipe.base import Config, Count, PositiveCount
 
 
@@ -40,5 +42,11 @@ class EvalConfig(Config):
 
     @property
     def data_folder(self) -> Path | None:
-        """The folder `data`; None: the data come from the hub."""
+        """The folder `data`; None: the data come from the hub.
+
+        Raises:
+            UserError: it names an environment variable that is not set.
+        """
+        if self.data and (unset := unset_variable(self.data)):
+            raise UserError(f"`eval.data` is {self.data}, and the environment variable {unset} is not set: set it")
         return Path(os.path.expandvars(self.data)).expanduser() if self.data else None

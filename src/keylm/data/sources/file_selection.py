@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from keylm.common.errors import MissingSourceError, UserError
+from keylm.common.files import unset_variable
 from keylm.data.sources.file_formats import HTML_SUFFIXES, SUFFIXES, TEXT_SUFFIXES, can_read_html, suffix_of
 
 HIDDEN = "hidden file"
@@ -25,7 +26,6 @@ _ABOUT_THE_DATA = re.compile(
     r"(readme|licen[cs]e|copying|notice|citation|changelog|contributing|authors|code[-_]of[-_]conduct)(?![a-z])",
     re.IGNORECASE,
 )
-_VARIABLE = re.compile(r"\$\{?([A-Za-z_]\w*)")
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,10 @@ def _expand(pattern: str) -> Path:
     literal = Path(pattern)
     if literal.exists():
         return literal
-    unset = [name for name in _VARIABLE.findall(pattern) if name not in os.environ]
+    unset = unset_variable(pattern)
     if unset and not any(_glob(literal)):
         raise MissingSourceError(
-            f"the path `{pattern}` needs the environment variable {unset[0]}, which is not set, and no file has that "
+            f"the path `{pattern}` needs the environment variable {unset}, which is not set, and no file has that "
             f"very name"
         )
     try:
