@@ -30,6 +30,7 @@ from keylm.instructions.constraints.catalog import (
     MinSentences,
     MinWords,
     NoCommas,
+    Placeholders,
     RepeatRequest,
     Sections,
     Sentences,
@@ -107,6 +108,22 @@ def test_words_that_the_beginning_lacks_are_worked_in_behind_it() -> None:
         assert all(answer.startswith(f"{first}. ") and answer.endswith(rest) for answer in answers)
 
 
+def test_a_word_is_written_as_the_user_writes_it() -> None:
+    """Within quotation marks a word has other tokens, and a small model copies tokens."""
+    for example in many(100, [Keywords]):
+        asked = example.task.messages[-1]["content"]
+        for word in example.task.checks[0].words:
+            if word not in ANSWER:
+                is_quoted = f'"{word}"' in asked or f"'{word}'" in asked
+                assert (f'"{word}"' in example.answer) == is_quoted
+
+
+def test_placeholders_are_more_than_asked_for() -> None:
+    examples = many(100, [Placeholders])
+    counts = {(example.task.checks[0].count, len(re.findall(r"\[", example.answer))) for example in examples}
+    assert counts == {(count, count + 2) for count in range(1, 7)}
+
+
 def test_highlights_leave_bullets_whole() -> None:
     answers = [example.answer for example in many(100, [Bullets, Highlights]) if len(example.task.checks) == 2]
     assert answers
@@ -127,7 +144,7 @@ def test_a_term_of_two_words_can_be_asked_for() -> None:
     examples = many(100, [Keywords])
     terms = {word for example in examples for word in example.task.checks[0].words if " " in word}
     assert len(terms) > 5
-    assert any(f"{term}." in example.answer for term in terms for example in examples)
+    assert any(f'"{term}"' in example.answer for term in terms for example in examples)
 
 
 def test_the_end_of_a_list_has_a_line_of_its_own() -> None:

@@ -32,9 +32,7 @@ def test_the_folder_of_task_data_may_name_a_variable(monkeypatch: pytest.MonkeyP
     assert EvalConfig(data="~/eval").data_folder == Path.home() / "eval"
     assert EvalConfig().data_folder is None
     monkeypatch.delenv("MY_DATA")
-    with pytest.raises(
-        UserError, match=r"`eval.data` is \$MY_DATA/eval, and .* MY_DATA is not set"
-    ):
+    with pytest.raises(UserError, match=r"`eval.data` is \$MY_DATA/eval, and .* MY_DATA is not set"):
         _ = EvalConfig(data="$MY_DATA/eval").data_folder
 
 

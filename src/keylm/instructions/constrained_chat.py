@@ -104,7 +104,7 @@ def constrain(document: Document, seed: int, constraint_set: ConstraintSet = CHA
         constraints = tuple(constraint_type.sample(context) for constraint_type in selected)
         in_random_order = sampler.rng.sample(constraints, len(constraints))
         prompt = user_message(compose_natural_prompt(context.request, in_random_order, sampler))
-        draft = Draft(context, list(context.sentences))
+        draft = Draft(context, list(context.sentences), prompt["content"])
         answer = apply_constraints(constraints, draft)
         task = Task([*exchange.history, prompt], exchange.subject, constraints)
         if not task.names_topic(answer):

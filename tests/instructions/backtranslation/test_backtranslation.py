@@ -239,6 +239,23 @@ def test_situations_come_with_requests_whose_answers_name_something_of_them() ->
     assert not conversations("He sat there. It was late.", config(genre="situation"))
 
 
+def test_a_topic_may_be_new_to_the_request() -> None:
+    text = "The island is in our river with the nets."
+    pairs = [pair for seed in range(200) for pair in conversations(text, config(genre="situation"), seed)]
+    asked = " ".join(request for request, _ in pairs).lower()
+    topics = ("an island", "the island", "our river", "the nets", "nets")
+    assert all(f"about {topic}" in asked for topic in topics)
+    assert not re.search(r"\ban? (?:our|nets)\b", asked)
+    assert all("the island" in answer.lower() for request, answer in pairs if "about an island" in request)
+
+
+def test_texts_for_situations_have_ten_to_two_hundred_words() -> None:
+    pairs = [pair for seed in range(300) for pair in conversations(FERRY, config(genre="situation"), seed)]
+    lengths = sorted(len(answer.split()) for _, answer in pairs)
+    assert lengths[0] < 20
+    assert lengths[-1] > 200
+
+
 def test_a_question_of_the_text_can_be_the_request() -> None:
     question = "Who will repair the old ferry before our river is high?"
     asked = [conversations(question, config(genre="situation"), seed)[0] for seed in range(200)]

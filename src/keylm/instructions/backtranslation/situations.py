@@ -97,8 +97,18 @@ def _converse(situation: str, rng: Random) -> Document:
     # Half of the requests are of the group's own if it has any: questions, which name no form.
     wordings = group["requests"] if "requests" in group and rng.random() < 0.5 else grammar["requests"]
     wording = "{situation}" if is_asked else rng.choice(wordings)
-    request = in_a_voice(expand(wording, rules, rng).format(**slots), rng)
+    # People ask for a story about a ferry that they have not spoken of before.
+    asked = {**slots, "topic": _make_indefinite(topic, is_plural)} if rng.random() < 0.5 else slots
+    request = in_a_voice(expand(wording, rules, rng).format(**asked), rng)
     return Document(messages=(user_message(request), assistant_message(_answer(group, grammar, rules, slots, rng))))
+
+
+def _make_indefinite(topic: str, is_plural: bool) -> str:
+    """`a ferry` for `the ferry`, `ferries` for `the ferries`; topics with another article stay."""
+    article, _, words = topic.partition(" ")
+    if article != "the":
+        return topic
+    return words if is_plural else f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
 def _answer(

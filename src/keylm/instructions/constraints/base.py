@@ -102,6 +102,8 @@ class Draft:
 
     context: ConstraintContext
     sentences: list[str]
+    prompt: str = ""
+    """The request with its constraints, as the user writes it; empty for an invented answer."""
     separator: str = " "
     # Each is set by at most one constraint: those that set them conflict through `start` or `end`.
     before: str = ""
@@ -111,6 +113,10 @@ class Draft:
     def text(self) -> str:
         """The draft as one text."""
         return self.before + self.separator.join(self.sentences) + self.after
+
+    def as_asked(self, word: str) -> str:
+        """A word in quotation marks if the prompt has it in some: within quotation marks, a word has other tokens."""
+        return f'"{word}"' if f'"{word}"' in self.prompt or f"'{word}'" in self.prompt else word
 
     def merge_sentences(self, count: int, separator: str) -> None:
         """Merge the sentences, in order, into `count` parts of nearly equal size, to be joined by `separator`."""

@@ -62,7 +62,7 @@ class Keywords(Constraint):
             return
         opening = draft.before + draft.sentences[0]
         if missing := tuple(word for word in self.words if not re.search(word, opening, re.IGNORECASE)):
-            _insert_mentions(draft, join_words(missing), 1)
+            _insert_mentions(draft, join_words(tuple(map(draft.as_asked, missing))), 1)
 
     def check(self, answer: str) -> bool:
         """True if every word occurs, ignoring case."""
@@ -128,7 +128,7 @@ class Frequency(_Times):
         """Replace sentences by some with the word; a real answer gets as many as its beginning lacks."""
         super().apply_to_draft(draft)
         text = draft.before + draft.sentences[0] if draft.context.is_real else draft.text
-        _insert_mentions(draft, self.word, max(0, self.times - self.occurrences(text)))
+        _insert_mentions(draft, draft.as_asked(self.word), max(0, self.times - self.occurrences(text)))
 
     def check(self, answer: str) -> bool:
         """True if the word occurs often enough."""

@@ -606,9 +606,12 @@ class Placeholders(Counted):
             "Please add the [{}] here.",
             "The [{}] will follow.",
             "Ask us for the [{}].",
+            "Leave a note with the [{}].",
+            "Everybody asks for the [{}].",
         )
-        names = draft.context.sampler.rng.sample(self.names, self.count)
-        kept = len(draft.sentences) if draft.context.is_real else 1
+        # Two more than are asked for: a small model counts badly, and the number is a lower bound.
+        count, kept = (self.count + 2, len(draft.sentences)) if draft.context.is_real else (self.count, 1)
+        names = draft.context.sampler.rng.sample(self.names, count)
         draft.sentences[kept:] = [frame.format(name) for frame, name in zip(frames, names, strict=False)]
 
     def check(self, answer: str) -> bool:
