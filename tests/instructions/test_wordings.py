@@ -50,8 +50,9 @@ def test_parameters_stand_in_every_wording(constraint_type: type[Constraint]) ->
         slots = {name for _, name, _, _ in Formatter().parse(template) if name}
         numbers = {"count"} if slots & {"number", "digits"} else set()
         orders = {"position"} if "order" in slots else set()
+        labels = {"label", "count"} if "labels" in slots else set()
         named = {name for name in parameters if any(slot == name or slot.startswith(f"{name}_") for slot in slots)}
-        assert named | numbers | orders >= parameters, template
+        assert named | numbers | orders | labels >= parameters, template
 
 
 @every_trained
