@@ -6,14 +6,15 @@ python docs/make_nano_pictures.py SCORES RUN [RUN ...], where each run lengthens
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
-from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from keylm.common.files import read_json
+from keylm.evaluate.plots import thinned
 from keylm.train.metrics import read_metrics
 
 BLUE, ORANGE, GRAY = "#3b82f6", "#f97316", "#94a3b8"
@@ -29,15 +30,13 @@ def main(scores: Path, runs: list[Path]) -> None:
 
 
 def plot_losses(axes: Axes, runs: list[Path]) -> None:
-    """The loss of pretraining, one run behind the other, and of the last run's SFT, each the mean of 100 steps."""
+    """The loss of pretraining, one run behind the other, and of the last run's SFT: means of up to 100 steps."""
     trainings = [(run / "pretrain", None if number else "pretraining", BLUE) for number, run in enumerate(runs)]
     start = 0.0
     for folder, label, color in (*trainings, (runs[-1] / "sft", "SFT (loss on the answers)", ORANGE)):
         rows = [row for row in read_metrics(folder / "metrics.jsonl") if "loss" in row]
-        windows = [rows[first : first + 100] for first in range(0, len(rows), 100)]
-        tokens = [(start + window[-1]["tokens"]) / 1e6 for window in windows]
-        losses = [fmean(row["loss"] for row in window) for window in windows]
-        axes.plot(tokens, losses, label=label, color=color, linewidth=1.2)
+        points = thinned([((start + row["tokens"]) / 1e6, row["loss"]) for row in rows], math.ceil(len(rows) / 100))
+        axes.plot(*zip(*points, strict=True), label=label, color=color, linewidth=1.2)
         start += rows[-1]["tokens"]
     axes.set(title="Loss (nats per token)", xlabel="million tokens", ylim=(0, 5))
     axes.grid(axis="y", alpha=0.2)

@@ -249,7 +249,7 @@ def test_a_topic_may_be_new_to_the_request() -> None:
     assert all("the island" in answer.lower() for request, answer in pairs if "about an island" in request)
 
 
-def test_texts_for_situations_have_ten_to_two_hundred_words() -> None:
+def test_texts_for_situations_are_short_or_long() -> None:
     pairs = [pair for seed in range(300) for pair in conversations(FERRY, config(genre="situation"), seed)]
     lengths = sorted(len(answer.split()) for _, answer in pairs)
     assert lengths[0] < 20

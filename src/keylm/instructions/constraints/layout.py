@@ -20,7 +20,8 @@ class _Parts(Counted):
     @classmethod
     def is_applicable(cls, context: ConstraintContext) -> bool:
         """A real answer must have sentences for any number of parts: else small numbers are asked for most."""
-        return not context.is_real or len(context.sentences) >= 2 * cls.counts[1]
+        has_enough = not context.is_real or len(context.sentences) >= 2 * cls.counts[1]
+        return has_enough and super().is_applicable(context)
 
     @classmethod
     def sample(cls, context: ConstraintContext) -> Self:

@@ -65,23 +65,20 @@ class _Length(Constraint):
     """What to ask for where the answer is invented."""
     is_trimmed: ClassVar[bool] = False
     """Whether sentences beyond the upper bound are dropped from a draft."""
-    min_real: ClassVar[int] = 0
-    """How much of the quantity a real answer has to have for the constraint to be asked of it."""
-
-    @classmethod
-    def is_applicable(cls, context: ConstraintContext) -> bool:
-        """Whether a real answer has as much of the quantity as `min_real` demands."""
-        return not context.is_real or cls.quantity.measure(context.text) >= cls.min_real
 
     @property
     @abstractmethod
     def bounds(self) -> tuple[float, float]:
         """The smallest and the largest amount that satisfies the constraint."""
 
+    def most_to_keep(self, _draft: Draft) -> float:
+        """How much of the quantity stays of a draft: as much as the upper bound allows, if it is trimmed."""
+        return self.bounds[1] if self.is_trimmed else math.inf
+
     def apply_to_draft(self, draft: Draft) -> None:
         """Drop the last sentences of a draft that is too long."""
         # One sentence always stays: an empty answer follows nothing.
-        while self.is_trimmed and len(draft.sentences) > 1 and self.quantity.measure(draft.text) > self.bounds[1]:
+        while len(draft.sentences) > 1 and self.quantity.measure(draft.text) > self.most_to_keep(draft):
             draft.sentences.pop()
 
     def check(self, answer: str) -> bool:
@@ -144,6 +141,15 @@ class _Exactly(_OneCount):
 
 
 class _AtLeast(_OneCount):
+    min_real: ClassVar[int] = 0
+    """How much of the quantity a real answer must have."""
+
+    @classmethod
+    def is_applicable(cls, context: ConstraintContext) -> bool:
+        """Whether a real answer is as long as `min_real` demands."""
+        is_long = not context.is_real or cls.quantity.measure(context.text) >= cls.min_real
+        return is_long and super().is_applicable(context)
+
     @property
     def bounds(self) -> tuple[float, float]:
         return self.count, math.inf
@@ -283,10 +289,9 @@ class MaxWords(_AtMost):
         sampler, shortest = context.sampler, 2 * count_words(context.sentences[0])
         return _round_up(sampler.number(shortest, 2 * count_words(context.text)) + 1, 5) - sampler.choice((0, 1))
 
-    def apply_to_draft(self, draft: Draft) -> None:
-        """Keep the sentences of a real answer that fill half of the limit, or at most 60 words."""
-        while draft.context.is_real and len(draft.sentences) > 1 and count_words(draft.text) > min(60, self.count // 2):
-            draft.sentences.pop()
+    def most_to_keep(self, draft: Draft) -> float:
+        """Of a real answer, half of the limit, and at most 60 words."""
+        return min(60, self.count // 2) if draft.context.is_real else super().most_to_keep(draft)
 
     @property
     def num_sentences(self) -> int:
