@@ -163,6 +163,10 @@ def test_paragraphs_begin_with_an_opening_or_with_any_word() -> None:
     assert len(set(words)) > 60
     assert 10 < len(repeated) < 25, "nineteen openings are drawn half of the time"
     assert {example.task.checks[0].position for example in many(200, [FirstWordOfParagraph])} == {1, 2, 3, 4, 5}
+    answers = "\n".join(example.answer for example in many(200, [FirstWordOfParagraph]))
+    continued = set(re.findall(r"^\w+, (\w+)", answers, re.MULTILINE))
+    assert continued >= {"Honey", "the", "they", "a"}, "what may be a name stays as it is"
+    assert not continued & {"The", "They", "A"}
 
 
 def test_lengths_leave_room() -> None:

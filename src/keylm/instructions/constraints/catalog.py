@@ -256,7 +256,7 @@ CHAT_CONSTRAINTS: ConstraintSet = (
     *3 * FREQUENT,
     *3 * (Keywords, EndPhrase, RepeatRequest, FirstWordOfParagraph),
     *12 * (Bullets,),
-    *2 * (MaxWords, NoCommas),
+    *2 * (MaxWords, NoCommas, Forbidden, ForbiddenWords, Paragraphs),
     *5 * (MinWords, MinSentences, Sections, Highlights),
 )
 """What is asked of real answers: like `all`, and the frequent constraints four times as likely too. The last ones

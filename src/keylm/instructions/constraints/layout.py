@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 
 from keylm.instructions.constraints.base import Constraint, ConstraintContext, Counted, Draft
 from keylm.instructions.constraints.violations import change_one
+from keylm.instructions.content_words import STOPWORDS
 from keylm.instructions.phrasings import capitalize
 from keylm.instructions.sampler import Sampler
 
@@ -17,10 +18,13 @@ from keylm.instructions.sampler import Sampler
 class _Parts(Counted):
     """Base of the constraints that divide the answer into N parts."""
 
+    min_real: ClassVar[int] = 0
+    """How many sentences a real answer must have: for any number of parts, where small ones would be asked for most."""
+
     @classmethod
     def is_applicable(cls, context: ConstraintContext) -> bool:
-        """A real answer must have sentences for any number of parts: else small numbers are asked for most."""
-        has_enough = not context.is_real or len(context.sentences) >= 2 * cls.counts[1]
+        """Whether a real answer has as many sentences as `min_real` demands."""
+        has_enough = not context.is_real or len(context.sentences) >= cls.min_real
         return has_enough and super().is_applicable(context)
 
     @classmethod
@@ -41,6 +45,7 @@ class Bullets(_Parts):
     name = "bullet points"
     conflicts_with = frozenset({"length", "layout", "start"})
     counts = (2, 4)
+    min_real = 8
     unit = "bullet point"
     mark: str = "-"
 
@@ -154,6 +159,7 @@ class Highlights(_Parts):
     name = "highlights"
     conflicts_with = frozenset({"marks", "length"})
     counts = (1, 3)
+    min_real = 6
     unit = "part"
 
     @property
@@ -222,6 +228,7 @@ class Sections(_Parts):
     name = "sections"
     conflicts_with = frozenset({"length", "layout", "start", "digits", "case"})
     counts = (2, 3)
+    min_real = 6
     label: str
 
     @classmethod
@@ -307,6 +314,7 @@ class FirstWordOfParagraph(_Parts):
     name = "first word of a paragraph"
     conflicts_with = frozenset({"length", "layout", "start"})
     counts = (2, 3)
+    min_real = 3
     unit = "paragraph"
     position: int
     word: str
@@ -330,12 +338,20 @@ class FirstWordOfParagraph(_Parts):
 
     def apply_to_draft(self, draft: Draft) -> None:
         """Begin the paragraph with the opening, or with a sentence about the word."""
-        link = "," if self.word.lower() in _OPENINGS else " comes to mind."
         draft.merge_sentences(self.count, "\n\n")
         draft.sentences = [
-            f"{capitalize(self.word)}{link} {paragraph}" if number == self.position else paragraph
+            self._begin(paragraph) if number == self.position else paragraph
             for number, paragraph in enumerate(draft.sentences, 1)
         ]
+
+    def _begin(self, paragraph: str) -> str:
+        word = capitalize(self.word)
+        if self.word.lower() not in _OPENINGS:
+            return f"{word} comes to mind. {paragraph}"
+        first = paragraph.partition(" ")[0]
+        # Any other word may be a name.
+        goes_on = first != "I" and first.lower() in STOPWORDS
+        return f"{word}, {paragraph[0].lower() if goes_on else paragraph[0]}{paragraph[1:]}"
 
     def check(self, answer: str) -> bool:
         """True if there are N paragraphs and the one in question begins with the word, ignoring case."""
