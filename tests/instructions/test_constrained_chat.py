@@ -46,6 +46,8 @@ ANSWER = (
     "Each of them lives for only a few weeks. Do they sleep in winter? "
     "In the cold months the bees stay close together around their queen. Honey keeps them alive until spring."
 )
+USUAL = ANSWER.partition(" Each of them")[0]
+"""The six sentences of it that answer a request without a length."""
 
 
 def exchange(answer: str = ANSWER, request: str = "How do honey bees live?", salt: str = "") -> Document:
@@ -101,11 +103,17 @@ def test_every_applicable_constraint_is_used(constraint_type: type[Constraint]) 
 def test_words_that_the_beginning_lacks_are_worked_in_behind_it() -> None:
     """Some requests ask for words of the first sentence, most for any words."""
     documents = [exchange(request="What do they do all year?", salt=str(salt)) for salt in range(100)]
-    assert 5 < sum(constrain(document, 0, [Keywords]).answer == ANSWER for document in documents) < 30
-    first, rest = ANSWER.split(". ", 1)
+    assert 5 < sum(constrain(document, 0, [Keywords]).answer == USUAL for document in documents) < 30
+    first, rest = USUAL.split(". ", 1)
     for constraint_type in (Keywords, Frequency):
         answers = [example.answer for example in many(60, [constraint_type])]
         assert all(answer.startswith(f"{first}. ") and answer.endswith(rest) for answer in answers)
+
+
+def test_only_a_request_for_a_length_gets_a_long_answer() -> None:
+    usual = [example for example in many(300) if not any(check.asks_for_length for check in example.task.checks)]
+    assert not [example for example in usual if "in winter" in example.answer.lower()]
+    assert {example.answer for example in many(100, [MinWords])} == {ANSWER}
 
 
 def test_a_word_is_written_as_the_user_writes_it() -> None:
@@ -133,7 +141,7 @@ def test_highlights_leave_bullets_whole() -> None:
 def test_an_answer_can_be_asked_to_end_as_it_does_or_with_any_phrase() -> None:
     examples = many(200, [EndPhrase])
     endings = {example.task.checks[0].ending for example in examples}
-    assert {"Honey keeps them alive until spring.", "Honey keeps them alive until spring"} <= endings
+    assert {"Then they fly straight to the same place.", "Then they fly straight to the same place"} <= endings
     assert len(endings) > 40
     first_two = " ".join(prose_sentences(ANSWER)[:2])
     cut = [example for example in examples if example.answer == f"{first_two} {example.task.checks[0].ending}"]
@@ -185,7 +193,7 @@ def test_lengths_leave_room() -> None:
         (3, 2), (4, 2), (5, 3), (6, 3), (7, 4), (8, 4), (9, 4), (10, 4)
     }  # fmt: skip
     letters = [example.task.checks[0] for example in many(200, [LetterAtLeast])]
-    assert all(ANSWER.lower().count(check.letter) // 2 <= check.times for check in letters if check.times > 1)
+    assert all(USUAL.lower().count(check.letter) // 2 <= check.times for check in letters if check.times > 1)
 
 
 def test_the_topic_is_the_subject_if_the_answer_names_it() -> None:
@@ -212,7 +220,7 @@ def test_lower_bounds_and_parts_are_asked_of_long_answers() -> None:
     for constraint_type in (MinWords, MinSentences, Bullets, Sections, Highlights):
         assert constrain(exchange(short), 0, [constraint_type]) is None
     answers = [example.answer for example in many(100, [Highlights])]
-    assert all(answer.count("*") == 2 * len(prose_sentences(ANSWER)) for answer in answers)
+    assert all(answer.count("*") == 2 * len(prose_sentences(USUAL)) for answer in answers)
 
 
 def test_all_labels_of_sections_can_be_given() -> None:
@@ -229,7 +237,7 @@ def test_frequent_constraints_are_drawn_more_often() -> None:
 def test_few_sentences_with_commas_are_dropped() -> None:
     (example,) = [constrain(exchange(), 0, [NoCommas])]
     assert example is not None
-    assert example.answer == ANSWER.replace("The workers gather nectar, pollen and water from flowers. ", "")
+    assert example.answer == USUAL.replace("The workers gather nectar, pollen and water from flowers. ", "")
     assert (
         constrain(exchange("Bees, who live in hives, gather nectar. They sleep, it seems, in winter."), 0, [NoCommas])
         is None

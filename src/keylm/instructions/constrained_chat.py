@@ -35,6 +35,9 @@ _CHECKED = frozenset({"length"})
 """Real answers are long enough for several constraints on parts and lengths, whose order decides whether all hold."""
 _ATTEMPTS = 8
 """Sets of constraints to try on a conversation."""
+_USUAL_SENTENCES = 6
+"""Longer answers are for requests that ask for a length: an upper bound asked of a model that writes at length by habit
+would be missed, and long answers are where a small model repeats itself."""
 # Markup of the answer's own would count as bullets, highlights or titles.
 _MARKUP = re.compile(r"[*#|<>\[\]{}`\\^=_~]|https?:|^\s*(?:[-+•]|\d+[.)])\s", re.MULTILINE)
 # A full stop that ends no sentence would make every count of sentences wrong.
@@ -93,14 +96,16 @@ def constrain(document: Document, seed: int, constraint_set: ConstraintSet = CHA
     if exchange is None:
         return None
     sampler = Sampler(Random(f"{seed}:{document.digest}"))
-    context = ConstraintContext(exchange.subject, exchange.request, sampler, exchange.sentences)
-    applicable = [constraint_type for constraint_type in constraint_set if constraint_type.is_applicable(context)]
+    full = ConstraintContext(exchange.subject, exchange.request, sampler, exchange.sentences)
+    applicable = [constraint_type for constraint_type in constraint_set if constraint_type.is_applicable(full)]
     if not applicable:
         return None
     # A set can fail: parameters are read off the answer, which another constraint may change afterwards.
     for _ in range(_ATTEMPTS):
         shuffled = sampler.rng.sample(applicable, len(applicable))
         selected = select_compatible(shuffled, sampler.choice(NUM_CONSTRAINTS), unless=_CHECKED)
+        asks_for_length = any(constraint_type.asks_for_length for constraint_type in selected)
+        context = full if asks_for_length else replace(full, sentences=full.sentences[:_USUAL_SENTENCES])
         constraints = tuple(constraint_type.sample(context) for constraint_type in selected)
         in_random_order = sampler.rng.sample(constraints, len(constraints))
         prompt = user_message(compose_natural_prompt(context.request, in_random_order, sampler))

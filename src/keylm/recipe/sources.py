@@ -250,7 +250,7 @@ class BacktranslationConfig(BaseSourceConfig):
     max_per_document: PositiveCount = 8
     """Make at most this many conversations of a document."""
     max_words_per_answer: int = Field(default=400, ge=30, le=400)
-    """Length of the longest excerpts. The lengths are spread evenly on a logarithmic scale from 12 words up."""
+    """Length of the longest answers. That of excerpts is spread evenly on a logarithmic scale from 12 words up."""
     dressed_fraction: float = Field(default=0.15, ge=0, le=1)
     """Fraction of the excerpts of articles that become a letter, a post, a talk, an invitation, a diary entry, an
     advertisement or a note, with generated names, greetings and closings."""

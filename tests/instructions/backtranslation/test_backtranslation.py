@@ -254,6 +254,10 @@ def test_texts_for_situations_are_short_or_long() -> None:
     lengths = sorted(len(answer.split()) for _, answer in pairs)
     assert lengths[0] < 20
     assert lengths[-1] > 200
+    short = config(genre="situation", max_words_per_answer=50)
+    limited = [pair for seed in range(300) for pair in conversations(FERRY, short, seed)]
+    assert [request for request, _ in limited] == [request for request, _ in pairs]
+    assert 40 < max(len(answer.split()) for _, answer in limited) <= 50
 
 
 def test_a_question_of_the_text_can_be_the_request() -> None:

@@ -52,7 +52,7 @@ def backtranslate(document: Document, source: BacktranslationConfig, seed: int) 
         return
     rng = Random(f"backtranslation:{seed}:{document.digest}")
     if source.genre == "situation":
-        yield from make_situations(text, rng, source.max_per_document)
+        yield from make_situations(text, rng, source.max_per_document, source.max_words_per_answer)
         return
     speaks, is_review = source.genre in ("speech", "story", "review"), source.genre == "review"
     excerpts = list(

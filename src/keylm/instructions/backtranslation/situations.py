@@ -42,8 +42,11 @@ _NOUN_PHRASE = re.compile(
 )
 
 
-def make_situations(text: str, rng: Random, max_situations: int) -> Iterator[Document]:
-    """Conversations about situations of a text, in its order: at most `max_situations`, drawn from all that it has."""
+def make_situations(text: str, rng: Random, max_situations: int, max_words: int) -> Iterator[Document]:
+    """Conversations about situations of a text, in its order: at most `max_situations`, drawn from all that it has.
+
+    Answers have at most `max_words` words, or three sentences if those are longer.
+    """
     situations = [
         situation
         for section in read_sections(text)
@@ -52,7 +55,7 @@ def make_situations(text: str, rng: Random, max_situations: int) -> Iterator[Doc
     ]
     kept = sorted(rng.sample(range(len(situations)), min(max_situations, len(situations))))
     for situation in (situations[index] for index in kept):
-        yield _converse(situation, rng)
+        yield _converse(situation, rng, max_words)
 
 
 def find_noun_phrases(text: str) -> list[str]:
@@ -76,7 +79,7 @@ def _cut_situations(passage: Passage, rng: Random) -> Iterator[str]:
             yield situation
 
 
-def _converse(situation: str, rng: Random) -> Document:
+def _converse(situation: str, rng: Random, max_words: int) -> Document:
     """A request for a text in one of the forms, or a question of the situation's own, and such a text."""
     grammar = load_rules("situations")
     is_asked = situation.endswith("?") and rng.random() < 0.5
@@ -100,7 +103,11 @@ def _converse(situation: str, rng: Random) -> Document:
     # People ask for a story about a ferry that they have not spoken of before.
     asked = {**slots, "topic": _make_indefinite(topic, is_plural)} if rng.random() < 0.5 else slots
     request = in_a_voice(expand(wording, rules, rng).format(**asked), rng)
-    return Document(messages=(user_message(request), assistant_message(_answer(group, grammar, rules, slots, rng))))
+    sentences = _answer(group, grammar, rules, slots, rng)
+    while len(sentences) > 3 and sum(len(sentence.split()) for sentence in sentences) > max_words:
+        # The closing stays.
+        sentences.pop(-2)
+    return Document(messages=(user_message(request), assistant_message(" ".join(sentences))))
 
 
 def _make_indefinite(topic: str, is_plural: bool) -> str:
@@ -117,8 +124,8 @@ def _answer(
     rules: dict[str, list[str]],
     slots: dict[str, str],
     rng: Random,
-) -> str:
-    """An opening, some sentences in the order of the group and a closing; two of them or more name the topic."""
+) -> list[str]:
+    """An opening, sentences in the order of the group and a closing; two or more name the topic."""
     pool, num_sentences = group["sentences"], rng.choice(NUM_SENTENCES)
     naming = [index for index, template in enumerate(pool) if "{topic}" in template]
     if num_sentences > len(pool):
@@ -128,4 +135,4 @@ def _answer(
     body = (pool[index] for index in sorted(chosen))
     templates = (rng.choice(group["openings"]), *body, rng.choice(group["closings"]))
     sentences = (expand(template, rules, rng).format(**slots) for template in templates)
-    return " ".join(capitalize(sentence) for sentence in sentences if sentence)
+    return [capitalize(sentence) for sentence in sentences if sentence]

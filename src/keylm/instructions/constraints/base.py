@@ -139,6 +139,8 @@ class Constraint(ABC):
     """Aspects of an answer that the constraint occupies: it conflicts with every other constraint that names one."""
     applies_to_real: ClassVar[bool] = True
     """Whether a real answer can be changed to satisfy the constraint and still read well."""
+    asks_for_length: ClassVar[bool] = False
+    """Whether a real answer may be as long as it is, because the constraint says how much of it there should be."""
 
     @classmethod
     def is_applicable(cls, context: ConstraintContext) -> bool:

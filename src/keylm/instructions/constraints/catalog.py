@@ -255,9 +255,9 @@ CHAT_CONSTRAINTS: ConstraintSet = (
     *2 * COPYING,
     *3 * FREQUENT,
     *3 * (Keywords, EndPhrase, RepeatRequest, FirstWordOfParagraph),
-    *12 * (Bullets,),
+    *12 * (Bullets, MinWords),
     *2 * (MaxWords, NoCommas, Forbidden, ForbiddenWords, Paragraphs),
-    *5 * (MinWords, MinSentences, Sections, Highlights),
+    *5 * (MinSentences, Sections, Highlights),
 )
 """What is asked of real answers: like `all`, and the frequent constraints four times as likely too. The last ones
 take the most practice, or conflict with many others and would be left out too often."""

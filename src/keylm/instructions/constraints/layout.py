@@ -46,6 +46,7 @@ class Bullets(_Parts):
     conflicts_with = frozenset({"length", "layout", "start"})
     counts = (2, 4)
     min_real = 8
+    asks_for_length = True
     unit = "bullet point"
     mark: str = "-"
 

@@ -60,6 +60,7 @@ class _Length(Constraint):
     """Base of the relations: the answer has `bounds[0]` to `bounds[1]` of a quantity, both included."""
 
     conflicts_with = frozenset({"length"})
+    asks_for_length = True
     quantity: ClassVar[Quantity]
     counts: ClassVar[Sequence[int]]
     """What to ask for where the answer is invented."""
