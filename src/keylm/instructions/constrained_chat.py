@@ -36,8 +36,8 @@ _CHECKED = frozenset({"length"})
 _ATTEMPTS = 8
 """Sets of constraints to try on a conversation."""
 _USUAL_SENTENCES = 6
-"""Longer answers are for requests that ask for a length: an upper bound asked of a model that writes at length by habit
-would be missed, and long answers are where a small model repeats itself."""
+"""How many of its sentences an answer keeps where no constraint asks for a length. With greedy decoding, a model that
+has learned answers of any length rarely ends one, and a small model repeats itself in long ones."""
 # Markup of the answer's own would count as bullets, highlights or titles.
 _MARKUP = re.compile(r"[*#|<>\[\]{}`\\^=_~]|https?:|^\s*(?:[-+•]|\d+[.)])\s", re.MULTILINE)
 # A full stop that ends no sentence would make every count of sentences wrong.
@@ -97,6 +97,7 @@ def constrain(document: Document, seed: int, constraint_set: ConstraintSet = CHA
         return None
     sampler = Sampler(Random(f"{seed}:{document.digest}"))
     full = ConstraintContext(exchange.subject, exchange.request, sampler, exchange.sentences)
+    usual = replace(full, sentences=full.sentences[:_USUAL_SENTENCES])
     applicable = [constraint_type for constraint_type in constraint_set if constraint_type.is_applicable(full)]
     if not applicable:
         return None
@@ -104,8 +105,7 @@ def constrain(document: Document, seed: int, constraint_set: ConstraintSet = CHA
     for _ in range(_ATTEMPTS):
         shuffled = sampler.rng.sample(applicable, len(applicable))
         selected = select_compatible(shuffled, sampler.choice(NUM_CONSTRAINTS), unless=_CHECKED)
-        asks_for_length = any(constraint_type.asks_for_length for constraint_type in selected)
-        context = full if asks_for_length else replace(full, sentences=full.sentences[:_USUAL_SENTENCES])
+        context = full if any(constraint_type.asks_for_length for constraint_type in selected) else usual
         constraints = tuple(constraint_type.sample(context) for constraint_type in selected)
         in_random_order = sampler.rng.sample(constraints, len(constraints))
         prompt = user_message(compose_natural_prompt(context.request, in_random_order, sampler))

@@ -139,13 +139,15 @@ class Constraint(ABC):
     """Aspects of an answer that the constraint occupies: it conflicts with every other constraint that names one."""
     applies_to_real: ClassVar[bool] = True
     """Whether a real answer can be changed to satisfy the constraint and still read well."""
+    min_real_sentences: ClassVar[int] = 0
+    """How many sentences a real answer must have."""
     asks_for_length: ClassVar[bool] = False
     """Whether a real answer may be as long as it is, because the constraint says how much of it there should be."""
 
     @classmethod
     def is_applicable(cls, context: ConstraintContext) -> bool:
         """Whether the constraint can be asked for in this context."""
-        return cls.applies_to_real or not context.is_real
+        return not context.is_real or (cls.applies_to_real and len(context.sentences) >= cls.min_real_sentences)
 
     @classmethod
     def phrasings(cls) -> Phrasings:

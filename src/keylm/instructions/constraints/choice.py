@@ -63,12 +63,8 @@ class TwoAnswers(Constraint):
 
     name = "two answers"
     conflicts_with = frozenset({"length", "layout", "start", "end"})
-    num_sentences = 4
-
-    @classmethod
-    def is_applicable(cls, context: ConstraintContext) -> bool:
-        """A real answer needs two sentences for each of the two."""
-        return not context.is_real or len(context.sentences) >= cls.num_sentences
+    # Two for each of the two.
+    num_sentences = min_real_sentences = 4
 
     def apply_to_draft(self, draft: Draft) -> None:
         """Put half of the sentences in each answer."""

@@ -18,15 +18,6 @@ from keylm.instructions.sampler import Sampler
 class _Parts(Counted):
     """Base of the constraints that divide the answer into N parts."""
 
-    min_real: ClassVar[int] = 0
-    """How many sentences a real answer must have: for any number of parts, where small ones would be asked for most."""
-
-    @classmethod
-    def is_applicable(cls, context: ConstraintContext) -> bool:
-        """Whether a real answer has as many sentences as `min_real` demands."""
-        has_enough = not context.is_real or len(context.sentences) >= cls.min_real
-        return has_enough and super().is_applicable(context)
-
     @classmethod
     def sample(cls, context: ConstraintContext) -> Self:
         """Draw the number, for a real answer up to twice the largest one."""
@@ -45,7 +36,8 @@ class Bullets(_Parts):
     name = "bullet points"
     conflicts_with = frozenset({"length", "layout", "start"})
     counts = (2, 4)
-    min_real = 8
+    # Shorter answers could be asked for small numbers only. The minimum of other parts has the same reason.
+    min_real_sentences = 8
     asks_for_length = True
     unit = "bullet point"
     mark: str = "-"
@@ -160,7 +152,7 @@ class Highlights(_Parts):
     name = "highlights"
     conflicts_with = frozenset({"marks", "length"})
     counts = (1, 3)
-    min_real = 6
+    min_real_sentences = 6
     unit = "part"
 
     @property
@@ -229,7 +221,7 @@ class Sections(_Parts):
     name = "sections"
     conflicts_with = frozenset({"length", "layout", "start", "digits", "case"})
     counts = (2, 3)
-    min_real = 6
+    min_real_sentences = 6
     label: str
 
     @classmethod
@@ -315,7 +307,7 @@ class FirstWordOfParagraph(_Parts):
     name = "first word of a paragraph"
     conflicts_with = frozenset({"length", "layout", "start"})
     counts = (2, 3)
-    min_real = 3
+    min_real_sentences = 3
     unit = "paragraph"
     position: int
     word: str

@@ -142,15 +142,6 @@ class _Exactly(_OneCount):
 
 
 class _AtLeast(_OneCount):
-    min_real: ClassVar[int] = 0
-    """How much of the quantity a real answer must have."""
-
-    @classmethod
-    def is_applicable(cls, context: ConstraintContext) -> bool:
-        """Whether a real answer is as long as `min_real` demands."""
-        is_long = not context.is_real or cls.quantity.measure(context.text) >= cls.min_real
-        return is_long and super().is_applicable(context)
-
     @property
     def bounds(self) -> tuple[float, float]:
         return self.count, math.inf
@@ -217,7 +208,7 @@ class MinSentences(_AtLeast):
     name = "at least N sentences"
     quantity, counts = SENTENCES, range(2, 5)
     # A small model counts badly. That a lower bound means a long answer, and an upper one a short one, it learns.
-    min_real = 8
+    min_real_sentences = 8
 
     @classmethod
     def count_for_real(cls, context: ConstraintContext) -> int:
@@ -262,7 +253,13 @@ class MinWords(_AtLeast):
 
     name = "at least N words"
     quantity, counts = WORDS, range(10, 31, 5)
-    min_real = 90
+    min_real_words = 90
+
+    @classmethod
+    def is_applicable(cls, context: ConstraintContext) -> bool:
+        """Whether a real answer is long (see `MinSentences`)."""
+        is_long = not context.is_real or count_words(context.text) >= cls.min_real_words
+        return is_long and super().is_applicable(context)
 
     @classmethod
     def count_for_real(cls, context: ConstraintContext) -> int:

@@ -146,13 +146,9 @@ class ShoutedSentence(Constraint):
 
     name = "one sentence in capitals"
     conflicts_with = frozenset({"case", "length", "layout", "start", "end"})
+    min_real_sentences = 2
     position: str
     num_sentences = 3
-
-    @classmethod
-    def is_applicable(cls, context: ConstraintContext) -> bool:
-        """A real answer needs a second sentence."""
-        return not context.is_real or len(context.sentences) > 1
 
     @classmethod
     def sample(cls, context: ConstraintContext) -> Self:
