@@ -116,6 +116,12 @@ def test_only_a_request_for_a_length_gets_a_long_answer() -> None:
     assert {example.answer for example in many(100, [MinWords])} == {ANSWER}
 
 
+def test_an_answer_that_says_little_at_first_is_left_out() -> None:
+    """The words to ask for are drawn from the sentences that are kept."""
+    late = "It was so. " * 6 + "Copper lanterns glow in the harbor every evening."
+    assert not [example for salt in range(50) if (example := constrain(exchange(late, salt=str(salt)), 0))]
+
+
 def test_a_word_is_written_as_the_user_writes_it() -> None:
     """Within quotation marks a word has other tokens, and a small model copies tokens."""
     for example in many(100, [Keywords]):

@@ -121,11 +121,12 @@ def constrain(document: Document, seed: int, constraint_set: ConstraintSet = CHA
 
 
 def _last_exchange(messages: Sequence[Message]) -> _Exchange | None:
-    """The last exchange, if its answer is plain prose with at least three content words and it has a subject."""
+    """The last exchange, if it has a subject and its answer is plain prose with three content words early on."""
     if [message["role"] for message in messages[-2:]] != ["user", "assistant"]:
         return None
     request, sentences = messages[-2]["content"].strip(), prose_sentences(messages[-1]["content"])
-    if not request or len(content_words(" ".join(sentences))) < 3:
+    # Up to three of them are asked for, also where only the usual sentences are kept.
+    if not request or len(content_words(" ".join(sentences[:_USUAL_SENTENCES]))) < 3:
         return None
     exchange = _Exchange(messages[:-2], request, sentences)
     return exchange if exchange.subject else None
